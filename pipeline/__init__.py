@@ -1,0 +1,1 @@
+"""CNN Codes: transfer learning as a pipeline that people trust."""

@@ -1,0 +1,126 @@
+"""What every file on disk has in common: canonical JSON, fingerprints, and a write that is whole or absent.
+
+Fresh means that a fingerprint matches, never that a file exists. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+# One number per on-disk layout. A reader refuses a version it does not know.
+VERSIONS = {"manifest": 1, "weights": 1, "codes": 1, "head": 1, "predictions": 1, "bits": 1, "index": 1, "run": 1}
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text. NaN is refused (ValueError)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(value: Any) -> str:
+    """64 hex digits: sha256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """64 hex digits: sha256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`; on success it is synced and renamed over `path`, on failure removed.
+
+    The name keeps the suffix of `path`. Raises UserError if the disk is full or the folder can't be written.
+    """
+    path = Path(path)
+    tmp: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+        tmp = Path(name)
+        # mkstemp makes files 0600; a result is as readable as any other file of the user's.
+        os.fchmod(fd, 0o666 & ~_umask())
+        os.close(fd)
+        yield tmp
+        _sync(tmp)
+        os.replace(tmp, path)
+        _sync(path.parent)
+    except OSError as e:
+        raise_if_disk(e, path)
+        raise
+    finally:
+        if tmp is not None:
+            tmp.unlink(missing_ok=True)
+
+
+def raise_if_disk(error: OSError, path: str | Path) -> None:
+    """Raises UserError if `error` means no space or no permission, which the user can mend; else returns.
+
+    h5py hides the errno of a failed write inside its message, so the text is searched too.
+    """
+    text = str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or f"errno = {errno.ENOSPC}" in text:
+        raise UserError(f"no space left on the device while writing {path}", see="`cnncodes cache size`") from error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise UserError(f"no permission to write {path}", allowed="a folder that you can write") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    with atomic_path(path) as tmp:
+        tmp.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file. Raises UserError naming the file if it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
+
+
+def require_space(folder: str | Path, need_bytes: int, *, what: str) -> None:
+    """Raises UserError at once if `folder`'s disk has less than `need_bytes` and a reserve of 64 MiB free."""
+    probe = Path(folder).absolute()
+    while not probe.exists():
+        probe = probe.parent
+    free_bytes = shutil.disk_usage(probe).free
+    if free_bytes < need_bytes + (64 << 20):
+        raise UserError(
+            f"{what} needs {need_bytes / 1e9:.2f} GB in {folder}, where {free_bytes / 1e9:.2f} GB are free",
+            allowed="fewer layers, a pooling, float16, or another disk",
+            see="`cnncodes cache size`",
+        )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -34,7 +34,7 @@ def fingerprint(value: Any) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """64 hex digits: sha256 of a file's bytes."""
-    with open(path, "rb") as f:
+    with Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -55,7 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(fd)
         yield tmp
         _sync(tmp)
-        os.replace(tmp, path)
+        tmp.replace(path)
         _sync(path.parent)
     except OSError as e:
         raise_if_disk(e, path)

@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python 3.11 or later, make, and a package registry; nothing else from the internet.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The stages run `python`: let that be the environment's.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
+
+.PHONY: demo test test-slow lint format env clean
+
+demo: env
+	$(RUN) dvc repro
+	@echo "The comparison is in out/report/index.html"
+
+test: env
+	$(RUN) python -m pytest -n 2
+
+test-slow: env
+	$(RUN) python -m pytest -m slow
+
+lint: env
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+format: env
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+# The environment is made anew when pyproject.toml is newer than the last install.
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CNN Codes needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	touch $@
+
+clean:
+	rm -rf out .cnncodes

@@ -1,0 +1,1 @@
+"""Architectures, their layer tables, the network and its weights."""

@@ -1,0 +1,1 @@
+"""Weights as one record, and the one file format that extraction reads."""

@@ -1,0 +1,74 @@
+"""dvc.yaml: every stage's deps cover all that its script imports, and its names follow the one rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import SECTIONS
+from tests.test_imports import ROOT, imported
+
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def module_files(name: str) -> set[Path]:
+    """The files that importing a dotted name runs: its module and the `__init__` of each package above."""
+    found: set[Path] = set()
+    parts = name.split(".")
+    for i in range(1, len(parts) + 1):
+        base = ROOT.joinpath(*parts[:i])
+        found |= {p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()}
+    return found
+
+
+def closure(script: Path) -> set[Path]:
+    """Every file of this project that running a script can import."""
+    seen: set[Path] = set()
+    todo = {script, ROOT / "stages/__init__.py"}
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        for name in imported(path):
+            if name.split(".")[0] in ("pipeline", "stages"):
+                todo |= module_files(name) - seen
+    return seen
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_cover_imports(stage: str) -> None:
+    deps = [ROOT / d for d in STAGES[stage]["deps"] if "${" not in d]
+    for path in closure(ROOT / f"stages/{stage}.py"):
+        assert any(path == d or d in path.parents for d in deps), f"{stage}: {path.relative_to(ROOT)} is no dep"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_exist(stage: str) -> None:
+    for dep in STAGES[stage]["deps"]:
+        if "${" not in dep and not dep.startswith("out/"):
+            assert (ROOT / dep).exists(), f"{stage}: dep {dep} is not there"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_names_follow_the_rule(stage: str) -> None:
+    """Stage name = script = section of params.yaml = folder under out/."""
+    spec = STAGES[stage]
+    assert stage in SECTIONS
+    assert (ROOT / f"stages/{stage}.py").is_file()
+    assert spec["cmd"].startswith(f"python -m stages.{stage}")
+    assert any(p.split(".")[0] == stage for p in spec["params"])
+    outs = [
+        o if isinstance(o, str) else next(iter(o)) for key in ("outs", "metrics", "plots") for o in spec.get(key, [])
+    ]
+    assert outs and all(o.split("/")[:2] == ["out", stage] for o in outs)
+
+
+def test_every_shipped_param_is_a_param_of_some_stage() -> None:
+    """A key that no stage lists would change results without a rerun."""
+    listed = {p for spec in STAGES.values() for p in spec["params"]}
+    for section, model in SECTIONS.items():
+        for key in model.model_fields:
+            matrixed = any(f"${{{section}.{key}}}" in str(spec.get("matrix")) for spec in STAGES.values())
+            assert section in listed or f"{section}.{key}" in listed or matrixed, f"{section}.{key}"

@@ -1,0 +1,68 @@
+"""Imports point one way (docs/architecture.md), and `import pipeline` stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+BASE = {"errors", "schema", "config", "cache", "metrics"}
+# package or module of pipeline -> the ones it may import
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "schema": {"errors"},
+    "config": {"errors"},
+    "cache": {"errors", "schema"},
+    "metrics": {"errors"},
+    "data": BASE,
+    "nets": BASE,
+    "codes": BASE | {"data", "nets"},
+    "heads": BASE | {"data", "nets", "codes"},
+    "hashing": BASE | {"data", "nets", "codes"},
+    "index": BASE | {"data", "nets", "codes", "hashing"},
+    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
+    "query": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
+    "cli": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web"},
+    "web": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of every module that a file imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            names |= {f"{node.module}.{a.name}" for a in node.names} | {node.module}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipeline").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]
+    if own == "__init__":
+        own = "cli"
+    used = {n.split(".")[1] for n in imported(path) if n.startswith("pipeline.")}
+    assert own in ALLOWED, f"{own} is not in the table of who may import whom"
+    assert used - {own} <= ALLOWED[own] | ({"__init__"} & used), f"{path} may not import {used - ALLOWED[own]}"
+
+
+def test_the_library_never_imports_the_stages() -> None:
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        assert not any(n.split(".")[0] == "stages" for n in imported(path)), path
+
+
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.cli"])
+def test_import_is_light(module: str) -> None:
+    code = (
+        f"import sys, {module}; print([m for m in ('torch', 'faiss', 'pandas', 'sklearn', 'h5py') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"

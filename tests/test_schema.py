@@ -1,0 +1,92 @@
+"""Writes are whole or absent, and fingerprints are functions of the value alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import schema
+from pipeline.errors import UserError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_fingerprint_survives_a_round_trip_through_json(value: object) -> None:
+    assert schema.fingerprint(json.loads(json.dumps(value))) == schema.fingerprint(value)
+
+
+def test_fingerprint_ignores_key_order_and_is_pinned() -> None:
+    assert schema.fingerprint({"a": 1, "b": [2, 3]}) == schema.fingerprint({"b": [2, 3], "a": 1})
+    assert schema.fingerprint({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+
+
+def test_nan_has_no_fingerprint() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        schema.fingerprint(float("nan"))
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    schema.write_json(path, {"v": 1})
+    with pytest.raises(RuntimeError), schema.atomic_path(path) as tmp:
+        tmp.write_text("half")
+        raise RuntimeError
+    assert schema.read_json(path) == {"v": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    schema.write_text(path, "old")
+    code = (
+        "import os, signal, sys; from pipeline.schema import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as tmp:\n"
+        "    tmp.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "x"), "no space left"),
+        (
+            OSError("Can't write data (file write failed: errno = 28, error message = 'No space left on device')"),
+            "no space",
+        ),
+        (PermissionError(errno.EACCES, "x"), "no permission"),
+    ],
+)
+def test_disk_errors_become_sentences(error: OSError, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said), schema.atomic_path(tmp_path / "a"):
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_too_little_space_is_refused_at_once(tmp_path: Path) -> None:
+    schema.require_space(tmp_path / "not/yet/there", 1, what="a test")
+    with pytest.raises(UserError, match=r"a test needs 1000000000\.00 GB"):
+        schema.require_space(tmp_path, 10**18, what="a test")
+
+
+@pytest.mark.parametrize("text", ["", "{", "\ud800"])
+def test_cut_json_is_a_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UserError, match="not JSON"):
+        schema.read_json(path)

@@ -192,7 +192,9 @@ def deepest_of(arch: str, asked: tuple[str, ...] | list[str]) -> str:
     return max((require(arch, layer).name for layer in asked), key=order.index)
 
 
-def shape(arch: str, layer: str, height: int, width: int, *, num_classes: int = IMAGENET_CLASSES) -> tuple[int, int, int]:
+def shape(
+    arch: str, layer: str, height: int, width: int, *, num_classes: int = IMAGENET_CLASSES
+) -> tuple[int, int, int]:
     """(C, H, W) of a layer's value for an image of height x width pixels.
 
     Raises UserError on a wrong name, and if the image is too small for the layer: fc layers need `native_size`, others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,7 @@ from torch.nn import functional as F
 from pipeline.errors import UserError
 from pipeline.nets import layers as facts
 from pipeline.nets.layers import PRE, Op
-
-if TYPE_CHECKING:
-    from pipeline.nets.weights.record import Weights
+from pipeline.nets.weights.record import Weights, held_layers, require_held
 
 
 class _Norm(nn.BatchNorm2d):
@@ -28,9 +26,7 @@ class _Norm(nn.BatchNorm2d):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         # Without the version torch takes the state for an old one and adds the counter that this class leaves out.
-        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
-            state_dict, prefix, {**local_metadata, "version": self._version}, *rest
-        )
+        super()._load_from_state_dict(state_dict, prefix, {**local_metadata, "version": self._version}, *rest)
 
 
 class Network(nn.Module):
@@ -40,9 +36,7 @@ class Network(nn.Module):
     own modules begin; `Network.of` takes trained ones.
     """
 
-    def __init__(
-        self, arch: str, *, num_classes: int = facts.IMAGENET_CLASSES, deepest: str | None = None
-    ) -> None:
+    def __init__(self, arch: str, *, num_classes: int = facts.IMAGENET_CLASSES, deepest: str | None = None) -> None:
         """Raises UserError on an unknown architecture or layer."""
         super().__init__()
         self.arch = arch
@@ -67,14 +61,14 @@ class Network(nn.Module):
 
         Its parameters share memory with `weights.tensors`. Raises UserError if the weights stop before `deepest`.
         """
-        deepest = weights.require(deepest) if deepest else weights.held_layers()[-1]
+        deepest = require_held(weights, deepest) if deepest else held_layers(weights)[-1]
         with torch.device("meta"):
             network = cls(weights.arch, num_classes=weights.num_classes, deepest=deepest)
         network.load_state_dict({name: weights.tensors[name] for name in network.state_dict()}, assign=True)
         return network.eval()
 
     def forward(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """(B, 3, H, W) preprocessed images, in the weights' channel order -> layer name -> (B, C, h, w), in order asked.
+        """(B, 3, H, W) preprocessed images, in the weights' channel order -> layer name -> (B, C, h, w), as asked.
 
         fc layers are maps too: 1 x 1 at the native size, larger for larger images, where they are applied as
         convolutions. Nothing returned shares memory with another layer or with `x`.
@@ -127,5 +121,5 @@ class Network(nn.Module):
         assert isinstance(fc, nn.Linear)
         if x.shape[-2:] == (op.kernel, op.kernel):
             return fc(x.flatten(1))[:, :, None, None]  # type: ignore[no-any-return]
-        kernel = fc.weight.unflatten(1, (-1, op.kernel, op.kernel))  # (O, C*k*k) -> (O, C, k, k)
+        kernel = fc.weight.view(fc.out_features, -1, op.kernel, op.kernel)  # (O, C*k*k) -> (O, C, k, k)
         return F.conv2d(x, kernel, fc.bias)

@@ -1,1 +1,199 @@
-"""Weights as one record, and the one file format that extraction reads."""
+"""Weights as one record with their preprocessing, and the one file format that extraction reads.
+
+The file is safetensors. Its metadata has a single key, `cnncodes`, with canonical JSON: safetensors writes several keys
+in random order, which would give equal weights different bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.nets import layers
+from pipeline.nets.weights.check import check
+from pipeline.schema import VERSIONS, atomic_path, canonical_json
+
+METADATA_KEY = "cnncodes"
+Triple = tuple[float, float, float]
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class Preprocessing:
+    """How weights want their images: y = (x * scale - mean) / std, x in 0..255, channels in the order of `channels`."""
+
+    channels: Literal["rgb", "bgr"]
+    scale: float
+    mean: Triple
+    std: Triple
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained tensors and all that is needed to use them. Made by `make`, which checks them.
+
+    `tensors`: canonical name -> contiguous float32, in the network's order. `provenance`: plain values, where they come
+    from. `sha256`: of everything that changes a layer's value, see `digest`. `classes`: of fc8's rows, where known.
+    """
+
+    arch: str
+    tensors: Mapping[str, Tensor]
+    preprocessing: Preprocessing
+    provenance: Mapping[str, Any]
+    sha256: str
+    classes: tuple[str, ...] | None = None
+
+    @classmethod
+    def make(
+        cls,
+        arch: str,
+        tensors: Mapping[str, Tensor],
+        preprocessing: Preprocessing,
+        provenance: Mapping[str, Any],
+        classes: tuple[str, ...] | None = None,
+    ) -> Weights:
+        """Weights from canonical names after the full check. Raises UserError with all that is wrong."""
+        whole = check(arch, tensors)
+        rows = whole["fc8.bias"].numel() if "fc8.bias" in whole else None
+        if classes is not None and len(classes) != rows:
+            raise UserError(f"the weights name {len(classes)} classes, fc8 has {rows or 'no'} rows")
+        return cls(arch, whole, preprocessing, provenance, digest(arch, whole, preprocessing), classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Rows of fc8; ImageNet's 1000 if the weights stop before it."""
+        return self.tensors["fc8.bias"].numel() if "fc8.bias" in self.tensors else layers.IMAGENET_CLASSES
+
+
+def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessing) -> str:
+    """64 hex digits: sha256 of the canonical JSON of architecture, preprocessing, names and shapes, a zero byte, then
+    every tensor's little-endian float32 bytes, all in the network's order.
+
+    Where the weights came from is no part of it: the same weights from two sources give the same codes.
+    """
+    head = {
+        "arch": arch,
+        "preprocessing": _preprocessing_json(preprocessing),
+        "tensors": [[name, list(tensor.shape)] for name, tensor in tensors.items()],
+    }
+    sha = hashlib.sha256(canonical_json(head).encode() + b"\0")
+    for tensor in tensors.values():
+        sha.update(tensor.numpy().astype("<f4", copy=False).data)
+    return sha.hexdigest()
+
+
+def held_layers(weights: Weights) -> tuple[str, ...]:
+    """The layers that these weights can compute, in order."""
+    held: list[str] = []
+    for layer in layers.names(weights.arch):
+        if not layers.tensor_shapes(weights.arch, deepest=layer).keys() <= weights.tensors.keys():
+            break
+        held.append(layer)
+    return tuple(held)
+
+
+def require_held(weights: Weights, layer: str) -> str:
+    """The layer's name if the weights can compute it.
+
+    Raises UserError on a wrong name, and on a layer that they stop before, saying which weights have it.
+    """
+    layers.require(weights.arch, layer)
+    held = held_layers(weights)
+    if layer not in held:
+        source = weights.provenance.get("source", "these weights")
+        raise UserError(
+            f"the weights {source} of {weights.arch} stop at {held[-1]}, so they have no {layer}",
+            allowed=f"layers up to {held[-1]}, or weights that hold {layer}: torchvision:IMAGENET1K_V1, random:SEED, "
+            "or a file of the whole network",
+            see="docs/params.md",
+        )
+    return layer
+
+
+def write_canonical(weights: Weights, path: str | Path) -> None:
+    """Writes the one format that extraction reads: equal weights give equal bytes."""
+    about = {
+        "version": VERSIONS["weights"],
+        "arch": weights.arch,
+        "preprocessing": _preprocessing_json(weights.preprocessing),
+        "provenance": dict(weights.provenance),
+        "sha256": weights.sha256,
+        "classes": None if weights.classes is None else list(weights.classes),
+    }
+    with atomic_path(path) as tmp:
+        save_file(dict(weights.tensors), tmp, metadata={METADATA_KEY: canonical_json(about)})
+
+
+def read_canonical(path: str | Path) -> Weights:
+    """The weights in a file that `write_canonical` wrote, checked in full.
+
+    Raises UserError if the file is missing, cut short, of another version, or its content doesn't match its sha256.
+    """
+    path = Path(path)
+    about, tensors = read_safetensors(path)
+    if about is None:
+        raise UserError(f"{path} is not a canonical weights file: it says nothing of its architecture or preprocessing")
+    if about.get("version") != VERSIONS["weights"]:
+        raise UserError(
+            f"{path} has version {about.get('version')!r}",
+            allowed=str(VERSIONS["weights"]),
+            see="`dvc repro weights`, which makes it anew",
+        )
+    classes = about["classes"]
+    weights = Weights.make(
+        about["arch"],
+        tensors,
+        preprocessing_from(about["preprocessing"], where=str(path)),
+        about["provenance"],
+        None if classes is None else tuple(classes),
+    )
+    if weights.sha256 != about["sha256"]:
+        raise UserError(f"{path} is damaged: its content has sha256 {weights.sha256}, it states {about['sha256']}")
+    return weights
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """What a safetensors file says of itself, if it is ours, and its tensors by name.
+
+    Raises UserError if it is missing, cut short, or not safetensors.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}")
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (a safetensors handle is no dict)
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path} is not a whole safetensors file ({e}); it may have been cut short") from None
+    about = metadata.get(METADATA_KEY)
+    try:
+        return (None if about is None else json.loads(about)), tensors
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path} has metadata that is not JSON ({e})") from None
+
+
+def preprocessing_from(value: Any, *, where: str) -> Preprocessing:
+    """A Preprocessing from plain values. Raises UserError naming what is missing, unknown or of the wrong type."""
+    try:
+        return _PREPROCESSING.validate_python(value)
+    except ValidationError as e:
+        problems = " | ".join(f"{'.'.join(map(str, err['loc']))}: {err['msg']}" for err in e.errors())
+        raise UserError(f"{where} has a bad preprocessing: {problems}", allowed="channels, scale, mean, std") from None
+
+
+_PREPROCESSING = TypeAdapter(Preprocessing)
+
+
+def _preprocessing_json(preprocessing: Preprocessing) -> dict[str, Any]:
+    dumped: dict[str, Any] = _PREPROCESSING.dump_python(preprocessing, mode="json")
+    return dumped

@@ -1,0 +1,79 @@
+"""The interface of a hasher, and the one list of them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.hashing.check import Bits, Codes
+from pipeline.hashing.itq import Itq
+from pipeline.hashing.lsh import Lsh
+from pipeline.hashing.median import Median
+from pipeline.hashing.pca import Pca
+from pipeline.hashing.sigmoid import Sigmoid
+from pipeline.hashing.topk import TopK
+
+
+class Hasher(Protocol):
+    """Codes to bits. A dataclass whose fields are what is asked for; `fit` learns the rest from the train split only.
+
+    The same code gives the same bits, alone or in a batch. Bad codes raise UserError; use before `fit`, RuntimeError.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def nbits(self) -> int:
+        """Length of a code, a multiple of 8; 0 where it follows from codes not seen yet."""
+        ...
+
+    def fit(self, codes: Codes, *, targets: NDArray[np.int64] | None = None, val: Codes | None = None) -> Self:
+        """Learns from (n, d) codes, forgetting any earlier fit.
+
+        targets: (n,) class numbers, -1 unlabelled; only supervised hashers read them. val: codes to stop early by.
+        """
+        ...
+
+    def bits(self, codes: Codes) -> Bits:
+        """(n, d) float -> (n, nbits) bool."""
+        ...
+
+    def params(self) -> dict[str, Any]:
+        """What was asked for, as JSON."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What was learned."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        """The inverse of `params` and `arrays`."""
+        ...
+
+
+HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, Lsh, Pca, Itq)}
+
+
+def make(name: str, **params: Any) -> Hasher:
+    """A hasher of `HASHERS`, not fitted. Raises UserError on an unknown name, parameter or type of a parameter."""
+    if name not in HASHERS:
+        raise UserError(f"there is no hasher {name!r}", allowed=list(HASHERS))
+    defaults = HASHERS[name]().params()
+    unknown = sorted(set(params) - set(defaults))
+    if unknown:
+        raise UserError(f"hasher {name} has no parameter {', '.join(unknown)}", allowed=list(defaults) or "none")
+    wrong = [f"{key} = {value!r}" for key, value in params.items() if not _fits(value, defaults[key])]
+    if wrong:
+        kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in defaults.items())
+        raise UserError(f"hasher {name} was given {', '.join(wrong)}", allowed=kinds)
+    return HASHERS[name](**params)
+
+
+def _fits(value: object, default: object) -> bool:
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)

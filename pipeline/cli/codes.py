@@ -1,0 +1,241 @@
+"""`cnncodes extract | layers | info | export | cache`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.errors import UserError
+
+cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
+WorkspaceArgument = Annotated[Path, typer.Argument(help="A folder filled by `cnncodes extract` or `dvc repro`.")]
+
+
+class ExportFormat(StrEnum):
+    NPY = "npy"
+    PARQUET = "parquet"
+    NEON_HDF5 = "neon-hdf5"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(extract)
+    app.command()(layers)
+    app.command()(info)
+    app.command()(export)
+    app.add_typer(cache, name="cache")
+
+
+def extract(
+    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    out: Annotated[Path, typer.Option(help="Folder for the codes.")],
+    layers: Annotated[
+        str, typer.Option(help="LAYER or LAYER-POOLING, with commas: conv5_2,pool5-flatten-l2. See `cnncodes layers`.")
+    ] = "",
+    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    weights: Annotated[
+        str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
+    ] = "demo",
+    pooling: Annotated[str, typer.Option(help="For layers that name none: flatten|avg|max|spp|gem.")] = "avg",
+    view: Annotated[str | None, typer.Option(help="crop | whole | squash.")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels (crop, and the scale before it).")] = None,
+    scales: Annotated[str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512.")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view.")] = None,
+    combine: Annotated[str | None, typer.Option(help="average | stack.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16 | fp16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16 | float32, of the stored codes.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Views at once.")] = None,
+    reduced_decode: Annotated[bool | None, typer.Option(help="Decode large JPEGs at a reduced scale.")] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile the network.")] = None,
+    on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Run images through the network once and keep the activations of the layers you chose."""
+    from pipeline.workspace import extract as run
+
+    codes: dict[str, Any] = {
+        "view": view,
+        "flip": flip,
+        "combine": combine,
+        "precision": precision,
+        "dtype": dtype,
+        "device": device,
+        "batch_size": batch_size,
+        "reduced_decode": reduced_decode,
+        "compile": compile,
+        "crop": size,
+        "scales": _numbers(scales) if scales else [size] if size else None,
+    }
+    space = run(
+        images,
+        out=out,
+        layers=_specs(layers, pooling) if layers else None,
+        arch=arch,
+        weights=weights,
+        dataset={"on_error": on_error} if on_error else None,
+        codes={key: value for key, value in codes.items() if value is not None},
+        shard=_share(shard) if shard else None,
+    )
+    about = {spec: _about(space.codes(spec)) for spec in space.specs()}
+    if json:
+        print_json(about)
+    else:
+        rows = [(name, f"{a['images']:,}", a["dim"], a["dtype"]) for name, a in about.items()]
+        typer.echo(table(("codes", "images", "dim", "dtype"), rows))
+
+
+def layers(
+    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    size: Annotated[int | None, typer.Option(help="Side of the input in pixels; the native one if not given.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """The layers of an architecture: name, shape, stride, receptive field, bytes a code (float16, flattened)."""
+    from pipeline.nets import layers as facts
+
+    side = size or facts.native_size(arch)
+    rows = []
+    for layer in facts.layers(arch):
+        try:
+            shape = facts.shape(arch, layer.name, side, side)
+        except UserError:
+            continue
+        values = shape[0] * shape[1] * shape[2]
+        rows.append(
+            {
+                "name": layer.name,
+                "shape": list(shape),
+                "stride": layer.stride,
+                "receptive_field": layer.receptive_field,
+                "bytes_flatten": 2 * values,
+                "bytes_avg": 2 * shape[0],
+            }
+        )
+    if not rows:
+        raise UserError(f"no layer of {arch} fits an input of {side} px", allowed="a larger --size")
+    if json:
+        print_json({"arch": arch, "size": side, "layers": rows})
+        return
+    typer.echo(f"{arch} at {side} x {side}; bytes of a code in float16; values after the ReLU, NAME.pre is before it")
+    typer.echo(
+        table(
+            ("layer", "shape", "stride", "receptive field", "bytes flattened", "bytes averaged"),
+            [
+                (
+                    r["name"],
+                    "x".join(map(str, r["shape"])),
+                    r["stride"],
+                    r["receptive_field"],
+                    f"{r['bytes_flatten']:,}",
+                    f"{r['bytes_avg']:,}",
+                )
+                for r in rows
+                if not r["name"].endswith(facts.PRE)
+            ],
+        )
+    )
+
+
+def info(folder: WorkspaceArgument, json: JsonFlag = False) -> None:
+    """What is in a folder of codes, how it was made with every default spelled out, and whether it is whole."""
+    from pipeline.codes import info as codes_info
+    from pipeline.workspace import Workspace
+
+    space = Workspace.open(folder)
+    found = {spec: codes_info(folder / "codes" / spec) for spec in space.specs()}
+    if json:
+        print_json(found)
+    else:
+        for spec, about in found.items():
+            typer.echo(f"{spec}: {about['images']:,} images x {about['dim']} {about['dtype']}, {size(about['bytes'])}")
+            typer.echo(f"  {'whole' if about['whole'] else 'NOT WHOLE: ' + about['problem']}")
+            for key, value in about["settings"].items():
+                typer.echo(f"  {key}: {value}")
+    if not all(about["whole"] for about in found.values()):
+        raise typer.Exit(1)
+
+
+def export(
+    folder: WorkspaceArgument,
+    layer: Annotated[str, typer.Option(help="A spec in the folder, or its layer if that is clear.")],
+    to: Annotated[ExportFormat, typer.Option(help="File format.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder to write; named after the spec if not given.")
+    ] = None,
+) -> None:
+    """Copy codes into another tool's format."""
+    from pipeline.codes import export as run
+    from pipeline.workspace import Workspace
+
+    space = Workspace.open(folder)
+    codes = space.codes(layer)
+    suffix = {ExportFormat.NPY: ".npy", ExportFormat.PARQUET: ".parquet", ExportFormat.NEON_HDF5: ".h5"}[to]
+    for written in run(codes, to=to.value, path=out or Path(codes.spec + suffix), manifest=space.manifest()):
+        typer.echo(written)
+
+
+@cache.command("size")
+def cache_size(json: JsonFlag = False) -> None:
+    """Bytes of the store by kind of code."""
+    from pipeline.cache import cache_root
+    from pipeline.codes import store_sizes
+
+    rows = store_sizes(cache_root())
+    if json:
+        print_json(rows)
+        return
+    typer.echo(f"{cache_root()}: {size(sum(r['bytes'] for r in rows))}")
+    if rows:
+        typer.echo(
+            table(
+                ("key", "codes", "images", "size"),
+                [(r["key"][:12], r["name"], r["images"], size(r["bytes"])) for r in rows],
+            )
+        )
+
+
+@cache.command("gc")
+def cache_gc(
+    keep: Annotated[list[Path], typer.Option(help="A workspace whose codes stay; repeat for more.")],
+    json: JsonFlag = False,
+) -> None:
+    """Drop from the store all codes but those of the workspaces you name. Codes in the workspaces stay."""
+    from pipeline.cache import cache_root
+    from pipeline.codes import store_gc
+    from pipeline.workspace import Workspace
+
+    spaces = [Workspace.open(path) for path in keep]
+    freed = store_gc(cache_root(), keep=[space.codes(spec) for space in spaces for spec in space.specs()])
+    if json:
+        print_json({"freed_bytes": freed})
+    else:
+        typer.echo(f"freed {size(freed)}")
+
+
+def _specs(text: str, pooling: str) -> list[str]:
+    from pipeline.config import LayerSpec
+
+    return [LayerSpec.parse(part.strip(), pooling=pooling).name for part in text.split(",")]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--scales {text!r} is not a list of numbers", allowed="e.g. 256,384,512") from None
+
+
+def _share(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) == 2 and all(p.isdigit() for p in parts) and 1 <= int(parts[0]) <= int(parts[1]):
+        return int(parts[0]), int(parts[1])
+    raise UserError(f"--shard {text!r} is not i/n", allowed="1/4 to 4/4, for four machines")
+
+
+def _about(codes: Any) -> dict[str, Any]:
+    return {"images": len(codes), "dim": codes.dim, "dtype": str(codes.dtype), "fingerprint": codes.fingerprint}

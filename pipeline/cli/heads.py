@@ -1,0 +1,57 @@
+"""`cnncodes compare | predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.codes import WorkspaceArgument
+from pipeline.cli.output import JsonFlag, print_json, table
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(compare)
+    app.command()(predict)
+
+
+def compare(
+    folder: WorkspaceArgument,
+    heads: Annotated[str, typer.Option(help="With commas: svm,svm_cs,softmax,softmax_l1,softmax_elastic,knn.")] = "",
+    layers: Annotated[str, typer.Option(help="Specs with commas; all in the folder if not given.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Train the heads on every layer's codes and write the comparison page to FOLDER/report."""
+    from pipeline import schema
+    from pipeline.workspace import Workspace
+    from pipeline.workspace import compare as run
+
+    space = Workspace.open(folder)
+    page = run(
+        space,
+        heads=[h.strip() for h in heads.split(",")] if heads else None,
+        specs=[space.codes(s.strip()).spec for s in layers.split(",")] if layers else None,
+    )
+    if json:
+        print_json(schema.read_json(page.with_name("metrics.json")))
+    else:
+        typer.echo(f"{page}")
+
+
+def predict(
+    head: Annotated[Path, typer.Argument(help="A head's folder, e.g. codes/heads/conv5_2-avg-svm.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
+    json: JsonFlag = False,
+) -> None:
+    """Labels and scores for new images, by a head and the network its codes came from."""
+    from pipeline.query import predict as run
+
+    answers = run(head, images, top=top)
+    if json:
+        print_json(answers)
+        return
+    rows = [(a["image"], i + 1, c["label"], f"{c['score']:.3f}") for a in answers for i, c in enumerate(a["classes"])]
+    typer.echo(table(("image", "rank", "label", "score"), rows))

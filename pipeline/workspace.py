@@ -1,0 +1,139 @@
+"""The folder that a run fills, by DVC (`out/`) or by the command line, and the same steps as typed functions.
+
+```python
+from pipeline import extract, compare
+run = extract("photos", out="codes", layers=["conv5_2-avg", "pool5-flatten"])
+run.codes("conv5_2-avg").by_id(run.manifest().ids[:3])    # (3, 512)
+compare(run)                                              # codes/report/index.html
+```
+Values not given come from pipeline/preset.yaml; `cnncodes info` prints what was used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import config
+from pipeline.cache import cache_root
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.codes import Codes
+    from pipeline.data.manifest import Manifest
+    from pipeline.nets.weights import Weights
+
+PRESET = Path(__file__).with_name("preset.yaml")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """`root` with `dataset/`, `weights/`, `codes/<spec>/`, `heads/<spec>-<head>/` and `report/` below it."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: str | Path) -> Workspace:
+        """Raises UserError if the folder holds no codes."""
+        found = cls(Path(root))
+        if not found.specs():
+            raise UserError(
+                f"{root} holds no codes",
+                allowed="a folder that `cnncodes extract` or `dvc repro` filled",
+                see="`cnncodes extract --help`",
+            )
+        return found
+
+    @property
+    def weights_file(self) -> Path:
+        return self.root / "weights" / "weights.safetensors"
+
+    def specs(self) -> list[str]:
+        """Names of the codes that are here, sorted."""
+        folder = self.root / "codes"
+        return sorted(p.parent.name for p in folder.glob("*/codes.json"))
+
+    def codes(self, spec: str) -> Codes:
+        """Raises UserError if the spec is not here, naming those that are."""
+        from pipeline.codes import Codes
+
+        if spec not in self.specs():
+            close = [s for s in self.specs() if s.split("-")[0] == spec]
+            if len(close) != 1:
+                raise UserError(f"{self.root} holds no codes of {spec!r}", allowed=close or self.specs())
+            spec = close[0]
+        return Codes.open(self.root / "codes" / spec)
+
+    def manifest(self) -> Manifest:
+        from pipeline.data.manifest import Manifest
+
+        return Manifest.read(self.root / "dataset")
+
+    def weights(self) -> Weights:
+        from pipeline.nets.weights import read_canonical
+
+        return read_canonical(self.weights_file)
+
+
+def preset(model: type[config.S], **changes: Any) -> config.S:
+    """A section of the preset with some keys changed. Raises UserError on unknown keys and bad values."""
+    section = next(name for name, m in config.SECTIONS.items() if m is model)
+    return config.validate(model, config.read_params(PRESET)[section] | changes, where=section)
+
+
+def extract(
+    images: str | Path,
+    *,
+    out: str | Path,
+    layers: Sequence[str] | None = None,
+    arch: str = "vgg16",
+    weights: str = "demo",
+    dataset: dict[str, Any] | None = None,
+    codes: dict[str, Any] | None = None,
+    shard: tuple[int, int] | None = None,
+) -> Workspace:
+    """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
+
+    `layers`: specs such as `conv5_3-avg`. `dataset` and `codes`: keys of those params sections to change. `shard`
+    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Raises UserError.
+    """
+    from pipeline.codes import extract as run_extraction
+    from pipeline.data.build import build
+    from pipeline.nets.weights import resolve, write_canonical
+
+    space = Workspace(Path(out))
+    params = preset(config.CodesParams, **(codes or {}), **({"layers": list(layers)} if layers else {}))
+    data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
+    source = config.validate(config.WeightsParams, {"arch": arch, "source": weights}, where="weights")
+    found = resolve(source, cache_root())
+    manifest = build(data, space.root / "dataset", labels_needed=False)
+    write_canonical(found, space.weights_file)
+    run_extraction(manifest, found, params, space.root / "codes", shard=shard)
+    return space
+
+
+def compare(
+    space: Workspace,
+    *,
+    heads: Sequence[str] | None = None,
+    specs: Iterable[str] | None = None,
+    head_params: dict[str, Any] | None = None,
+    report_params: dict[str, Any] | None = None,
+) -> Path:
+    """Trains every head on every spec's codes and makes the page; returns `report/index.html`. Raises UserError."""
+    from pipeline.heads.run import fit_head
+    from pipeline.report import build as build_report
+
+    params = preset(config.HeadsParams, **(head_params or {}), **({"heads": list(heads)} if heads else {}))
+    report = preset(config.ReportParams, **(report_params or {}))
+    manifest = space.manifest()
+    chosen = list(specs or space.specs())
+    for spec in chosen:
+        for head in params.heads:
+            log.info("%s on %s", head, spec)
+            fit_head(space.codes(spec), manifest, params, head, space.root / "heads" / f"{spec}-{head}")
+    return build_report(space.root, report, heads=params, specs=chosen)

@@ -1,0 +1,199 @@
+"""The manifest: one row an image, sorted by id, with its splits. Everything later reads images through it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.errors import UserError
+
+SPLITS = ("train", "val", "test")
+IMAGES = "images"  # the folder, beside manifest.csv, of the images that a source drew or unpacked
+
+_COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height")
+_MUST_QUOTE = frozenset(',"\r\n')
+
+Strings = NDArray[np.str_]
+Ints = NDArray[np.int64]
+
+
+class Failure(NamedTuple):
+    """A file that is left out, and why, in words."""
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Manifest:
+    """Arrays of length n, sorted by id (as text). Raises UserError if they don't fit together.
+
+    `ids` are the first 16 hex digits of the file's sha256, `-`, and an ordinal among files that share them. `paths` are
+    relative to `root`, with `/`. `labels` and `groups` are "" where there is none; either every row is labelled or none
+    is. `widths`, `heights` are pixels as shown (after EXIF rotation). `splits` is (repeats, n): train, val or test.
+    `from_source` names the splits that the source gave, which are the same in every repeat.
+    """
+
+    root: Path
+    source: str
+    ids: Strings
+    paths: Strings
+    labels: Strings
+    groups: Strings
+    sha256: Strings
+    widths: Ints
+    heights: Ints
+    splits: Strings
+    seed: int
+    from_source: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        columns = (self.paths, self.labels, self.groups, self.sha256, self.widths, self.heights)
+        if n == 0 or any(c.shape != (n,) for c in columns) or self.splits.ndim != 2 or self.splits.shape[1] != n:
+            raise UserError("a manifest needs one value of each column an image, and at least one image")
+        if np.any(self.ids[1:] <= self.ids[:-1]):
+            raise UserError("a manifest's ids must be sorted and unique")
+        if np.any(self.ids.astype("U16") != self.sha256.astype("U16")):
+            raise UserError("a manifest's ids must begin with the first 16 digits of sha256")
+        if np.any(self.widths < 1) or np.any(self.heights < 1):
+            raise UserError("a manifest's widths and heights must be positive")
+        unknown = sorted(set(np.unique(self.splits)) - set(SPLITS)) if len(self.splits) else ["(none)"]
+        if unknown:
+            raise UserError(f"a manifest has splits {unknown}", allowed=SPLITS)
+        if "" in self.labels and np.any(self.labels != ""):
+            raise UserError("a manifest has rows with and without a label", allowed="all rows labelled, or none")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def repeats(self) -> int:
+        return len(self.splits)
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Sorted; () when unlabelled."""
+        return tuple(str(c) for c in np.unique(self.labels) if c)
+
+    @functools.cached_property
+    def targets(self) -> Ints:
+        """(n,) index into `classes`, -1 when unlabelled."""
+        if not self.classes:
+            return np.full(len(self), -1, dtype=np.int64)
+        return np.searchsorted(np.array(self.classes), self.labels).astype(np.int64)
+
+    def rows(self, split: str, repeat: int = 0) -> Ints:
+        """Indices of a split's images in one repeat, ascending. Raises UserError on an unknown split or repeat."""
+        if split not in SPLITS:
+            raise UserError(f"there is no split {split!r}", allowed=SPLITS)
+        if not 0 <= repeat < self.repeats:
+            raise UserError(f"there is no repeat {repeat}", allowed=f"0 to {self.repeats - 1}")
+        return np.flatnonzero(self.splits[repeat] == split).astype(np.int64)
+
+    def file(self, row: int) -> Path:
+        return self.root / str(self.paths[row])
+
+    def write(self, folder: str | Path, failures: Sequence[Failure] = ()) -> None:
+        """manifest.csv, failures.csv, and last dataset.json, which holds the checksum of the first."""
+        folder = Path(folder)
+        columns = [self.ids, self.paths, self.labels, self.groups, self.sha256, self.widths, self.heights, *self.splits]
+        header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
+        schema.write_text(folder / "manifest.csv", _csv([header, *zip(*(c.tolist() for c in columns), strict=True)]))
+        schema.write_text(folder / "failures.csv", _csv([Failure._fields, *sorted(failures)]))
+        inside = self.root == folder / IMAGES
+        counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
+        record = {
+            "version": schema.VERSIONS["manifest"],
+            "source": self.source,
+            "root": IMAGES if inside else self.root.as_posix(),
+            "root_is_inside": inside,
+            "images": len(self),
+            "failed": len(failures),
+            "classes": {c: int(np.sum(self.labels == c)) for c in self.classes},
+            "counts": counts,
+            "seed": self.seed,
+            "repeats": self.repeats,
+            "from_source": list(self.from_source),
+            "manifest_sha256": schema.sha256_file(folder / "manifest.csv"),
+        }
+        schema.write_json(folder / "dataset.json", record)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Manifest:
+        """The manifest in a folder. Raises UserError if it is missing, of another version, changed or cut short."""
+        folder = Path(folder)
+        record, path = _read_record(folder), folder / "manifest.csv"
+        try:
+            if schema.sha256_file(path) != record["manifest_sha256"]:
+                raise UserError(f"{path} is not the one that {folder / 'dataset.json'} describes", see=_REMAKE)
+            with path.open(encoding="utf-8", newline="") as f:
+                header, *rows = csv.reader(f)
+            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+            return cls(
+                root=folder / IMAGES if record["root_is_inside"] else Path(record["root"]),
+                source=record["source"],
+                ids=_strings(columns["id"]),
+                paths=_strings(columns["path"]),
+                labels=_strings(columns["label"]),
+                groups=_strings(columns["group"]),
+                sha256=_strings(columns["sha256"]),
+                widths=np.array(columns["width"], dtype=np.int64),
+                heights=np.array(columns["height"], dtype=np.int64),
+                splits=np.array([columns[f"split_{r}"] for r in range(record["repeats"])], dtype=np.str_),
+                seed=record["seed"],
+                from_source=tuple(record["from_source"]),
+            )
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist", see=_REMAKE) from None
+        except (KeyError, ValueError, TypeError, csv.Error) as e:
+            raise UserError(
+                f"{folder} holds a manifest of another layout ({type(e).__name__}: {e})", see=_REMAKE
+            ) from e
+
+
+_REMAKE = "`dvc repro dataset`, which makes it again"
+
+
+def read_failures(folder: str | Path) -> list[Failure]:
+    """The files that were left out, sorted by path. Raises UserError if failures.csv is missing."""
+    path = Path(folder) / "failures.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as f:
+            return [Failure(*row) for row in list(csv.reader(f))[1:]]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", see=_REMAKE) from None
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / "dataset.json"
+    if not path.exists():
+        raise UserError(f"{folder} holds no dataset: there is no {path.name} in it", see=_REMAKE)
+    record = schema.read_json(path)
+    version = record.get("version") if isinstance(record, dict) else None
+    if version != schema.VERSIONS["manifest"]:
+        raise UserError(f"{path} is of version {version}", allowed=[schema.VERSIONS["manifest"]], see=_REMAKE)
+    return dict(record)
+
+
+def _strings(values: Sequence[str]) -> Strings:
+    return np.array(values, dtype=np.str_)
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    """RFC 4180 with LF ends. The csv module's writer would leave a bare CR in a file's name unquoted."""
+    out = io.StringIO()
+    for row in rows:
+        cells = (str(cell) for cell in row)
+        out.write(",".join('"' + c.replace('"', '""') + '"' if not _MUST_QUOTE.isdisjoint(c) else c for c in cells))
+        out.write("\n")
+    return out.getvalue()

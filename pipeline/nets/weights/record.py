@@ -131,7 +131,9 @@ def write_canonical(weights: Weights, path: str | Path) -> None:
         "classes": None if weights.classes is None else list(weights.classes),
     }
     with atomic_path(path) as tmp:
+        mode = tmp.stat().st_mode
         save_file(dict(weights.tensors), tmp, metadata={METADATA_KEY: canonical_json(about)})
+        tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 
 
 def read_canonical(path: str | Path) -> Weights:

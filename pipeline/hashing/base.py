@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.hashing.check import Bits, Codes
+from pipeline.hashing.dbn.hasher import Dbn
 from pipeline.hashing.itq import Itq
 from pipeline.hashing.lsh import Lsh
 from pipeline.hashing.median import Median
@@ -55,7 +56,7 @@ class Hasher(Protocol):
         ...
 
 
-HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, Lsh, Pca, Itq)}
+HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, Lsh, Pca, Itq, Dbn)}
 
 
 def make(name: str, **params: Any) -> Hasher:

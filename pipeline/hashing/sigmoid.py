@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from pipeline.errors import UserError
 from pipeline.hashing import check
@@ -29,7 +30,7 @@ def soft_codes(codes: Codes) -> Float32:
         block = codes[rows]
         if (block < 0).any():
             raise UserError("codes hold negative values", allowed="values after the ReLU for a soft code in [0, 1]")
-        result[rows] = np.tanh(block.astype(np.float64) / 2)
+        result[rows] = (expit(block.astype(np.float64)) - 0.5) / 0.5
     return result
 
 

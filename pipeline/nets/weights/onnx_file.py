@@ -51,7 +51,7 @@ class _Graph:
     def __init__(self, data: bytes, where: str) -> None:
         try:
             import onnx
-            from google.protobuf.message import DecodeError
+            from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         except ImportError:
             raise UserError("reading ONNX needs the package onnx", allowed='pip install "cnn-codes[onnx]"') from None
         self.where = where

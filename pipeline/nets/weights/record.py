@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -26,6 +26,7 @@ from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 METADATA_KEY = "cnncodes"
 Triple = tuple[float, float, float]
+T = TypeVar("T")
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -142,25 +143,19 @@ def read_canonical(path: str | Path) -> Weights:
     Raises UserError if the file is missing, cut short, of another version, or its content doesn't match its sha256.
     """
     path = Path(path)
-    about, tensors = read_safetensors(path)
-    if about is None:
+    metadata, tensors = read_safetensors(path)
+    if metadata is None:
         raise UserError(f"{path} is not a canonical weights file: it says nothing of its architecture or preprocessing")
-    if about.get("version") != VERSIONS["weights"]:
+    if metadata.get("version") != VERSIONS["weights"]:
         raise UserError(
-            f"{path} has version {about.get('version')!r}",
+            f"{path} has version {metadata.get('version')!r}",
             allowed=str(VERSIONS["weights"]),
             see="`dvc repro weights`, which makes it anew",
         )
-    classes = about["classes"]
-    weights = Weights.make(
-        about["arch"],
-        tensors,
-        preprocessing_from(about["preprocessing"], where=str(path)),
-        about["provenance"],
-        None if classes is None else tuple(classes),
-    )
-    if weights.sha256 != about["sha256"]:
-        raise UserError(f"{path} is damaged: its content has sha256 {weights.sha256}, it states {about['sha256']}")
+    about = _validated(_ABOUT, metadata, f"{path}: metadata")
+    weights = Weights.make(about.arch, tensors, about.preprocessing, about.provenance, about.classes)
+    if weights.sha256 != about.sha256:
+        raise UserError(f"{path} is damaged: its content has sha256 {weights.sha256}, it states {about.sha256}")
     return weights
 
 
@@ -177,23 +172,42 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tenso
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (a safetensors handle is no dict)
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path} is not a whole safetensors file ({e}); it may have been cut short") from None
-    about = metadata.get(METADATA_KEY)
     try:
-        return (None if about is None else json.loads(about)), tensors
+        about = json.loads(metadata.get(METADATA_KEY, "null"))
     except json.JSONDecodeError as e:
         raise UserError(f"{path} has metadata that is not JSON ({e})") from None
+    if about is not None and not isinstance(about, dict):
+        raise UserError(f"{path} has metadata that is no object")
+    return about, tensors
 
 
 def preprocessing_from(value: Any, *, where: str) -> Preprocessing:
     """A Preprocessing from plain values. Raises UserError naming what is missing, unknown or of the wrong type."""
-    try:
-        return _PREPROCESSING.validate_python(value)
-    except ValidationError as e:
-        problems = " | ".join(f"{'.'.join(map(str, err['loc']))}: {err['msg']}" for err in e.errors())
-        raise UserError(f"{where} has a bad preprocessing: {problems}", allowed="channels, scale, mean, std") from None
+    return _validated(_PREPROCESSING, value, where)
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _About:
+    """What a canonical file's metadata holds."""
+
+    version: int
+    arch: str
+    preprocessing: Preprocessing
+    provenance: dict[str, Any]
+    sha256: str
+    classes: tuple[str, ...] | None
 
 
 _PREPROCESSING = TypeAdapter(Preprocessing)
+_ABOUT = TypeAdapter(_About)
+
+
+def _validated(adapter: TypeAdapter[T], value: Any, where: str) -> T:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as e:
+        problems = " | ".join(f"{'.'.join(map(str, err['loc'])) or '(value)'}: {err['msg']}" for err in e.errors())
+        raise UserError(f"{where} has {e.error_count()} problem(s): {problems}", see="docs/params.md") from None
 
 
 def _preprocessing_json(preprocessing: Preprocessing) -> dict[str, Any]:

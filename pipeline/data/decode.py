@@ -83,7 +83,7 @@ def _decode(file: BinaryIO, background: tuple[int, int, int], max_pixels: int, r
         raise DecodeError("not an image of a format that is read here, or cut off in its first bytes") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise DecodeError(f"decompression bomb: {e}") from e
-    except Exception as e:  # noqa: BLE001  Pillow's parsers raise whatever a broken file makes them trip over
+    except Exception as e:  # Pillow's parsers raise whatever a broken file makes them trip over; one row, not the run
         raise DecodeError(f"broken: {' '.join(str(e).split()) or type(e).__name__}") from e
     return np.ascontiguousarray(_turn(pixels, turn))
 

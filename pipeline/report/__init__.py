@@ -1,0 +1,21 @@
+"""The comparison of layers and heads: one self-contained page, and its numbers as CSV and DVC metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config import HeadsParams, ReportParams
+
+
+def build(root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str]) -> Path:
+    """Makes `root`/report from what the earlier stages left beside it; returns its index.html. Raises UserError.
+
+    `specs` and `heads.heads` name the combinations to compare: results of others, left from earlier params, stay out.
+    """
+    from pipeline.report.inputs import read_inputs
+    from pipeline.report.page import write_report
+
+    out = root / "report"
+    write_report(read_inputs(root, params, heads=heads, specs=specs), out)
+    return out / "index.html"

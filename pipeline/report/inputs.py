@@ -1,0 +1,129 @@
+"""All that the sections of the page read, opened once."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from pipeline.codes.reader import Codes
+from pipeline.config import HeadsParams, LayerSpec, ReportParams
+from pipeline.data.manifest import Failure, Manifest, read_failures
+from pipeline.errors import UserError
+from pipeline.nets import layers
+from pipeline.report.compare import Comparison, compare
+from pipeline.report.pictures import Album
+from pipeline.report.runs import Run, read_runs
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels."""
+
+    manifest: Manifest
+    failures: Sequence[Failure]
+    codes: Mapping[str, Codes]
+    runs: tuple[Run, ...]
+    params: ReportParams
+    heads_params: HeadsParams
+    weights: Mapping[str, Any]
+    album: Album
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        return tuple(self.codes)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self.heads_params.heads)
+
+    @functools.cached_property
+    def comparison(self) -> Comparison | None:
+        """None without labels."""
+        return compare(self.runs, metric=self.params.selection, alpha=self.params.alpha) if self.runs else None
+
+    @functools.cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """spec -> everything that its codes depend on."""
+        return {spec: dict(codes.settings) for spec, codes in self.codes.items()}
+
+    @functools.cached_property
+    def arch(self) -> str:
+        return str(next(iter(self.settings.values()))["arch"])
+
+    @functools.cached_property
+    def layer_order(self) -> tuple[str, ...]:
+        """Layer names in the order in which the network computes them, from the first to the deepest that is used."""
+        used = [LayerSpec.parse(spec).layer for spec in self.specs]
+        names = layers.names(self.arch)
+        return names[: names.index(layers.deepest_of(self.arch, used)) + 1]
+
+    def depth(self, spec: LayerSpec) -> int:
+        """The layer's place in the network."""
+        return self.layer_order.index(spec.layer)
+
+    @functools.cached_property
+    def by_depth(self) -> tuple[str, ...]:
+        """`specs` in network order; those of one layer stay as they came."""
+        return tuple(sorted(self.specs, key=lambda s: self.depth(LayerSpec.parse(s))))
+
+    @functools.cached_property
+    def best_spec(self) -> str:
+        """The winner's codes; without labels the deepest layer's, of several the smallest."""
+        if self.comparison is not None:
+            return self.comparison.best.spec.name
+        return max(self.specs, key=lambda s: (self.depth(LayerSpec.parse(s)), -self.codes[s].dim))
+
+
+def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str]) -> Inputs:
+    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/ and heads/.
+
+    Raises UserError naming what is missing.
+    """
+    if not specs:
+        raise UserError("there are no codes to report on", see="codes.layers in params.yaml")
+    manifest = Manifest.read(root / "dataset")
+    codes = {spec: Codes.open(root / "codes" / spec) for spec in specs}
+    _require_same_images(manifest, codes)
+    background = next(iter(codes.values())).settings["background"]
+    return Inputs(
+        manifest=manifest,
+        failures=read_failures(root / "dataset"),
+        codes=codes,
+        runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
+        params=params,
+        heads_params=heads,
+        weights=_weights_facts(root / "weights" / "weights.safetensors"),
+        album=Album(manifest, tuple(background)),
+    )
+
+
+def _require_same_images(manifest: Manifest, codes: Mapping[str, Codes]) -> None:
+    known = set(manifest.ids.tolist())
+    for spec, one in codes.items():
+        if not known.issuperset(one.ids.tolist()):
+            raise UserError(f"the codes of {spec} hold images that the dataset does not", see="`dvc repro codes`")
+
+
+def _weights_facts(path: Path) -> dict[str, Any]:
+    """What the canonical weights file says of itself; {} where codes came without it. Reads no tensor."""
+    from pipeline.nets.weights.record import METADATA_KEY
+
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            return facts
+    except (SafetensorError, json.JSONDecodeError) as e:
+        raise UserError(f"{path} is not a canonical weights file ({e})", see="`dvc repro weights`") from None
+
+
+def plain(value: Any) -> str:
+    """A setting as words: JSON without its quotes around plain text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,55 @@
+"""Thumbnails of the dataset's images as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from pipeline.data.decode import DecodeError, decode
+from pipeline.data.manifest import Manifest
+
+QUALITY = 72  # WebP, whose files are a third of a JPEG's at this size
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """The images of a manifest, by row; `background` is the RGB under transparent pixels."""
+
+    manifest: Manifest
+    background: tuple[int, int, int]
+
+    @functools.cached_property
+    def row_of(self) -> dict[str, int]:
+        """id -> row."""
+        return {str(image_id): row for row, image_id in enumerate(self.manifest.ids)}
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 (an album lives as long as its page)
+    def thumbnail(self, row: int, side: int) -> str:
+        """A data URI of the image within side x side px, its proportions kept; '' if the file can't be read now.
+
+        Codes may have been made on another machine, and the page is worth having without its pictures.
+        """
+        try:
+            # The manifest's own size is the limit: a file that was swapped for a larger one is not worth a wait.
+            limit = int(self.manifest.widths[row] * self.manifest.heights[row])
+            path = self.manifest.file(row)
+            pixels = decode(path, background=self.background, max_pixels=limit, reduced_to=side)
+        except DecodeError:
+            return ""
+        image = Image.fromarray(pixels)
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        image.save(out, "WEBP", quality=QUALITY, method=4)
+        return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+    def label(self, row: int) -> str:
+        """The image's class; '' without one."""
+        return str(self.manifest.labels[row])
+
+    def name(self, row: int) -> str:
+        """The image's path below the root."""
+        return str(self.manifest.paths[row])

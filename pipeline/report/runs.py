@@ -1,0 +1,139 @@
+"""What the heads stage left: one `Run` for each layer spec and head, with its repeats and its predictions."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import LayerSpec
+from pipeline.errors import UserError
+from pipeline.schema import VERSIONS, read_json
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure of metrics.json is named and shown."""
+
+    title: str
+    unit: str  # share (0..1, shown in percent) | nats | s
+    higher_is_better: bool = True
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", "share"),
+    "mean_class_recall": Metric("mean class recall", "share"),
+    "top5": Metric("top-5 accuracy", "share"),
+    "macro_f1": Metric("macro F1", "share"),
+    "log_loss": Metric("log loss", "nats", higher_is_better=False),
+    "fit_s": Metric("fit", "s", higher_is_better=False),
+    "predict_s": Metric("predict", "s", higher_is_better=False),
+}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A head's answers for one repeat's test images: ids (n,), true (n,) and scores (n, k)."""
+
+    ids: NDArray[np.str_]
+    true: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    probabilities: bool
+
+    @functools.cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """(n,) the class of the highest score; of equal ones the first."""
+        return self.scores.argmax(axis=1).astype(np.int64)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return self.predicted == self.true
+
+
+@dataclass(frozen=True)
+class Run:
+    """One combination of codes and head. `repeats` are the records of metrics.json, in order."""
+
+    spec: LayerSpec
+    head: str
+    folder: Path
+    dim: int
+    bytes_per_code: float
+    repeats: tuple[Mapping[str, Any], ...]
+    majority: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        return f"{self.spec.name} + {self.head}"
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """(repeats,) a metric; NaN where the head has none."""
+        found = [r.get(metric) for r in self.repeats]
+        return np.array([math.nan if v is None else v for v in found], dtype=np.float64)
+
+    def mean(self, metric: str) -> float:
+        return float(self.values(metric).mean())
+
+    def std(self, metric: str) -> float:
+        """Standard deviation over repeats (n - 1); NaN with one repeat."""
+        values = self.values(metric)
+        return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+    def predictions(self, repeat: int) -> Predictions:
+        """Of one repeat. Raises UserError if the file is missing, of another version or without that repeat."""
+        return _read_predictions(self.folder / "predictions.h5", repeat)
+
+
+@functools.lru_cache(maxsize=512)
+def _read_predictions(path: Path, repeat: int) -> Predictions:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", see="`dvc repro heads`")
+    with h5py.File(path, "r") as file:
+        if file.attrs.get("version") != VERSIONS["predictions"]:
+            raise UserError(
+                f"{path} has predictions of version {file.attrs.get('version')}", allowed=str(VERSIONS["predictions"])
+            )
+        if f"repeat_{repeat}" not in file:
+            raise UserError(f"{path} has no repeat {repeat}", allowed=list(file))
+        group = file[f"repeat_{repeat}"]
+        return Predictions(
+            ids=group["ids"][:].astype(np.str_),
+            true=group["true"][:].astype(np.int64),
+            scores=group["scores"][:],
+            probabilities=bool(file.attrs["probabilities"]),
+        )
+
+
+def read_runs(folder: Path, specs: Sequence[str], heads: Sequence[str]) -> list[Run]:
+    """Every combination, specs outermost; [] if they were all skipped for want of labels.
+
+    Raises UserError naming every combination that is missing.
+    """
+    names = [(spec, head) for spec in specs for head in heads]
+    missing = [f"{spec}-{head}" for spec, head in names if not (folder / f"{spec}-{head}/metrics.json").is_file()]
+    if missing:
+        raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro heads`")
+    found = [_read_run(folder / f"{spec}-{head}") for spec, head in names]
+    return [run for run in found if run is not None]
+
+
+def _read_run(folder: Path) -> Run | None:
+    record = read_json(folder / "metrics.json")
+    if "skipped" in record:
+        return None
+    return Run(
+        spec=LayerSpec.parse(record["spec"]),
+        head=record["head"],
+        folder=folder,
+        dim=int(record["dim"]),
+        bytes_per_code=float(record["bytes_per_code"]),
+        repeats=tuple(sorted(record["repeats"], key=lambda r: r["repeat"])),
+        majority=record["majority"],
+    )

@@ -1,0 +1,87 @@
+"""The learning curve of the best combination: accuracy against the number of training images."""
+
+from __future__ import annotations
+
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.heads.curve import CurvePoint, learning_curve
+from pipeline.report.inputs import Inputs
+from pipeline.report.runs import METRICS
+from pipeline.report.section import Section, count, csv_text, percent, render
+from pipeline.report.svg import WIDE, Chart, both_widths, span
+
+
+def build(inputs: Inputs) -> Section | None:
+    board, shares = inputs.comparison, inputs.params.learning_curve
+    if board is None or not shares:
+        return None
+    best = board.best
+    points = learning_curve(inputs.codes[best.spec.name], inputs.manifest, inputs.heads_params, best.head, shares)
+    steps = _steps(points)
+    gain = None if len(steps) < 2 else 100 * (steps[-1][1] - steps[-2][1])
+    html = render(
+        "curve.html",
+        chart=both_widths(lambda width: _draw(inputs, points, width)),
+        best=best,
+        repeats=len({p.repeat for p in points}),
+        gain=gain,
+        before=None if gain is None else count(steps[-2][0]),
+        after=count(steps[-1][0]),
+    )
+    rows = [[p.share, p.n_train, p.repeat, p.accuracy] for p in points]
+    mean_rows = [[n_train, mean, std] for n_train, mean, std in steps]
+    files = {
+        "learning_curve.csv": csv_text(["share", "n_train", "repeat", "accuracy"], rows),
+        "plots/learning_curve.csv": csv_text(["n_train", "accuracy", "std"], mean_rows),
+    }
+    return Section("Learning curve", html, files=files)
+
+
+def _steps(points: list[CurvePoint]) -> list[tuple[float, float, float]]:
+    """(training images, mean accuracy, its standard deviation) of each share, rising; both averaged over splits."""
+    steps = []
+    for share in sorted({p.share for p in points}):
+        same = [p for p in points if p.share == share]
+        accuracy = np.array([p.accuracy for p in same])
+        std = float(accuracy.std(ddof=1)) if len(same) > 1 else 0.0
+        steps.append((float(np.mean([p.n_train for p in same])), float(accuracy.mean()), std))
+    return steps
+
+
+def _draw(inputs: Inputs, points: list[CurvePoint], width: int) -> Markup:
+    board = inputs.comparison
+    assert board is not None
+    steps = _steps(points)
+    sizes = [n for n, _, _ in steps]
+    baseline = board.best.majority["accuracy"]
+    heights = [p.accuracy for p in points] + [m + side * s for _, m, s in steps for side in (-1, 1)]
+    low, high = span(heights)
+    chart = Chart.sized(width, (0.0, sizes[-1] * 1.04), (max(low, 0.0), min(high, 1.0)))
+    chart.axes(
+        "training images",
+        METRICS["accuracy"].title,
+        x_format=count,
+        y_format=lambda v: percent(v, 0),
+        x_ticks=_apart([(n, count(n)) for n in sizes], chart, 52 if width == WIDE else 44),
+    )
+    if baseline > low:
+        chart.level(baseline, "largest class")
+    chart.band([(n, mean - std, mean + std) for n, mean, std in steps], "c0")
+    for p in points:
+        chart.dot(p.n_train, p.accuracy, f"split {p.repeat + 1}, {count(p.n_train)}: {percent(p.accuracy)}", "c0 trace")
+    chart.line([(n, mean) for n, mean, _ in steps], "c0")
+    for n, mean, std in steps:
+        chart.dot(n, mean, f"{count(n)} training images: {percent(mean)} ± {100 * std:.1f}", "c0")
+    return chart.render(
+        "Accuracy by number of training images: " + ", ".join(f"{count(n)}: {percent(mean)}" for n, mean, _ in steps)
+    )
+
+
+def _apart(ticks: list[tuple[float, str]], chart: Chart, gap: int) -> list[tuple[float, str]]:
+    """The ticks whose labels don't touch; the last one is kept."""
+    kept = ticks[-1:]
+    for tick in reversed(ticks[:-1]):
+        if chart.x(kept[0][0]) - chart.x(tick[0]) >= gap:
+            kept.insert(0, tick)
+    return kept

@@ -1,0 +1,86 @@
+"""Accuracy against the depth of the layer."""
+
+from __future__ import annotations
+
+import math
+
+from markupsafe import Markup
+
+from pipeline.report.inputs import Inputs
+from pipeline.report.runs import METRICS, Run
+from pipeline.report.section import Section, csv_text, percent, render
+from pipeline.report.styles import head_class, legend, mark_class, mark_shape
+from pipeline.report.svg import WIDE, Chart, both_widths, span
+
+DODGE = 7.0  # px between heads at one layer, so that their whiskers don't cover each other
+
+
+def build(inputs: Inputs) -> Section | None:
+    board = inputs.comparison
+    if board is None or len({run.spec.layer for run in board.runs}) < 2:
+        return None
+    html = render("depth.html", chart=both_widths(lambda width: _draw(inputs, width)), legend=legend(inputs))
+    rows = [
+        [inputs.depth(run.spec), run.spec.layer, run.spec.pooling, run.head, run.mean(board.metric), run.std(board.metric)]
+        for run in sorted(board.runs, key=lambda run: inputs.depth(run.spec))
+    ]
+    header = ["depth", "layer", "pooling", "head", board.metric, "std"]
+    return Section("Depth", html, files={"plots/depth.csv": csv_text(header, rows)})
+
+
+def _draw(inputs: Inputs, width: int) -> Markup:
+    board = inputs.comparison
+    assert board is not None
+    metric = board.metric
+    baseline = board.best.majority.get(metric)
+    places = _places(inputs)
+    ends = [run.mean(metric) + side * _std(run, metric) for run in board.runs for side in (-1, 1)]
+    low, high = span(ends)
+    chart = Chart.sized(width, (-0.4, len(places) - 0.6), (max(low, 0.0), min(high, 1.0)), bottom=74)
+    chart.axes(
+        "layer, in the order of the network",
+        METRICS[metric].title,
+        x_format=str,
+        y_format=lambda v: percent(v, 0),
+        x_ticks=[(place, layer) for layer, place in places.items()],
+        tilt=True,
+    )
+    if baseline is not None and baseline > low:
+        chart.level(baseline, "largest class")
+    step = DODGE if width == WIDE else DODGE / 2
+    for position, head in enumerate(inputs.heads):
+        shift = (position - (len(inputs.heads) - 1) / 2) * step
+        _draw_head(inputs, chart, places, [r for r in board.runs if r.head == head], shift)
+    return chart.render(f"{METRICS[metric].title} by layer for each head; the figures are in the table of layers and heads")
+
+
+def _places(inputs: Inputs) -> dict[str, int]:
+    """layer -> place on the axis, for the layers between the first and the last used; `.pre` only where it is used."""
+    used = {run.spec.layer for run in inputs.runs}
+    order = [name for name in inputs.layer_order if not name.endswith(".pre") or name in used]
+    first = min(order.index(layer) for layer in used)
+    return {name: place for place, name in enumerate(order[first:])}
+
+
+def _draw_head(inputs: Inputs, chart: Chart, places: dict[str, int], runs: list[Run], shift: float) -> None:
+    metric = inputs.params.selection
+    poolings: dict[tuple[str, bool], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: places[run.spec.layer]):
+        poolings.setdefault((run.spec.pooling, run.spec.l2), []).append(run)
+    for series in poolings.values():
+        class_ = head_class(inputs, series[0].head)
+        if len(series) > 1:
+            chart.line([(places[r.spec.layer], r.mean(metric)) for r in series], class_, shift=shift)
+    for series in poolings.values():
+        for run in series:
+            place, mean, std = places[run.spec.layer], run.mean(metric), _std(run, metric)
+            if std:
+                chart.whisker(place, mean - std, mean + std, head_class(inputs, run.head), shift=shift)
+            title = f"{run.name}: {percent(mean)}" + (f" ± {100 * std:.1f}" if std else "")
+            chart.dot(place, mean, title, mark_class(inputs, run), shape=mark_shape(run), shift=shift)
+
+
+def _std(run: Run, metric: str) -> float:
+    """0 without a spread."""
+    std = run.std(metric)
+    return 0.0 if math.isnan(std) else std

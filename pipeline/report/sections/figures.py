@@ -1,0 +1,74 @@
+"""Every figure of every combination, to sort, and as CSV."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.report.inputs import Inputs
+from pipeline.report.runs import METRICS, Run
+from pipeline.report.section import Section, count, csv_text, render, seconds, size, spread
+
+
+def build(inputs: Inputs) -> Section | None:
+    board = inputs.comparison
+    if board is None:
+        return None
+    shown = [m for m in METRICS if any(not math.isnan(run.mean(m)) for run in board.runs)]
+    ranked = sorted(board.runs, key=lambda run: -run.mean(board.metric))
+    rows = [_row(inputs, run, shown) for run in ranked]
+    html = render("figures.html", titles=[METRICS[m].title for m in shown], rows=rows, metric=METRICS[board.metric].title)
+    return Section("All figures", html, files={"table.csv": _table(inputs), "per_repeat.csv": _per_repeat(inputs)})
+
+
+def chosen(run: Run) -> str:
+    """The setting that validation chose in each split, e.g. `C 1, 10`."""
+    names = dict.fromkeys(name for repeat in run.repeats for name in repeat["chosen"])
+    return ", ".join(f"{n} " + ", ".join(f"{v:g}" for v in sorted({r["chosen"][n] for r in run.repeats})) for n in names)
+
+
+def _row(inputs: Inputs, run: Run, metrics: list[str]) -> list[tuple[str, object]]:
+    """(text, sort key) of each cell."""
+    cells: list[tuple[str, object]] = [(run.spec.name, inputs.by_depth.index(run.spec.name)), (run.head, run.head)]
+    for metric in metrics:
+        mean, std = run.mean(metric), run.std(metric)
+        unit = METRICS[metric].unit
+        text = seconds(mean) if unit == "s" else spread(mean, std, share=unit == "share")
+        cells.append((text, "" if math.isnan(mean) else mean))
+    p = inputs.comparison.p[inputs.comparison.runs.index(run)] if inputs.comparison else None
+    return [
+        *cells,
+        (count(run.dim), run.dim),
+        (size(run.bytes_per_code), run.bytes_per_code),
+        (chosen(run), chosen(run)),
+        ("–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001", 1.0 if p is None else p),
+    ]
+
+
+def _table(inputs: Inputs) -> str:
+    board = inputs.comparison
+    assert board is not None
+    head = ["spec", "layer", "pooling", "l2", "head", "dim", "bytes_per_code", "repeats", "chosen"]
+    head += [f"{m}_{part}" for m in METRICS for part in ("mean", "std")]
+    rows = []
+    for run, verdict, p in zip(board.runs, board.verdicts, board.p, strict=True):
+        spec = run.spec
+        row: list[object] = [spec.name, spec.layer, spec.pooling, int(spec.l2), run.head, run.dim, run.bytes_per_code]
+        row += [len(run.repeats), chosen(run)]
+        row += [value for m in METRICS for value in (run.mean(m), run.std(m))]
+        rows.append([*row, verdict, p])
+    return csv_text([*head, "against_best", "p"], rows)
+
+
+def _per_repeat(inputs: Inputs) -> str:
+    sizes = ("repeat", "n_train", "n_val", "n_test")
+    rows = [
+        [run.spec.name, run.head, *(r[s] for s in sizes), setting_text(r["chosen"]), *(r.get(m) for m in METRICS)]
+        for run in inputs.runs
+        for r in run.repeats
+    ]
+    return csv_text(["spec", "head", *sizes, "chosen", *METRICS], rows)
+
+
+def setting_text(setting: dict[str, float]) -> str:
+    """{"C": 1.0} -> C=1."""
+    return " ".join(f"{name}={value:g}" for name, value in setting.items())

@@ -1,0 +1,73 @@
+"""The table of layers and heads, with what is within noise of the best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import LayerSpec
+from pipeline.nets import layers
+from pipeline.report.compare import Comparison
+from pipeline.report.inputs import Inputs
+from pipeline.report.runs import METRICS, Run
+from pipeline.report.section import Section, number, render
+
+MARKS = {"best": "best", "noise": "≈", "behind": "", "unknown": ""}
+SPOKEN = {"best": "", "noise": "within noise of the best", "behind": "", "unknown": ""}
+
+TESTS = {
+    "t": "the corrected resampled t-test (Nadeau and Bengio 2003) over {repeats} random splits",
+    "mcnemar": "McNemar's exact test, image by image on the one test set, of which answers are right",
+    "none": "",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    mean: str
+    std: str
+    shade: float  # 0 (the table's lowest) .. 1 (its highest)
+    verdict: str
+    mark: str
+    spoken: str
+    tip: str
+
+
+def build(inputs: Inputs) -> Section | None:
+    board = inputs.comparison
+    if board is None:
+        return None
+    means = [run.mean(board.metric) for run in board.runs]
+    low, high = min(means), max(means)
+    found = {(run.spec.name, run.head): run for run in board.runs}
+    rows = []
+    for spec in inputs.by_depth:
+        facts = layers.require(inputs.arch, LayerSpec.parse(spec).layer)
+        cells = [_cell(board, found[spec, head], low, high) for head in inputs.heads]
+        rows.append((spec, facts, found[spec, inputs.heads[0]].dim, cells))
+    baseline = board.best.majority.get(board.metric)
+    html = render(
+        "grid.html",
+        heads=inputs.heads,
+        rows=rows,
+        metric=METRICS[board.metric].title,
+        baseline=None if baseline is None else number(100 * baseline, 1),
+        test=TESTS[board.test].format(repeats=len(board.best.repeats)),
+        board=board,
+        repeats=len(board.best.repeats),
+    )
+    return Section("Layers and heads", html)
+
+
+def _cell(board: Comparison, run: Run, low: float, high: float) -> Cell:
+    mean, std = run.mean(board.metric), run.std(board.metric)
+    verdict = board.verdict(run)
+    p = board.p[board.runs.index(run)]
+    return Cell(
+        mean=number(100 * mean, 1),
+        std="" if len(run.repeats) == 1 else number(100 * std, 1),
+        shade=0.0 if high == low else (mean - low) / (high - low),
+        verdict=verdict,
+        mark=MARKS[verdict],
+        spoken=SPOKEN[verdict],
+        tip="" if p is None else f"{run.name}: p = {p:.2g} against the best",
+    )

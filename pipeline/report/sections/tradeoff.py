@@ -1,0 +1,80 @@
+"""Accuracy against what it costs: bytes a code, and the head's time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from markupsafe import Markup
+
+from pipeline.report.inputs import Inputs
+from pipeline.report.runs import METRICS, Run
+from pipeline.report.section import Section, csv_text, percent, render, seconds, size
+from pipeline.report.styles import legend, mark_class, mark_shape
+from pipeline.report.svg import Chart, both_widths, log_span, span
+
+Cost = Callable[[Run], float]
+
+
+def head_s(run: Run) -> float:
+    """Seconds to fit the head and to answer for the test images, averaged over splits."""
+    return run.mean("fit_s") + run.mean("predict_s")
+
+
+def pareto(costs: list[float], gains: list[float]) -> list[int]:
+    """The places that no other one beats: less cost with no less gain, or more gain for no more cost. Cheapest first.
+
+    Of equal ones the first stays.
+    """
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -gains[i], i)):
+        if not front or gains[i] > gains[front[-1]]:
+            front.append(i)
+    return front
+
+
+def build(inputs: Inputs) -> Section | None:
+    board = inputs.comparison
+    if board is None or len(board.runs) < 2:
+        return None
+    charts = [
+        ("by size", "Bytes a code, log scale", _chart(inputs, lambda r: r.bytes_per_code, "bytes a code", size)),
+        ("by time", "Time to fit the head and to answer for the test images, log scale",
+         _chart(inputs, head_s, "fit and predict", seconds)),
+    ]  # fmt: skip
+    gains = [run.mean(board.metric) for run in board.runs]
+    by_size = set(pareto([run.bytes_per_code for run in board.runs], gains))
+    by_time = set(pareto([head_s(run) for run in board.runs], gains))
+    rows = [
+        [r.spec.name, r.head, r.bytes_per_code, head_s(r), gains[i], int(i in by_size), int(i in by_time)]
+        for i, r in enumerate(board.runs)
+    ]
+    header = ["spec", "head", "bytes_per_code", "head_s", board.metric, "front_bytes", "front_time"]
+    html = render("tradeoff.html", charts=charts, legend=legend(inputs), metric=METRICS[board.metric].title)
+    return Section("Cost", html, files={"plots/tradeoff.csv": csv_text(header, rows)})
+
+
+def _chart(inputs: Inputs, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
+    return both_widths(lambda width: _draw(inputs, width, cost, x_title, x_format))
+
+
+def _draw(inputs: Inputs, width: int, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
+    board = inputs.comparison
+    assert board is not None
+    metric, runs = board.metric, board.runs
+    costs, gains = [max(cost(r), 1e-6) for r in runs], [r.mean(metric) for r in runs]
+    chart = Chart.sized(width, log_span(costs), span(gains, margin=0.12), x_log=True)
+    chart.axes(x_title, METRICS[metric].title, x_format=x_format, y_format=lambda v: percent(v, 0))
+    front = pareto(costs, gains)
+    # Nothing is better for the same money: the front is a staircase.
+    steps = [(costs[front[0]], gains[front[0]])]
+    for i in front[1:]:
+        steps += [(costs[i], steps[-1][1]), (costs[i], gains[i])]
+    chart.line([*steps, (chart.x.high, steps[-1][1])], "front")
+    for i, run in enumerate(runs):
+        title = f"{run.name}: {percent(gains[i])}, {x_format(costs[i])}" + (", on the front" if i in front else "")
+        class_ = mark_class(inputs, run) + ("" if i in front else " faint")
+        chart.dot(costs[i], gains[i], title, class_, shape=mark_shape(run))
+    taken = [chart.box(c, g) for c, g in zip(costs, gains, strict=True)]
+    for i in reversed(front):
+        chart.label(runs[i].name, costs[i], gains[i], taken)
+    return chart.render(f"{METRICS[metric].title} against {x_title}; on the front: {', '.join(runs[i].name for i in front)}")

@@ -1,0 +1,77 @@
+"""Codes of a handful of new images, with the same bytes as extraction would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codes import loading
+from pipeline.codes.settings import Settings, resolve_device
+from pipeline.codes.weights_header import WeightsHeader
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.nets.weights import Weights
+
+# Pillow's own limit: an image beyond it is refused as a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+
+class Embedder:
+    """A network kept ready: call it with images, as often as wanted. Not for several threads at once."""
+
+    def __init__(
+        self, weights: Weights | str | Path, settings: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        """`settings` are `Codes.settings`.
+
+        Raises UserError if the weights are others than those that made the codes, or their device is not here.
+        """
+        from pipeline.codes.forward import Forward
+
+        self.settings = Settings.from_json(settings)
+        self.max_pixels = max_pixels
+        resolve_device(self.settings.device)
+        header = WeightsHeader.of(weights)
+        self.dim = self.settings.dim(num_classes=header.num_classes)
+        self._forward = Forward(header.load(), [self.settings])
+
+    def __call__(self, images: Sequence[str | Path | bytes]) -> NDArray[Any]:
+        """Files, or their bytes -> (n, dim) rows in the order given, each as extraction would make it.
+
+        Raises one UserError naming every image that can't be read.
+        """
+        from pipeline.codes.extraction import require_finite
+
+        sources = [
+            loading.Source((image if isinstance(image, bytes) else Path(image),), None, self.max_pixels)
+            for image in images
+        ]
+        rows = np.empty((len(sources), self.dim), dtype=self.settings.dtype)
+        problems: list[str] = []
+        done = 0
+        for batch in loading.batches(sources, self.settings, pinned=self._forward.device.type == "cuda"):
+            problems += [f"{_name(images[done + i], done + i)} ({why})" for i, why in sorted(batch.failures.items())]
+            if not problems:
+                result = self._forward.launch(batch)()
+                require_finite(result, batch, self._forward)
+                rows[done : done + len(batch.sources)] = result.rows[self.settings.spec.name][: len(batch.sources)]
+            done += len(batch.sources)
+        if problems:
+            raise UserError(f"{len(problems)} of {len(sources)} images cannot be read: {', '.join(problems)}")
+        return rows
+
+
+def embed(
+    images: Sequence[str | Path | bytes], weights: Weights | str | Path, settings: Mapping[str, Any]
+) -> NDArray[Any]:
+    """(n, dim) codes of new images, made as `settings` (`Codes.settings`) say. Raises UserError, see `Embedder`."""
+    return Embedder(weights, settings)(images)
+
+
+def _name(image: str | Path | bytes, position: int) -> str:
+    return f"image {position + 1}" if isinstance(image, bytes) else str(image)

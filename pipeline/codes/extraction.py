@@ -1,0 +1,213 @@
+"""The stage `codes`: what the store lacks is computed in one pass an image, then `out/codes/` is made from the store.
+
+Decoding threads fill batches, this thread runs the network, one thread writes shards; each waits for the next, so that
+memory holds a few batches and two shards whatever the number of images.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.cache import cache_root
+from pipeline.codes import loading, parts
+from pipeline.codes.plan import Group, Plan, make_plan, require_space
+from pipeline.codes.progress import duration, progress
+from pipeline.codes.reader import Codes
+from pipeline.codes.weights_header import WeightsHeader
+from pipeline.codes.writing import ShardWriter
+from pipeline.config import CodesParams
+from pipeline.data.manifest import Manifest
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.codes.forward import Forward, Result
+    from pipeline.nets.weights import Weights
+
+log = logging.getLogger(__name__)
+
+# A store that is damaged again and again is a failing disk.
+_MAX_ROUNDS = 3
+# Expected time is measured where there is more work than this, in batches.
+_MEASURE_FROM = 4
+
+
+def extract(
+    manifest: Manifest,
+    weights: Weights | str | Path,
+    params: CodesParams,
+    out: str | Path,
+    *,
+    shard: tuple[int, int] | None = None,
+    cache: Path | None = None,
+) -> dict[str, Codes]:
+    """Codes of every image in `manifest`: spec name -> codes, written to `out/<spec>/`.
+
+    `weights`: a canonical file or the record. `shard` (i, n), i from 1, computes only that share into the store and
+    writes no parts (returns {}); once the shares' stores are together, a run without it writes them.
+
+    Images that can't be read any more, or whose file changed since the manifest, have no row and are listed in
+    `out/failures.csv`. Raises UserError before any work if something doesn't fit (see `plan.make_plan`), if the disk is
+    too small, and on a value that the precision or dtype can't hold.
+    """
+    out = Path(out)
+    header = WeightsHeader.of(weights)
+    plan = make_plan(manifest, header, params, shard=shard, cache=cache)
+    failures: dict[int, str] = {}
+    for _ in range(_MAX_ROUNDS):
+        failed = np.zeros(len(plan.digests), dtype=bool)
+        failed[list(failures)] = True
+        groups = plan.missing(leave=failed)
+        require_space(plan, None if shard else out, groups)
+        log.info("%s", describe(plan, groups))
+        if groups:
+            _compute(plan, groups, manifest, header, failures)
+        if shard is not None:
+            return {}
+        found = _export(plan, manifest, failures, out)
+        if found is not None:
+            return found
+    raise UserError(
+        f"the store in {cache or cache_root()} was damaged {_MAX_ROUNDS} times while it was read",
+        allowed="another disk, by CNNCODES_CACHE",
+    )
+
+
+def describe(plan: Plan, groups: list[Group]) -> str:
+    """One line: images, codes, bytes on disk, and how much of it is there already."""
+    images, missing = len(plan.digests), sum(len(g.images) for g in groups)
+    size_mb = plan.row_bytes * images / 1e6
+    there = f"{missing} of them to compute" if missing else "all of them computed before"
+    return f"{images} images ({there}), {len(plan.settings)} codes each: {', '.join(plan.settings)}; {size_mb:.1f} MB"
+
+
+def _compute(
+    plan: Plan, groups: list[Group], manifest: Manifest, header: WeightsHeader, failures: dict[int, str]
+) -> None:
+    """Fills the store. `failures`: position in the plan -> reason, added to."""
+    # Only here, so that a run with nothing to compute loads neither torch nor the weights.
+    from pipeline.codes.forward import Forward
+
+    weights = header.load()
+    files = _files(plan, manifest)
+    total = sum(len(g.images) for g in groups)
+    with progress(total) as advance:
+        for group in groups:
+            forward = Forward(weights, [plan.settings[name] for name in group.specs])
+            _say_expected_time(forward, total)
+            sources = [
+                loading.Source(files[i], plan.digests[i].decode(), _pixels(manifest, plan, i)) for i in group.images
+            ]
+            _run_group(plan, group, forward, sources, failures=failures, advance=advance)
+
+
+def _run_group(
+    plan: Plan,
+    group: Group,
+    forward: Forward,
+    sources: list[loading.Source],
+    *,
+    failures: dict[int, str],
+    advance: Callable[[int], None],
+) -> None:
+    """Computes what the images of a group lack. A batch's rows are taken up only when the next one is under way."""
+    per_batch = forward.common.images_per_batch
+    pinned = forward.device.type == "cuda"
+    waiting: tuple[int, loading.Batch, Callable[[], Result]] | None = None
+    with ShardWriter({name: plan.stores[name] for name in group.specs}, plan.shard_rows) as writer:
+
+        def finish(start: int, batch: loading.Batch, result: Callable[[], Result]) -> None:
+            images = group.images[start : start + len(batch.sources)]
+            rows = result()
+            require_finite(rows, batch, forward)
+            for position, reason in batch.failures.items():
+                failures[int(images[position])] = reason
+            good = np.array([i not in batch.failures for i in range(len(images))], dtype=bool)
+            notes = {} if forward.limit is None else {"inputs_at_once": forward.limit}
+            writer.add(plan.digests[images], rows.rows, good, notes=notes)
+            advance(len(images))
+
+        for number, batch in enumerate(loading.batches(sources, forward.common, pinned=pinned)):
+            launched = (number * per_batch, batch, forward.launch(batch))
+            if waiting is not None:
+                finish(*waiting)
+            waiting = launched
+        if waiting is not None:
+            finish(*waiting)
+
+
+def require_finite(result: Result, batch: loading.Batch, forward: Forward) -> None:
+    """Raises UserError naming the first image with a value that the dtype or the precision can't hold."""
+    for name, rows in result.rows.items():
+        bad = ~np.isfinite(rows).all(axis=1)[: len(batch.sources)]
+        bad[list(batch.failures)] = False
+        if not bad.any():
+            continue
+        position = int(np.flatnonzero(bad)[0])
+        file = batch.sources[position].files[0]
+        image = file if isinstance(file, Path) else "an image"
+        if result.sound[name][position]:
+            raise UserError(f"{name} of {image} has a value that float16 cannot hold", allowed="codes.dtype: float32")
+        raise UserError(
+            f"{name} of {image} has a value that {forward.common.precision} cannot hold",
+            allowed="codes.precision: bf16 or fp32, and weights that fit their preprocessing",
+        )
+
+
+def _export(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path) -> dict[str, Codes] | None:
+    """Makes `out` from the store; None if a shard turned out damaged."""
+    digests = manifest.sha256.astype("S64")
+    failed = {plan.digests[i].decode(): reason for i, reason in failures.items()}
+    has_row = np.array([d not in failed for d in manifest.sha256], dtype=bool)
+    found = {}
+    for name, settings in plan.settings.items():
+        codes = parts.export_parts(settings, plan.stores[name], manifest.ids[has_row], digests[has_row], out / name)
+        if codes is None:
+            return None
+        found[name] = codes
+    parts.remove_other_specs(out, list(found))
+    lost = np.flatnonzero(~has_row)
+    parts.write_failures(
+        out, {str(manifest.ids[i]): (str(manifest.paths[i]), failed[str(manifest.sha256[i])]) for i in lost}
+    )
+    if len(lost):
+        log.warning("%d images have no codes: see %s", len(lost), out / parts.FAILURES)
+    return found
+
+
+def _files(plan: Plan, manifest: Manifest) -> list[tuple[Path | bytes, ...]]:
+    """The files of each image of the plan; equal files are one image."""
+    at = np.searchsorted(plan.digests, manifest.sha256.astype("S64"))
+    files: list[list[Path]] = [[] for _ in plan.digests]
+    for row, position in enumerate(np.minimum(at, len(files) - 1)):
+        if plan.digests[position].decode() == manifest.sha256[row]:
+            files[position].append(manifest.file(row))
+    return [tuple(f) for f in files]
+
+
+def _pixels(manifest: Manifest, plan: Plan, image: int) -> int:
+    """Pixels that decoding may meet: the manifest has seen the same bytes."""
+    row = plan.first_row[image]
+    return int(manifest.widths[row] * manifest.heights[row])
+
+
+def _say_expected_time(forward: Forward, images: int) -> None:
+    """Measures one input, or on a GPU one batch, where there is enough to do."""
+    common = forward.common
+    if images < _MEASURE_FROM * common.images_per_batch:
+        return
+    count = common.images_per_batch if forward.device.type == "cuda" else 1
+    sides = common.scales if common.crop is None else [common.crop] * len(common.scales)
+    mirrored = 2 if common.flip else 1
+    arrays = [np.zeros((1, count, mirrored, side, side, 3), dtype=np.uint8) for side in sides]
+    once_s = 0.0
+    for _ in range(2):
+        started_s = time.perf_counter()
+        forward.launch(loading.Batch([], arrays))()
+        once_s = time.perf_counter() - started_s
+    log.info("expected time: about %s on %s in %s", duration(once_s / count * images), common.device, common.precision)

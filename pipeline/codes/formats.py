@@ -1,0 +1,135 @@
+"""Codes in other tools' formats, streamed: `FORMATS` is the whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.codes.reader import Codes
+from pipeline.errors import UserError
+from pipeline.nets import layers
+
+if TYPE_CHECKING:
+    from pipeline.data.manifest import Manifest
+
+_BLOCK_BYTES = 64 << 20
+
+
+def export(codes: Codes, *, to: str, path: str | Path, manifest: Manifest | None = None) -> list[Path]:
+    """Writes codes as `to`, one of `FORMATS`, and returns the files written. Labels come from `manifest`.
+
+    Raises UserError on an unknown format, an image that the manifest lacks, a missing extra, or a full disk.
+    """
+    if to not in FORMATS:
+        raise UserError(f"unknown export format {to!r}", allowed=FORMATS)
+    return FORMATS[to](codes, Path(path), manifest)
+
+
+def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
+    """`path`: (n, dim) rows. Beside it `<stem>.ids.npy`, and `<stem>.labels.npy` where there are labels: (n,) text."""
+    path = path.with_suffix(".npy")
+    schema.require_space(path.parent, len(codes) * codes.dim * codes.dtype.itemsize, what="the export")
+    with schema.atomic_path(path) as tmp:
+        rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
+        done = 0
+        for ids, block in codes.blocks(_block_rows(codes)):
+            rows[done : done + len(ids)] = block
+            done += len(ids)
+        rows.flush()
+    columns = {"ids": codes.ids}
+    if manifest is not None and manifest.classes:
+        columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
+    written = [path]
+    for name, column in columns.items():
+        written.append(path.with_suffix(f".{name}.npy"))
+        with schema.atomic_path(written[-1]) as tmp:
+            np.save(tmp, column, allow_pickle=False)
+    return written
+
+
+def _parquet(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
+    """Columns id, path and label (where a manifest is given), and codes: a fixed-size list of dim values."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError("parquet needs pyarrow", allowed="pip install 'cnn-codes[parquet]'") from None
+    rows = None if manifest is None else _manifest_rows(codes, manifest)
+    value_type = pa.float16() if codes.dtype == np.float16 else pa.float32()
+    fields = [pa.field("id", pa.string())]
+    if manifest is not None:
+        fields += [pa.field("path", pa.string()), pa.field("label", pa.string())]
+    fields.append(pa.field("codes", pa.list_(value_type, codes.dim)))
+    about = {"spec": codes.spec, "settings": schema.canonical_json(codes.settings), "fingerprint": codes.fingerprint}
+    table_schema = pa.schema(fields, metadata=about)
+    done = 0
+    with schema.atomic_path(path) as tmp, pq.ParquetWriter(tmp, table_schema) as writer:
+        for ids, block in codes.blocks(_block_rows(codes)):
+            columns = [pa.array(ids.tolist())]
+            if manifest is not None and rows is not None:
+                here = rows[done : done + len(ids)]
+                columns += [pa.array(manifest.paths[here].tolist()), pa.array(manifest.labels[here].tolist())]
+            values = pa.array(block.reshape(-1), type=value_type)
+            columns.append(pa.FixedSizeListArray.from_arrays(values, codes.dim))
+            writer.write_table(pa.Table.from_arrays(columns, schema=table_schema))
+            done += len(ids)
+    return [path]
+
+
+def _neon_hdf5(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
+    """The layout of neon's HDF5Iterator: `input` (n, C*H*W) float32 with `lshape` and `mean`, `output` (n, 1) labels.
+
+    `mean` is 0 a channel, so that nothing is taken away from codes. Without labels there is no `output`.
+    """
+    schema.require_space(path.parent, len(codes) * codes.dim * 4, what="the export")
+    shape = _map_shape(codes)
+    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+        data = f.create_dataset("input", shape=(len(codes), codes.dim), dtype=np.float32)
+        data.attrs["lshape"] = np.array(shape, dtype=np.int64)
+        data.attrs["mean"] = np.zeros(shape[0], dtype=np.float32)
+        done = 0
+        for ids, block in codes.blocks(_block_rows(codes)):
+            data[done : done + len(ids)] = block
+            done += len(ids)
+        f.create_dataset("ids", data=codes.ids.astype("S"))
+        if manifest is not None and manifest.classes:
+            labels = manifest.targets[_manifest_rows(codes, manifest)].astype(np.int32)[:, None]
+            output = f.create_dataset("output", data=labels)
+            output.attrs["nclass"] = len(manifest.classes)
+    return [path]
+
+
+FORMATS: dict[str, Callable[[Codes, Path, Manifest | None], list[Path]]] = {
+    "npy": _npy,
+    "parquet": _parquet,
+    "neon-hdf5": _neon_hdf5,
+}
+
+
+def _map_shape(codes: Codes) -> tuple[int, int, int]:
+    """(C, H, W) of a flattened map, (dim, 1, 1) of any other code."""
+    s = codes.settings
+    if s.get("pooling") == "flatten" and s["crop"] is not None:
+        c, h, w = layers.shape(s["arch"], s["layer"], s["crop"], s["crop"])
+        if c * h * w == codes.dim:
+            return c, h, w
+    return codes.dim, 1, 1
+
+
+def _manifest_rows(codes: Codes, manifest: Manifest) -> NDArray[np.int64]:
+    """(n,) row of each code in the manifest. Raises UserError if one is not there."""
+    at = np.searchsorted(manifest.ids, codes.ids)
+    known = manifest.ids[np.minimum(at, len(manifest) - 1)] == codes.ids
+    if not known.all():
+        raise UserError(f"{int((~known).sum())} codes are of images that the dataset lacks", see="`dvc repro`")
+    return at.astype(np.int64)
+
+
+def _block_rows(codes: Codes) -> int:
+    return max(1, _BLOCK_BYTES // (codes.dim * codes.dtype.itemsize))

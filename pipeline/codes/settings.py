@@ -1,0 +1,217 @@
+"""The record of everything that changes a code's value: its fingerprint is the store's key.
+
+`auto` is resolved here, before anything is keyed: codes of two precisions or devices never meet under one key. Torch is
+loaded only where there may be a GPU to ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError, model_validator
+
+from pipeline import schema
+from pipeline.codes import views
+from pipeline.codes.pooling import POOLINGS
+from pipeline.config import CodesParams, LayerSpec, Section
+from pipeline.data import decode
+from pipeline.errors import UserError
+from pipeline.nets import layers
+
+# The decoder's version and this package's own: raised whenever the same file could give other pixels or other values
+# than before. Every key changes with it.
+PREPROCESSING_VERSION = f"{decode.VERSION}.1"
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Device = Literal["cpu", "cuda", "mps"]
+
+# Processors that multiply bf16 faster than float32 say so by one of these words in /proc/cpuinfo (x86, then ARM).
+_FAST_BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}
+# One of these exists where a Linux machine could have a GPU that torch can use (NVIDIA, WSL, AMD).
+_GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+class Normalisation(Section):
+    """y = (x * scale - mean) / std for x in 0..255, per channel in the order `channels`."""
+
+    channels: Literal["rgb", "bgr"]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Settings(Section):
+    """How the codes of one spec are made, with nothing left to a default. `resolve` makes one per spec."""
+
+    arch: str
+    weights_sha256: str
+    normalisation: Normalisation
+    preprocessing_version: str
+    layer: str
+    pooling: str
+    pooling_settings: dict[str, float | list[int]]
+    l2: bool
+    view: Literal["crop", "whole", "squash"]
+    crop: int | None
+    scales: tuple[int, ...]
+    flip: bool
+    combine: Literal["average", "stack"]
+    resampling: str
+    background: tuple[int, int, int]
+    reduced_decode: bool
+    precision: Precision
+    dtype: Literal["float16", "float32"]
+    device: Device
+    images_per_batch: int
+    compile: bool
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {self.pooling!r}")
+        return self
+
+    @property
+    def spec(self) -> LayerSpec:
+        return LayerSpec(layer=self.layer, pooling=self.pooling, l2=self.l2)
+
+    @property
+    def key(self) -> str:
+        """64 hex digits, the store's folder for these codes."""
+        return schema.fingerprint(self.as_json())
+
+    @property
+    def views_per_image(self) -> int:
+        return len(self.scales) * (2 if self.flip else 1)
+
+    @property
+    def row_bytes_per_value(self) -> int:
+        return 2 if self.dtype == "float16" else 4
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: what `cnncodes info` prints and every file of codes carries."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Settings:
+        """The record that `as_json` gave. Raises UserError if this version cannot make such codes."""
+        try:
+            found = cls.model_validate_json(json.dumps(dict(values)))
+        except ValidationError as e:
+            keys = ", ".join(".".join(map(str, err["loc"])) or err["msg"] for err in e.errors())
+            raise UserError(
+                f"these codes were made by another version: {keys} do not fit", see="run `dvc repro`"
+            ) from None
+        if found.preprocessing_version != PREPROCESSING_VERSION:
+            raise UserError(
+                f"these codes have preprocessing version {found.preprocessing_version}",
+                allowed=f"version {PREPROCESSING_VERSION}; extract them again",
+            )
+        return found
+
+    def dim(self, *, num_classes: int) -> int:
+        """Values a row. Raises UserError if the layer does not fit the size of the images."""
+        # The smallest view decides whether a layer fits; where views differ in size, no pooling's dim depends on it.
+        side = self.crop if self.crop is not None else min(self.scales)
+        channels, height, width = layers.shape(self.arch, self.layer, side, side, num_classes=num_classes)
+        pooled = POOLINGS[self.pooling].dim(channels, height, width)
+        return pooled * (len(self.scales) if self.combine == "stack" else 1)
+
+
+def resolve(
+    params: CodesParams, *, arch: str, weights_sha256: str, normalisation: Normalisation
+) -> dict[str, Settings]:
+    """Spec name -> settings, in the order asked, with `auto` made concrete for this machine.
+
+    Raises UserError on an unknown layer, and on a device or precision that this machine lacks.
+    """
+    device = resolve_device(params.device)
+    whole = params.view == "whole"
+    views_per_image = len(params.scales) * (2 if params.flip else 1)
+    common: dict[str, Any] = {
+        "arch": arch,
+        "weights_sha256": weights_sha256,
+        "normalisation": normalisation,
+        "preprocessing_version": PREPROCESSING_VERSION,
+        "view": params.view,
+        "crop": None if whole else params.crop,
+        "scales": tuple(params.scales),
+        "flip": params.flip,
+        "combine": params.combine,
+        "resampling": views.RESAMPLING,
+        "background": tuple(params.background),
+        "reduced_decode": params.reduced_decode,
+        "precision": resolve_precision(params.precision, device),
+        "dtype": params.dtype,
+        "device": device,
+        # A row in float32 can depend on the size of its batch, so that size is part of the key. Whole images differ in
+        # size from one to the next: each is a batch of its own.
+        "images_per_batch": 1 if whole else max(1, params.batch_size // views_per_image),
+        "compile": params.compile,
+    }
+    found = {}
+    for text in params.layers:
+        spec = LayerSpec.parse(text)
+        layers.require(arch, spec.layer)
+        found[spec.name] = Settings(
+            layer=spec.layer,
+            pooling=spec.pooling,
+            pooling_settings=POOLINGS[spec.pooling].settings,
+            l2=spec.l2,
+            **common,
+        )
+    return found
+
+
+def resolve_device(asked: str) -> Device:
+    """auto -> cuda, else mps, else cpu. Raises UserError if the asked device is not there."""
+    if asked == "cpu" or (asked == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
+    here: dict[Device, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    usable = [name for name, there in here.items() if there]
+    if asked == "auto":
+        return usable[0]
+    for name in usable:
+        if name == asked:
+            return name
+    raise UserError(f"device {asked} is not on this machine", allowed=["auto", *usable], see="codes.device")
+
+
+def resolve_precision(asked: str, device: Device) -> Precision:
+    """auto -> bf16 where the device is fast at it, else float16 on a GPU and float32 on a processor."""
+    explicit: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
+    if asked in explicit:
+        return explicit[asked]
+    if device == "cuda":
+        import torch
+
+        # Emulated bf16 (before Ampere) is slower than float16.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device == "mps":
+        return "fp16"
+    return "bf16" if _fast_bf16_processor() else "fp32"
+
+
+def _may_have_gpu() -> bool:
+    """False only where there is surely none, which spares loading torch to find out."""
+    return sys.platform != "linux" or any(Path(name).exists() for name in _GPU_DEVICE_FILES)
+
+
+def _fast_bf16_processor() -> bool:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, flags=re.MULTILINE)
+    return found is not None and not _FAST_BF16_FLAGS.isdisjoint(found[1].split())

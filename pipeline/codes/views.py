@@ -1,0 +1,59 @@
+"""From a decoded image to the network's inputs: (H, W, 3) uint8 -> views of uint8.
+
+Resampling is Pillow's bilinear filter, whose support grows as an image shrinks (antialiased): the one that
+torchvision's VGG weights were evaluated with. An image whose shorter side is below the scale is enlarged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+RESAMPLING = "pillow-bilinear"
+
+View = Literal["crop", "whole", "squash"]
+Pixels = NDArray[np.uint8]
+
+
+def make(image: Pixels, *, view: View, crop: int | None, scales: Sequence[int], flip: bool) -> list[Pixels]:
+    """The views of one image in the order scale by scale, each followed by its mirror image where `flip` is set.
+
+    crop: the shorter side becomes the scale, then a central square of `crop` pixels; whole: all of it at that scale;
+    squash: a square of `crop` pixels whatever the proportions.
+    """
+    made = []
+    for scale in scales:
+        one = _resize(image, view=view, crop=crop, scale=scale)
+        made.append(one)
+        if flip:
+            made.append(np.ascontiguousarray(one[:, ::-1]))
+    return made
+
+
+def scaled_size(width: int, height: int, scale: int) -> tuple[int, int]:
+    """(width, height) with the shorter side equal to `scale` and the longer one rounded, halves up."""
+    short = min(width, height)
+    return (2 * width * scale + short) // (2 * short), (2 * height * scale + short) // (2 * short)
+
+
+def _resize(image: Pixels, *, view: View, crop: int | None, scale: int) -> Pixels:
+    height, width = image.shape[:2]
+    box = (0.0, 0.0, float(width), float(height))
+    if view == "whole" or crop is None:
+        size = scaled_size(width, height, scale)
+    elif view == "squash":
+        size = (crop, crop)
+    else:
+        scaled_width, scaled_height = scaled_size(width, height, scale)
+        left, top = (scaled_width - crop) // 2, (scaled_height - crop) // 2
+        # The crop in the image's own pixels: only what is kept is resampled.
+        x, y = width / scaled_width, height / scaled_height
+        box = (left * x, top * y, min((left + crop) * x, width), min((top + crop) * y, height))
+        size = (crop, crop)
+    if size == (width, height) and box == (0.0, 0.0, width, height):
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,109 @@
+"""What extraction has to know of weights before it needs them: read from the file's header, without torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from pipeline.codes.settings import Normalisation
+from pipeline.errors import UserError
+from pipeline.nets import layers
+from pipeline.schema import VERSIONS
+
+if TYPE_CHECKING:
+    from pipeline.nets.weights import Weights
+
+# A header beyond this is no header of ours: the largest architecture's takes a few KB.
+_MAX_HEADER_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """The facts that decide keys and sizes. `tensors` are the canonical names that the weights hold."""
+
+    arch: str
+    sha256: str
+    normalisation: Normalisation
+    num_classes: int
+    tensors: frozenset[str]
+    source: Weights | Path
+
+    @classmethod
+    def of(cls, weights: Weights | str | Path) -> WeightsHeader:
+        """Raises UserError if the file is missing, cut short or not canonical."""
+        if isinstance(weights, str | Path):
+            return _read(Path(weights))
+        p = weights.preprocessing
+        return cls(
+            arch=weights.arch,
+            sha256=weights.sha256,
+            normalisation=Normalisation(channels=p.channels, scale=p.scale, mean=p.mean, std=p.std),
+            num_classes=weights.num_classes,
+            tensors=frozenset(weights.tensors),
+            source=weights,
+        )
+
+    def load(self) -> Weights:
+        """All of the weights, checked. Raises UserError if the file changed since its header was read."""
+        from pipeline.nets.weights import read_canonical
+
+        if not isinstance(self.source, Path):
+            return self.source
+        weights = read_canonical(self.source)
+        if weights.sha256 != self.sha256:
+            raise UserError(f"{self.source} changed while it was read", see="run it again")
+        return weights
+
+    def require_layers(self, asked: Iterable[str]) -> None:
+        """Raises one UserError on layers that the weights stop before, and on unknown ones."""
+        lacking = [
+            name
+            for name in asked
+            if not layers.tensor_shapes(self.arch, deepest=layers.require(self.arch, name).name).keys() <= self.tensors
+        ]
+        if lacking:
+            held = [
+                name
+                for name in layers.names(self.arch)
+                if layers.tensor_shapes(self.arch, deepest=name).keys() <= self.tensors
+            ]
+            raise UserError(
+                f"these weights of {self.arch} stop at {held[-1]}, so they have no {', '.join(sorted(set(lacking)))}",
+                allowed=f"layers up to {held[-1]}, or weights of the whole network: torchvision:IMAGENET1K_V1, "
+                "random:SEED, or a file",
+                see="docs/params.md",
+            )
+
+
+def _read(path: Path) -> WeightsHeader:
+    """safetensors: 8 bytes of little-endian length, then JSON of that length."""
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}", see="`dvc repro weights`")
+    try:
+        with path.open("rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            if length > _MAX_HEADER_BYTES:
+                raise ValueError("its header is too long")
+            header: dict[str, Any] = json.loads(f.read(length))
+        about = json.loads(header.pop("__metadata__")["cnncodes"])
+        if about["version"] != VERSIONS["weights"]:
+            raise ValueError(f"its version is {about['version']}")
+        fc8 = header.get("fc8.bias")
+        return WeightsHeader(
+            arch=layers.find(about["arch"]).name,
+            sha256=about["sha256"],
+            normalisation=Normalisation.model_validate_json(json.dumps(about["preprocessing"])),
+            num_classes=fc8["shape"][0] if fc8 else layers.IMAGENET_CLASSES,
+            tensors=frozenset(header),
+            source=path,
+        )
+    except (struct.error, ValueError, KeyError, TypeError, ValidationError) as e:
+        raise UserError(
+            f"{path} is not whole canonical weights ({' '.join(str(e).split())})", see="`dvc repro weights`"
+        ) from None

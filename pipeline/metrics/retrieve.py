@@ -96,8 +96,8 @@ def neighbour_groups(
 
     def hits(i: int, first: int, row: Distances) -> Distances:
         mine = neighbours[i] - first
-        mine = mine[(mine >= 0) & (mine < len(row))]
-        return np.take(row, mine)
+        picked: Distances = row[mine[(mine >= 0) & (mine < len(row))]]
+        return picked
 
     counts, relevant = _histograms(queries, database, hits)
     if self_rows is not None:

@@ -1,0 +1,105 @@
+"""Exact cosine against float64, and two-stage search against its second stage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.index import make
+from pipeline.index.cosine import Cosine
+from pipeline.index.rerank import TwoStage
+
+
+def codes(n: int = 400, d: int = 33, seed: int = 0, dtype: type = np.float32) -> np.ndarray:
+    x = np.maximum(np.random.default_rng(seed).normal(size=(n, d)), 0).astype(dtype)
+    x[n // 2 :] = x[: n - n // 2]  # exact copies: ties
+    x[3] = 0
+    return x
+
+
+def names(n: int) -> np.ndarray:
+    return np.array([f"{i:05d}" for i in np.random.default_rng(9).permutation(n)])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_against_the_definition(dtype: type) -> None:
+    x, ids = codes(dtype=dtype), names(400)
+    index = Cosine(x, ids)
+    y = x.astype(np.float64)
+    lengths = np.linalg.norm(y, axis=1)
+    truth = np.ones((400, 400))
+    np.divide(y @ y.T, np.outer(lengths, lengths), out=truth, where=np.outer(lengths, lengths) > 0)
+    truth = np.where(np.outer(lengths, lengths) > 0, 1 - truth, 1.0)
+    distances, found = index.search(x[:50], 12)
+    for i in range(50):
+        row = dict(zip(ids, truth[i], strict=True))
+        assert distances[i] == pytest.approx([row[f] for f in found[i]], abs=1e-6)
+        assert distances[i] == pytest.approx(np.sort(truth[i])[:12], abs=1e-6)
+        mine = list(zip(distances[i].tolist(), found[i].tolist(), strict=True))
+        assert mine == sorted(set(mine))
+
+
+def test_copies_tie_and_fall_to_the_lower_id() -> None:
+    x, ids = codes(), names(400)
+    distances, found = Cosine(x, ids).search(x[10:11], 2)
+    assert distances[0, 0] == distances[0, 1]
+    assert found[0].tolist() == sorted([ids[10], ids[210]])
+
+
+def test_one_row_is_its_row_of_a_batch_whatever_the_collection() -> None:
+    x, ids = codes(), names(400)
+    whole, half = Cosine(x, ids), Cosine(x[:200], ids[:200])
+    batch = whole.search(x[:30], 20)
+    for i in range(30):
+        assert [a[0].tolist() for a in whole.search(x[i : i + 1], 20)] == [a[i].tolist() for a in batch]
+    seen = dict(zip(batch[1][5].tolist(), batch[0][5].tolist(), strict=True))
+    for d, i in zip(*(a[0].tolist() for a in half.search(x[5:6], 20)), strict=True):
+        assert seen.get(i, d) == d
+    changed = Cosine(x[:100], ids[:100])
+    changed.add(x[100:], ids[100:])
+    changed.remove(ids[200:])
+    assert changed.search(x[:9], 20)[1].tolist() == half.search(x[:9], 20)[1].tolist()
+
+
+def test_wrong_input() -> None:
+    x, ids = codes(), names(400)
+    index = Cosine(x, ids)
+    with pytest.raises(UserError, match="33"):
+        index.search(x[:, :5], 1)
+    with pytest.raises(UserError, match="k = 401"):
+        index.search(x, 401)
+    with pytest.raises(UserError, match="NaN"):
+        index.search(x * np.nan, 1)
+    with pytest.raises(UserError, match="already"):
+        index.add(x[:1], ids[:1])
+    with pytest.raises(UserError, match="not in"):
+        index.remove(np.array(["nobody"]))
+    index.remove(ids)
+    with pytest.raises(UserError, match="empty"):
+        index.search(x, 1)
+
+
+def test_two_stages() -> None:
+    x, ids = codes(), names(400)
+    short, long = (np.packbits(x @ np.random.default_rng(b).normal(size=(33, b)) > 0, axis=1) for b in (16, 256))
+    first, second, floats = make("exact", 16), make("exact", 256), Cosine(x, ids)
+    first.add(short, ids)
+    second.add(long, ids)
+    for scorer, queries in ((second, long[:20]), (floats, x[:20])):
+        whole = TwoStage(first, scorer, shortlist=400).search(short[:20], queries, 15)
+        alone = scorer.search(queries, 15)
+        assert [a.tolist() for a in whole] == [a.tolist() for a in alone]
+        distances, found = TwoStage(first, scorer, shortlist=40).search(short[:20], queries, 15)
+        _, candidates = first.search(short[:20], 40)
+        every = scorer.search(queries, 400)
+        for i in range(20):
+            listed = set(candidates[i].tolist())
+            ranked = [(d, f) for d, f in zip(every[0][i].tolist(), every[1][i].tolist(), strict=True) if f in listed]
+            assert list(zip(distances[i].tolist(), found[i].tolist(), strict=True)) == ranked[:15]
+    stages = TwoStage(first, floats, shortlist=5)
+    with pytest.raises(UserError, match="shortlist of 5"):
+        stages.search(short[:1], x[:1], 6)
+    first.remove(ids[:1])
+    with pytest.raises(UserError, match="different ids"):
+        stages.search(short[:1], x[:1], 2)

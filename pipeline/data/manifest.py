@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,6 @@ SPLITS = ("train", "val", "test")
 IMAGES = "images"  # the folder, beside manifest.csv, of the images that a source drew or unpacked
 
 _COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height")
-_MUST_QUOTE = frozenset(',"\r\n')
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
@@ -191,9 +189,11 @@ def _strings(values: Sequence[str]) -> Strings:
 
 def _csv(rows: Iterable[Sequence[object]]) -> str:
     """RFC 4180 with LF ends. The csv module's writer would leave a bare CR in a file's name unquoted."""
-    out = io.StringIO()
+    lines = []
     for row in rows:
-        cells = (str(cell) for cell in row)
-        out.write(",".join('"' + c.replace('"', '""') + '"' if not _MUST_QUOTE.isdisjoint(c) else c for c in cells))
-        out.write("\n")
-    return out.getvalue()
+        cells = list(map(str, row))
+        line = ",".join(cells)
+        if line.count(",") >= len(cells) or '"' in line or "\r" in line or "\n" in line:
+            line = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
+        lines.append(line + "\n")
+    return "".join(lines)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -18,7 +18,8 @@ _VERSION = 1
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER
 ) WITHOUT ROWID"""
-_GET = "SELECT size, mtime_ns, ctime_ns, sha256, width, height FROM files WHERE path = ?"
+_GET = "SELECT path, size, mtime_ns, ctime_ns, sha256, width, height FROM files WHERE path IN ({})"
+_AT_ONCE = 500  # SQLite's least limit of variables is 999
 _PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 # A file changed this shortly before it is read could change again within one tick of its time stamps.
@@ -67,9 +68,18 @@ class Memory:
         except (OSError, sqlite3.Error) as e:
             raise self._error(e) from e
 
-    def get(self, path: str, stamp: Stamp) -> Facts | None:
-        row = self._db.execute(_GET, (path,)).fetchone()
-        return Facts(*row[3:]) if row is not None and row[:3] == stamp else None
+    def get(self, stamps: Mapping[str, Stamp]) -> dict[str, Facts]:
+        """The facts of those files, absolute path -> stamp, that are remembered and the same."""
+        known, paths = {}, list(stamps)
+        try:
+            for start in range(0, len(paths), _AT_ONCE):
+                some = paths[start : start + _AT_ONCE]
+                for path, *row in self._db.execute(_GET.format(",".join("?" * len(some))), some):
+                    if stamps[path] == tuple(row[:3]):
+                        known[path] = Facts(*row[3:])
+        except sqlite3.Error as e:
+            raise self._error(e) from e
+        return known
 
     def put(self, rows: Iterable[tuple[str, Stamp, Facts]]) -> None:
         """All rows in one transaction. Raises UserError if they can't be written."""

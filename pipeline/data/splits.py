@@ -17,40 +17,44 @@ from pipeline.data.manifest import SPLITS, Strings
 from pipeline.errors import UserError
 
 
-class _Unit(NamedTuple):
+class Unit(NamedTuple):
+    """Rows that stay together, and the least of their ids."""
+
     rows: list[int]
-    key: str  # its least id
+    key: str
 
 
-def cut(
-    ids: Sequence[str],
-    labels: Sequence[str],
-    units: Sequence[int],
-    shares: Mapping[str, float],
-    *,
-    seed: int,
-    repeat: int,
-) -> list[str]:
-    """One split a row: each class gives each split of `shares` its share of the rows, and the rest to train.
+def stratify(ids: Sequence[str], labels: Sequence[str], units: Sequence[int]) -> list[list[Unit]]:
+    """The units of each class; `units` numbers the rows that stay together, as `unite` does.
 
-    `units` numbers the rows that stay together, as `unite` makes them. A class's counts are exact where its units are
-    single rows (shares rounded half up, at least one a split as long as train keeps one); larger units come as near as
-    whole units can. A unit of several classes counts as its most frequent one.
+    A unit of several classes counts as its most frequent one.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, number in enumerate(units):
         members[number].append(row)
-    strata: dict[str, list[_Unit]] = defaultdict(list)
+    strata: dict[str, list[Unit]] = defaultdict(list)
     for rows in members.values():
-        votes = Counter(labels[r] for r in rows)
-        label = min(votes, key=lambda name: (-votes[name], name))
-        strata[label].append(_Unit(rows, min(ids[r] for r in rows)))
-    result = ["train"] * len(ids)
-    for stratum in strata.values():
-        stratum.sort(key=lambda unit: _rank(unit.key, seed, repeat))
-        for split, dealt in _deal(stratum, shares).items():
-            for row in (row for unit in dealt for row in unit.rows):
-                result[row] = split
+        label, key = labels[rows[0]], ids[rows[0]]
+        if len(rows) > 1:
+            votes = Counter(labels[r] for r in rows)
+            label, key = min(votes, key=lambda name: (-votes[name], name)), min(ids[r] for r in rows)
+        strata[label].append(Unit(rows, key))
+    return list(strata.values())
+
+
+def cut(
+    strata: Sequence[Sequence[Unit]], shares: Mapping[str, float], *, seed: int, repeat: int
+) -> dict[str, list[int]]:
+    """Split -> rows: each stratum gives each split of `shares` its share; rows that are in none belong to train.
+
+    Counts are exact where units are single rows (shares rounded half up, at least one a split as long as train keeps
+    one); larger units come as near as whole units can.
+    """
+    result: dict[str, list[int]] = defaultdict(list)
+    for stratum in strata:
+        order = sorted(stratum, key=lambda unit: _rank(unit.key, seed, repeat))
+        for split, dealt in _deal(order, shares).items():
+            result[split].extend(row for unit in dealt for row in unit.rows)
     return result
 
 
@@ -58,21 +62,21 @@ def _rank(key: str, seed: int, repeat: int) -> bytes:
     return hashlib.blake2b(f"{seed} {repeat} {key}".encode(), digest_size=16).digest()
 
 
-def _deal(units: Sequence[_Unit], shares: Mapping[str, float]) -> dict[str, list[_Unit]]:
+def _deal(units: Sequence[Unit], shares: Mapping[str, float]) -> dict[str, list[Unit]]:
     """Fills one split of `shares` after the other, in the order of `units`; the rest belongs to train.
 
     A unit is taken if it brings a split nearer to its share, so that a large one goes to train.
     """
     total = sum(len(u.rows) for u in units)
     wanted = [split for split, share in shares.items() if share > 0]
-    dealt: dict[str, list[_Unit]] = {}
+    dealt: dict[str, list[Unit]] = {}
     left = list(units)
     for i, split in enumerate(wanted):
         target = max(1, int(shares[split] * total + 0.5))
         spare = len(left) - (len(wanted) - i)  # train and each later split keep one unit at least
         filled = 0
-        taken: list[_Unit] = []
-        rest: list[_Unit] = []
+        taken: list[Unit] = []
+        rest: list[Unit] = []
         for unit in left:
             size = len(unit.rows)
             if len(taken) < spare and abs(filled + size - target) < abs(filled - target):
@@ -129,14 +133,14 @@ def assign(
     have = set(given) - {""}
     if have and "train" not in have:
         raise UserError(f"the source gives the splits {sorted(have)}, but no train", allowed=SPLITS)
-    open_rows = [i for i, split in enumerate(given) if split in ("", "train")]
+    open_rows = np.array([i for i, split in enumerate(given) if split in ("", "train")], dtype=np.int64)
     wanted = {split: share for split, share in shares.items() if split not in have}
     units = unite([groups[i] for i in open_rows], [sha256[i] for i in open_rows])
-    result = np.empty((repeats, len(ids)), dtype="U5")
-    result[:] = np.array(given, dtype="U5")
-    open_ids, open_labels = [ids[i] for i in open_rows], [labels[i] for i in open_rows]
+    strata = stratify([ids[i] for i in open_rows], [labels[i] for i in open_rows], units)
+    result = np.tile(np.array([split or "train" for split in given], dtype="U5"), (repeats, 1))
     for repeat in range(repeats):
-        result[repeat, open_rows] = cut(open_ids, open_labels, units, wanted, seed=seed, repeat=repeat)
+        for split, rows in cut(strata, wanted, seed=seed, repeat=repeat).items():
+            result[repeat, open_rows[rows]] = split
     return result
 
 

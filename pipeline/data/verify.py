@@ -26,7 +26,7 @@ _LOG_EVERY_S = 15.0
 
 class _Checked(NamedTuple):
     result: Facts | Failure
-    stamp: Stamp | None  # to remember the facts by; None if they were remembered, or must not be
+    stamp: Stamp | None  # to remember the facts by; None if they must not be
 
 
 def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterator[Facts | Failure]:
@@ -41,41 +41,50 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterat
         try:
             for start in range(0, len(paths), _BATCH):
                 batch = paths[start : start + _BATCH]
-                found = [_recall(memory, folder, path, max_pixels) for path in batch]
-                unknown = [i for i, result in enumerate(found) if result is None]
-                checks = pool.map(lambda path: _check(folder, path, max_pixels), [batch[i] for i in unknown])
-                news = []
-                for i, checked in zip(unknown, checks, strict=True):
-                    found[i] = checked.result
-                    if checked.stamp is not None and isinstance(checked.result, Facts):
-                        news.append((f"{folder}/{batch[i]}", checked.stamp, checked.result))
-                memory.put(news)
+                found = _recall(memory, folder, batch, max_pixels)
+                unknown = [path for path in batch if path not in found]
+                checks = list(pool.map(lambda path: _check(folder, path, max_pixels), unknown))
+                found.update((path, checked.result) for path, checked in zip(unknown, checks, strict=True))
+                memory.put(
+                    (f"{folder}/{path}", stamp, result)
+                    for path, (result, stamp) in zip(unknown, checks, strict=True)
+                    if stamp is not None and isinstance(result, Facts)
+                )
                 read += len(unknown)
                 if time.monotonic() - logged_s > _LOG_EVERY_S:
                     logged_s = time.monotonic()
                     log.info("checked %d of %d files", start + len(batch), len(paths))
-                yield from (result for result in found if result is not None)
+                yield from (found[path] for path in batch)
         finally:
             memory.close()
             pool.shutdown(cancel_futures=True)
     log.info("checked %d files, %d of them by reading", len(paths), read)
 
 
-def _recall(memory: Memory, folder: str, path: str, max_pixels: int) -> Facts | Failure | None:
-    """What needs no reading: facts that are remembered, or a failure that the name or the status shows."""
-    file = f"{folder}/{path}"
-    try:
-        file.encode()
-        status = os.stat(file)  # noqa: PTH116
-    except UnicodeEncodeError:
-        return Failure(path.encode(errors="backslashreplace").decode(), "the name is not valid Unicode")
-    except OSError as e:
-        return Failure(path, f"can't be read: {e.strerror}")
-    if not stat.S_ISREG(status.st_mode):
-        return Failure(path, "not a file")
-    facts = memory.get(file, Stamp.of(status))
-    # A smaller max_pixels than in the run that is remembered is left to the decoder, which says so.
-    return facts if facts is not None and facts.width * facts.height <= max_pixels else None
+def _recall(memory: Memory, folder: str, paths: Sequence[str], max_pixels: int) -> dict[str, Facts | Failure]:
+    """What needs no reading: facts that are remembered, and failures that the name or the status shows."""
+    found: dict[str, Facts | Failure] = {}
+    stamps: dict[str, Stamp] = {}
+    for path in paths:
+        file = f"{folder}/{path}"
+        try:
+            file.encode()
+            status = os.stat(file)  # noqa: PTH116
+        except UnicodeEncodeError:
+            shown = path.encode(errors="backslashreplace").decode()
+            found[path] = Failure(shown, "the name is not valid Unicode")
+        except OSError as e:
+            found[path] = Failure(path, f"can't be read: {e.strerror}")
+        else:
+            if stat.S_ISREG(status.st_mode):
+                stamps[file] = Stamp.of(status)
+            else:
+                found[path] = Failure(path, "not a file")
+    for file, facts in memory.get(stamps).items():
+        # One above today's max_pixels is left to the decoder, which says so.
+        if facts.width * facts.height <= max_pixels:
+            found[file[len(folder) + 1 :]] = facts
+    return found
 
 
 def _check(folder: str, path: str, max_pixels: int) -> _Checked:

@@ -156,7 +156,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-# One process that forks a child for every step: the child adds, and is killed just before its step-th call to the system.
+# Forks a child for every step: it adds, and is killed just before its step-th call to the system.
 CRASHING = """
 import os, signal, sys
 import numpy as np

@@ -1,0 +1,1 @@
+"""Heads: classifiers of codes, chosen on validation and reported once on test."""

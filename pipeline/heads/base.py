@@ -1,0 +1,91 @@
+"""What a head is, and the linear one that most of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.heads.stream import Rows
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Class numbers `y` (n,) of the training rows, of `k` classes, each with at least one row.
+
+    `balanced`: classes weigh n / (k * their rows), which gives each class the same total.
+    """
+
+    y: NDArray[np.int64]
+    k: int
+    balanced: bool = False
+
+    def class_weights(self) -> NDArray[np.float64]:
+        """(k,) the factor on C of each class's rows."""
+        if not self.balanced:
+            return np.ones(self.k)
+        return len(self.y) / (self.k * np.bincount(self.y, minlength=self.k))
+
+    def first(self, n: int) -> Targets:
+        return Targets(self.y[:n], self.k, self.balanced)
+
+
+class Head(Protocol):
+    """A fitted classifier of scaled codes. `HEADS` in the registry holds every kind.
+
+    `parameter` is the setting chosen on validation, `C` or `k`; of settings that do equally well the first in
+    `preferred` order is taken. `probabilities`: rows of `scores` are a distribution.
+    """
+
+    parameter: ClassVar[str]
+    probabilities: ClassVar[bool]
+
+    @classmethod
+    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
+        """One head for each value of the setting, in the order of `grid`; work is shared between them."""
+
+    def scores(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scaled codes (b, d) -> (b, k); the largest names the class."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that `from_arrays` needs."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self: ...
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """scores = codes W + b, with `weights` (d, k) and `intercepts` (k,) float32."""
+
+    weights: NDArray[np.float32]
+    intercepts: NDArray[np.float32]
+
+    parameter: ClassVar[str] = "C"
+    probabilities: ClassVar[bool] = False
+
+    @classmethod
+    def from_weights(cls, weights: NDArray[np.floating[Any]]) -> Self:
+        """`weights` (d + 1, k), the intercepts last."""
+        return cls(weights[:-1].astype(np.float32), weights[-1].astype(np.float32))
+
+    def scores(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+        return codes @ self.weights + self.intercepts
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"weights": self.weights, "intercepts": self.intercepts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        return cls(np.asarray(arrays["weights"]), np.asarray(arrays["intercepts"]))
+
+
+def softmax(scores: NDArray[np.floating[Any]]) -> NDArray[Any]:
+    """Rows (n, k) -> rows that sum to 1."""
+    shifted: NDArray[Any] = scores - scores.max(axis=1, keepdims=True)
+    np.exp(shifted, out=shifted)
+    shifted /= shifted.sum(axis=1, keepdims=True)
+    return shifted

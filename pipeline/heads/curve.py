@@ -1,0 +1,78 @@
+"""Accuracy against the number of training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codes.reader import Codes
+from pipeline.config import HeadsParams
+from pipeline.data.manifest import Manifest
+from pipeline.heads.base import Targets
+from pipeline.heads.registry import head_type
+from pipeline.heads.select import choose, rows_of, score
+from pipeline.heads.sets import sets_of
+from pipeline.metrics import classify
+
+Ints = NDArray[np.int64]
+
+
+class CurvePoint(NamedTuple):
+    share: float
+    n_train: int
+    repeat: int
+    accuracy: float
+    mean_class_recall: float
+    macro_f1: float
+
+
+def learning_curve(
+    codes: Codes, manifest: Manifest, params: HeadsParams, head: str, shares: Sequence[float]
+) -> list[CurvePoint]:
+    """Test accuracy after fitting on a share of train + val, for each repeat and each of `shares` in (0, 1].
+
+    The subsets are stratified, nested, seeded by params.seed and the repeat, and hold each class at least once. Setting
+    and scaling are those of the whole training set (k of knn at most the subset's size).
+    """
+    points = []
+    k = len(manifest.classes)
+    for repeat in range(manifest.repeats):
+        sets = sets_of(codes, manifest, repeat)
+        chosen = choose(codes, sets, k, head=head, params=params)
+        y = np.concatenate([sets.y_train, sets.y_val])
+        order = nested_order(y, np.random.default_rng([params.seed, repeat]))
+        rows = rows_of(codes, np.concatenate([sets.train, sets.val])[order], chosen.scaling, params)
+        targets = Targets(y[order], k, params.class_weight == "balanced")
+        test = rows_of(codes, sets.test, chosen.scaling, params)
+        for share in shares:
+            n = max(k, round(share * len(y)))
+            value = min(chosen.value, n) if head_type(head).parameter == "k" else chosen.value
+            fitted = head_type(head).fit(rows.first(n), targets.first(n), [value], seed=params.seed)[0]
+            counts = classify.confusion(sets.y_test, classify.predicted(score(fitted, test, k)), k)
+            points.append(
+                CurvePoint(
+                    share,
+                    n,
+                    repeat,
+                    classify.accuracy(counts),
+                    classify.mean_class_recall(counts),
+                    classify.macro_f1(counts),
+                )
+            )
+    return points
+
+
+def nested_order(y: Ints, generator: np.random.Generator) -> Ints:
+    """An order of the rows in which every prefix is stratified, and one as long as there are classes holds each class.
+
+    Each class's rows are shuffled; row r of a class of size m stands at r / m.
+    """
+    shuffled = generator.permutation(len(y))
+    place = np.empty(len(y))
+    for c in np.unique(y):
+        own = np.flatnonzero(y[shuffled] == c)
+        place[own] = np.arange(len(own)) / len(own)
+    return shuffled[np.argsort(place, kind="stable")]

@@ -1,0 +1,151 @@
+"""One head on one spec's codes, over every repeat: chosen on validation, reported on test."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.codes.reader import Codes
+from pipeline.config import HeadsParams
+from pipeline.data.manifest import Manifest
+from pipeline.heads.model import Model
+from pipeline.heads.registry import head_type
+from pipeline.heads.select import Chosen, choose, rows_of, score
+from pipeline.heads.sets import Sets, sets_of
+from pipeline.metrics import classify
+
+log = logging.getLogger(__name__)
+
+AVERAGED = ("accuracy", "mean_class_recall", "top5", "macro_f1", "log_loss", "fit_s", "predict_s")
+
+
+def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, out: str | Path) -> dict[str, Any]:
+    """Writes metrics.json, predictions.h5 and model.h5 (repeat 0's) under `out`; returns what metrics.json holds.
+
+    `fit_s`: choosing and fitting, reading included; `predict_s`: scoring all test rows, reading included. Without
+    labels the three files say that the head was skipped. Raises UserError if a repeat can't be trained or tested.
+    """
+    out = Path(out)
+    kind = head_type(head)
+    if not manifest.classes:
+        log.info("%s on %s: no labels, skipped", head, codes.spec)
+        return _write_skipped(out, codes.spec, head, "no labels")
+    every = [sets_of(codes, manifest, r) for r in range(manifest.repeats)]
+    records: list[dict[str, Any]] = []
+    predictions: list[tuple[Sets, NDArray[np.float32]]] = []
+    first: Chosen | None = None
+    for repeat, sets in enumerate(every):
+        record, scores, chosen = _one_repeat(codes, sets, len(manifest.classes), params, head)
+        records.append({"repeat": repeat} | record)
+        predictions.append((sets, scores))
+        first = first or chosen
+        log.info("%s on %s, repeat %d: accuracy %.3f", head, codes.spec, repeat, record["accuracy"])
+    assert first is not None
+    result = {
+        "spec": codes.spec,
+        "head": head,
+        "classes": len(manifest.classes),
+        "dim": codes.dim,
+        "bytes_per_code": codes.dim * codes.dtype.itemsize,
+        "left_out": every[0].left_out,
+        "repeats": records,
+        "mean": {name: _over(records, name, np.mean) for name in AVERAGED},
+        "std": {name: _over(records, name, _std) for name in AVERAGED},
+        "majority": majority(every, len(manifest.classes)),
+    }
+    _write_predictions(
+        out / "predictions.h5",
+        codes,
+        classes=manifest.classes,
+        head=head,
+        probabilities=kind.probabilities,
+        predictions=predictions,
+    )
+    Model(head, first.head, first.scaling, manifest.classes, codes.spec, codes.dim, codes.settings).save(
+        out / "model.h5"
+    )
+    schema.write_json(out / "metrics.json", result)
+    return result
+
+
+def majority(every: Sequence[Sets], k: int) -> dict[str, float]:
+    """Means over repeats of always answering the commonest class of train + val (of equal ones the first)."""
+    found = []
+    for sets in every:
+        common = np.bincount(np.concatenate([sets.y_train, sets.y_val]), minlength=k).argmax()
+        counts = classify.confusion(sets.y_test, np.full(len(sets.y_test), common), k)
+        found.append((classify.accuracy(counts), classify.mean_class_recall(counts)))
+    accuracy, recall = np.mean(found, axis=0)
+    return {"accuracy": float(accuracy), "mean_class_recall": float(recall)}
+
+
+def _one_repeat(
+    codes: Codes, sets: Sets, k: int, params: HeadsParams, head: str
+) -> tuple[dict[str, Any], NDArray[np.float32], Chosen]:
+    start = time.perf_counter()
+    chosen = choose(codes, sets, k, head=head, params=params)
+    fitted = time.perf_counter()
+    scores = score(chosen.head, rows_of(codes, sets.test, chosen.scaling, params), k)
+    done = time.perf_counter()
+    record: dict[str, Any] = {
+        "n_train": len(sets.train),
+        "n_val": len(sets.val),
+        "n_test": len(sets.test),
+        "chosen": chosen.as_dict,
+    }
+    record |= classify.measure(sets.y_test, scores, probabilities=chosen.head.probabilities)
+    return record | {"fit_s": fitted - start, "predict_s": done - fitted}, scores, chosen
+
+
+def _over(records: Sequence[Mapping[str, Any]], name: str, statistic: Any) -> float | None:
+    values = [r[name] for r in records]
+    return None if None in values else statistic(values)
+
+
+def _std(values: Sequence[float]) -> float:
+    """With n - 1; 0 of a single repeat, which has no spread to show."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _write_predictions(
+    path: Path,
+    codes: Codes,
+    *,
+    classes: Sequence[str],
+    head: str,
+    probabilities: bool,
+    predictions: Sequence[tuple[Sets, NDArray[np.float32]]],
+) -> None:
+    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+        f.attrs.update(
+            {
+                "version": schema.VERSIONS["predictions"],
+                "spec": codes.spec,
+                "head": head,
+                "classes": schema.canonical_json(list(classes)),
+                "probabilities": probabilities,
+            }
+        )
+        for repeat, (sets, scores) in enumerate(predictions):
+            group = f.create_group(f"repeat_{repeat}")
+            group["ids"] = codes.ids[sets.test].astype("S")
+            group["true"] = sets.y_test
+            group["scores"] = scores
+
+
+def _write_skipped(out: Path, spec: str, head: str, reason: str) -> dict[str, Any]:
+    """DVC asks for every out of a stage, so the HDF5 files are there and say why they are empty."""
+    for name, kind in (("model.h5", "head"), ("predictions.h5", "predictions")):
+        with schema.atomic_path(out / name) as tmp, h5py.File(tmp, "w") as f:
+            f.attrs.update({"version": schema.VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
+    result = {"spec": spec, "head": head, "skipped": reason}
+    schema.write_json(out / "metrics.json", result)
+    return result

@@ -1,0 +1,86 @@
+"""A head's setting, C or k, chosen on validation, and the head fitted again on train + val; never a test row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codes.reader import Codes
+from pipeline.config import HeadsParams
+from pipeline.errors import UserError
+from pipeline.heads.base import Head, Targets
+from pipeline.heads.registry import head_type
+from pipeline.heads.scaling import Scaling
+from pipeline.heads.sets import Sets
+from pipeline.heads.stream import Rows
+from pipeline.metrics import classify
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A head fitted on train + val with the setting `value` of its parameter; `scaling` was fitted on train."""
+
+    head: Head
+    value: float
+    scaling: Scaling
+
+    @property
+    def as_dict(self) -> dict[str, float]:
+        return {self.head.parameter: int(self.value) if self.head.parameter == "k" else self.value}
+
+
+def grid_of(head: str, params: HeadsParams) -> list[float]:
+    """The settings to try, rising, each once."""
+    grid = params.k_grid if head_type(head).parameter == "k" else params.c_grid
+    return sorted({float(v) for v in grid})
+
+
+def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) -> Chosen:
+    """The best setting and its head, for `k` classes.
+
+    Best is the highest accuracy on val, or the highest mean class recall with class_weight `balanced`; of equal ones
+    the smallest C or k. Raises UserError if there is a choice and no val image.
+    """
+    train, val = sets.train, sets.val
+    kind, grid = head_type(head), grid_of(head, params)
+    if len(grid) > 1 and not len(val):
+        raise UserError(
+            f"{head} has {len(grid)} values of {kind.parameter} to choose from and no validation images",
+            allowed="a dataset.val_share above 0, or a single value",
+            see="params.yaml",
+        )
+    scaling = fit_scaling(codes, train, params)
+    rows = rows_of(codes, np.concatenate([train, val]), scaling, params)
+    targets = Targets(np.concatenate([sets.y_train, sets.y_val]), k, params.class_weight == "balanced")
+    if len(grid) == 1:
+        return Chosen(kind.fit(rows, targets, grid, seed=params.seed)[0], grid[0], scaling)
+    candidates = kind.fit(rows.first(len(train)), targets.first(len(train)), grid, seed=params.seed)
+    answers = np.empty((len(grid), len(val)), dtype=np.int64)
+    for part, x in rows_of(codes, val, scaling, params).blocks():
+        for i, candidate in enumerate(candidates):
+            answers[i, part] = classify.predicted(candidate.scores(x))
+    score = classify.mean_class_recall if targets.balanced else classify.accuracy
+    value = grid[int(np.argmax([score(classify.confusion(sets.y_val, a, k)) for a in answers]))]
+    return Chosen(kind.fit(rows, targets, [value], seed=params.seed)[0], value, scaling)
+
+
+def fit_scaling(codes: Codes, train: Ints, params: HeadsParams) -> Scaling:
+    """Reads the training rows in blocks of a quarter of the memory allowed."""
+    step = max(1, (params.memory_mb << 20) // 4 // (codes.dim * 8))
+    return Scaling.fit(params.scaling, (codes.rows(train[i : i + step]) for i in range(0, len(train), step)))
+
+
+def rows_of(codes: Codes, index: Ints, scaling: Scaling, params: HeadsParams) -> Rows:
+    return Rows(codes, index, codes.dim, scaling, memory_bytes=params.memory_mb << 20)
+
+
+def score(head: Head, rows: Rows, k: int) -> NDArray[np.float32]:
+    """(n, k) scores of all rows, in order."""
+    out = np.empty((len(rows), k), dtype=np.float32)
+    for part, x in rows.blocks():
+        out[part] = head.scores(x)
+    return out

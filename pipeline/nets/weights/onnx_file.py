@@ -61,7 +61,13 @@ class _Graph:
             raise UserError(f"{where} is not a whole ONNX model ({e}); it may have been cut short") from None
         self.nodes = list(graph.node)
         self.initializers: dict[str, Any] = {t.name: t for t in graph.initializer}
-        self._makers = {name: node for node in self.nodes for name in node.output}
+        self._makers: dict[str, Any] = {}
+        known = {"", *self.initializers, *(value.name for value in graph.input)}
+        for node in self.nodes:
+            if not known.issuperset(node.input):
+                raise UserError(f"{where} is not a valid ONNX model: {node.op_type} reads what no earlier node makes")
+            known.update(node.output)
+            self._makers |= dict.fromkeys(node.output, node)
 
     def tensor(self, name: str) -> Tensor:
         """A constant: an initializer, a Constant, or either of them renamed or transposed. Raises UserError if none."""
@@ -77,7 +83,14 @@ class _Graph:
             return value.permute(*self.attributes(node).get("perm", range(value.ndim - 1, -1, -1)))
         raise UserError(f"{self.where} computes {name}, where weights must be constants", allowed="an exported network")
 
+    def argument(self, node: Any, i: int) -> Tensor:
+        """The constant that is a node's i-th input. Raises UserError if there is none."""
+        if len(node.input) <= i:
+            raise UserError(f"{self.where} is not a valid ONNX model: {node.op_type} has {len(node.input)} inputs")
+        return self.tensor(node.input[i])
+
     def is_constant(self, name: str) -> bool:
+        """Whether `tensor` would give a value."""
         node = self._makers.get(name)
         if name in self.initializers or (node is not None and node.op_type == "Constant"):
             return True
@@ -110,19 +123,21 @@ class _Graph:
 def _by_order(graph: _Graph, arch: str) -> dict[str, Tensor]:
     convs = [node for node in graph.nodes if node.op_type == "Conv"]
     norms = [node for node in graph.nodes if node.op_type == "BatchNormalization"]
-    dense = [n for n in graph.nodes if n.op_type in ("Gemm", "MatMul") and graph.is_constant(n.input[1])]
+    dense = [
+        n for n in graph.nodes if n.op_type in ("Gemm", "MatMul") and len(n.input) > 1 and graph.is_constant(n.input[1])
+    ]
     if not convs:
         raise UserError(f"{graph.where} has no convolutions", allowed=f"a network shaped like {arch}")
 
     tensors: dict[str, Tensor] = {}
     for name, node in _numbered(conv_names(arch), convs, "conv"):
-        bias = graph.tensor(node.input[2]) if len(node.input) > 2 else graph.bias_after(node)
-        tensors[f"{name}.weight"] = graph.tensor(node.input[1])
+        bias = graph.argument(node, 2) if len(node.input) > 2 else graph.bias_after(node)
+        tensors[f"{name}.weight"] = graph.argument(node, 1)
         # Exporters drop a convolution's bias where a norm follows; there it is zero.
-        tensors[f"{name}.bias"] = torch.zeros(tensors[f"{name}.weight"].shape[0]) if bias is None else bias
+        tensors[f"{name}.bias"] = torch.zeros(tensors[f"{name}.weight"].shape[:1]) if bias is None else bias
     for name, node in _numbered((n.replace("conv", "bn") for n in conv_names(arch)), norms, "norm"):
         parts = ("weight", "bias", "running_mean", "running_var")
-        tensors |= {f"{name}.{part}": graph.tensor(i) for part, i in zip(parts, node.input[1:5], strict=True)}
+        tensors |= {f"{name}.{part}": graph.argument(node, i) for i, part in enumerate(parts, start=1)}
         eps = graph.attributes(node).get("epsilon", 1e-5)
         tensors[f"{name}.running_var"] = variance_for_our_eps(tensors[f"{name}.running_var"], eps)
     for name, node in _numbered((op.name for op in layers.find(arch).ops if op.kind == "fc"), dense, "fc"):
@@ -137,10 +152,10 @@ def _dense(graph: _Graph, name: str, node: Any) -> dict[str, Tensor]:
     attributes = graph.attributes(node)
     if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
         raise UserError(f"{graph.where} scales the product of {name}", allowed="Gemm with alpha = beta = 1")
-    kernel = graph.tensor(node.input[1])
+    kernel = graph.argument(node, 1)
     if not attributes.get("transB", 0):
         kernel = kernel.transpose(0, -1)
-    bias = graph.tensor(node.input[2]) if len(node.input) > 2 else graph.bias_after(node)
+    bias = graph.argument(node, 2) if len(node.input) > 2 else graph.bias_after(node)
     tensors = {f"{name}.weight": kernel}
     return tensors if bias is None else tensors | {f"{name}.bias": bias}
 

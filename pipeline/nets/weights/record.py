@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,7 +25,7 @@ from pipeline.nets.weights.check import check
 from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 METADATA_KEY = "cnncodes"
-Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
 T = TypeVar("T")
 
 
@@ -34,9 +34,9 @@ class Preprocessing:
     """How weights want their images: y = (x * scale - mean) / std, x in 0..255, channels in the order of `channels`."""
 
     channels: Literal["rgb", "bgr"]
-    scale: float
-    mean: Triple
-    std: Triple
+    scale: Positive
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
 
 
 @dataclass(frozen=True)

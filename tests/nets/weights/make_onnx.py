@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.nets import layers
 
+IMAGE = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["b", 3, "h", "w"])
 BN_EPS = 1e-3  # Keras' own; torch's is 1e-5
 
 
@@ -35,8 +36,8 @@ class Graph:
         graph = helper.make_graph(
             self.nodes,
             "net",
-            [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, None)],
-            [helper.make_tensor_value_info(self.last, onnx.TensorProto.FLOAT, None)],
+            [IMAGE],
+            [helper.make_tensor_value_info(self.last, onnx.TensorProto.FLOAT, ["b", "k"])],
             self.constants,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

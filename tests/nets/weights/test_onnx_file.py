@@ -1,0 +1,145 @@
+"""ONNX in the ways exporters write it: the same activations as ONNX's own reference evaluator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.nets import layers
+from pipeline.nets.network import Network
+from pipeline.nets.weights import Preprocessing, Weights, onnx_file
+from pipeline.nets.weights.check import check
+from tests.nets.weights import make_onnx
+
+PREPROCESSING = Preprocessing("rgb", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def logits(arch: str, tensors: dict[str, Tensor], x: np.ndarray) -> np.ndarray:
+    network = Network.of(Weights.make(arch, tensors, PREPROCESSING, {}))
+    with torch.inference_mode():
+        return network(torch.from_numpy(x), ["fc8"])["fc8"].flatten(1).numpy()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, 3, 64, 64), dtype=np.float32)
+
+
+def test_torchs_way(tmp_path: Path, tiny: dict[str, Tensor], image: np.ndarray) -> None:
+    model = make_onnx.like_torch("tinyvgg", tiny)
+    (tmp_path / "w.onnx").write_bytes(model)
+    read = onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+    assert read.preprocessing is None
+    assert all(torch.equal(read.tensors[k], tiny[k]) for k in tiny)
+    np.testing.assert_allclose(
+        logits("tinyvgg", read.tensors, image), make_onnx.run(model, image), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_keras_way_flattens_channels_last(tmp_path: Path, tiny: dict[str, Tensor], image: np.ndarray) -> None:
+    # Keras' fc6 kernel is (H*W*C, out); ours is (out, C*H*W).
+    kernel = tiny["fc6.weight"].numpy().reshape(32, 16, 2, 2).transpose(2, 3, 1, 0).reshape(-1, 32)
+    model = make_onnx.like_keras("tinyvgg", tiny, kernel)
+    (tmp_path / "w.onnx").write_bytes(model)
+    read = check("tinyvgg", onnx_file.read(tmp_path / "w.onnx", "tinyvgg").tensors)
+    assert all(torch.equal(read[k], tiny[k]) for k in tiny)
+    np.testing.assert_allclose(logits("tinyvgg", read, image), make_onnx.run(model, image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 1e-5])
+def test_norms_with_another_eps_norm_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray, eps: float
+) -> None:
+    monkeypatch.setitem(layers.ARCHS, "small_bn", layers.Arch("small_bn", 64, True, layers.find("tinyvgg").ops))
+    g = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in layers.tensor_shapes("small_bn", num_classes=5).items():
+        # Variances near eps: there the difference shows.
+        tensors[name] = torch.rand(shape, generator=g) * (1e-3 if name.endswith("running_var") else 0.1)
+    model = make_onnx.like_torch("small_bn", tensors, norm_eps=eps)
+    (tmp_path / "w.onnx").write_bytes(model)
+    read = onnx_file.read(tmp_path / "w.onnx", "small_bn").tensors
+    expected = make_onnx.run(model, image)
+    found = logits("small_bn", read, image)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
+
+
+def test_constants_may_be_renamed_and_transposed(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    hwio = tiny["conv1_1.weight"].numpy().transpose(2, 3, 1, 0)
+    bias = helper.make_tensor("b", onnx.TensorProto.FLOAT, [4], tiny["conv1_1.bias"].numpy())
+    nodes = [
+        helper.make_node("Identity", ["k"], ["k2"]),
+        helper.make_node("Transpose", ["k2"], ["k3"], perm=[3, 2, 0, 1]),
+        helper.make_node("Constant", [], ["b2"], value=bias),
+        helper.make_node("Conv", ["image", "k3"], ["y"], pads=[1] * 4),
+        helper.make_node("Add", ["y", "b2"], ["z"]),
+    ]
+    kernel = numpy_helper.from_array(np.ascontiguousarray(hwio), "k")
+    graph = helper.make_graph(nodes, "n", [make_onnx.IMAGE], [], [kernel])
+    (tmp_path / "w.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    read = onnx_file.read(tmp_path / "w.onnx", "tinyvgg").tensors
+    assert torch.equal(read["conv1_1.weight"], tiny["conv1_1.weight"])
+    assert torch.equal(read["conv1_1.bias"], tiny["conv1_1.bias"])
+
+
+def test_a_network_of_another_shape_is_reported(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    (tmp_path / "w.onnx").write_bytes(make_onnx.like_torch("tinyvgg", tiny))
+    with pytest.raises(
+        UserError, match=r"wrong shape: conv1_1\.weight .*unexpected: conv number 10\.bias, conv number 10"
+    ):
+        check("vgg11", onnx_file.read(tmp_path / "w.onnx", "vgg11").tensors)
+
+
+@pytest.mark.parametrize("keep", [1, 50, 1000, -1000, -1])
+def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], keep: int) -> None:
+    path = tmp_path / "w.onnx"
+    path.write_bytes(make_onnx.like_torch("tinyvgg", tiny)[:keep])
+    with pytest.raises(UserError, match=r"w\.onnx"):
+        check("tinyvgg", onnx_file.read(path, "tinyvgg").tensors)
+
+
+def test_tensors_in_other_files_are_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    model = onnx.load_model_from_string(make_onnx.like_torch("tinyvgg", tiny))
+    onnx.external_data_helper.convert_model_to_external_data(model, size_threshold=0)
+    (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="keeps its tensors in other files"):
+        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+
+
+def test_a_tensor_that_lies_about_its_size_is_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    model = onnx.load_model_from_string(make_onnx.like_torch("tinyvgg", tiny))
+    model.graph.initializer[0].dims[0] = 9
+    (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"w\.onnx has a broken tensor c0"):
+        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+
+
+def test_computed_weights_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["image"], ["k"]), helper.make_node("Conv", ["image", "k"], ["y"])]
+    (tmp_path / "w.onnx").write_bytes(
+        helper.make_model(helper.make_graph(nodes, "n", [make_onnx.IMAGE], [])).SerializeToString()
+    )
+    with pytest.raises(UserError, match="computes k, where weights must be constants"):
+        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Identity", ["b"], ["a"]), ("Identity", ["a"], ["b"]), ("Conv", ["image", "a"], ["y"])],
+        [("Conv", ["image"], ["y"])],
+        [("BatchNormalization", ["image"], ["y"]), ("Conv", ["y", "nowhere"], ["z"])],
+    ],
+)
+def test_graphs_that_are_not_valid_are_refused(tmp_path: Path, nodes: list[tuple[str, list[str], list[str]]]) -> None:
+    graph = helper.make_graph([helper.make_node(*node) for node in nodes], "n", [make_onnx.IMAGE], [])
+    (tmp_path / "w.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(UserError, match="is not a valid ONNX model"):
+        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")

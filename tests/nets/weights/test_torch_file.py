@@ -1,0 +1,139 @@
+"""State dicts of torch: their layouts, their wrappings, and files that carry code or are not whole."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.nets import layers
+from pipeline.nets.weights import safetensors_file, torch_file
+from pipeline.nets.weights.check import check
+from pipeline.nets.weights.foreign import torch_names
+
+
+def in_torchvisions_layout(arch: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = {ours: theirs for theirs, ours in torch_names(arch).items() if not theirs.startswith(("pre_", "head"))}
+    return {names[name]: tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("arch", sorted(set(layers.ARCHS) - {"tinyvgg"}))
+def test_names_are_torchvisions_own_and_in_order(arch: str) -> None:
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(arch, weights=None).state_dict()
+    ours = [torch_names(arch)[name] for name in theirs if not name.endswith("num_batches_tracked")]
+    assert ours == list(layers.tensor_shapes(arch))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_layouts_give_equal_weights(tmp_path: Path, tiny: dict[str, Tensor], suffix: str) -> None:
+    torchvisions = in_torchvisions_layout("tinyvgg", tiny)
+    timms = {k: t for k, t in torchvisions.items() if k.startswith("features")}
+    timms |= {
+        "pre_logits.fc1.weight": tiny["fc6.weight"].reshape(32, 16, 2, 2),
+        "pre_logits.fc1.bias": tiny["fc6.bias"],
+        "pre_logits.fc2.weight": tiny["fc7.weight"].reshape(32, 32, 1, 1),
+        "pre_logits.fc2.bias": tiny["fc7.bias"],
+        "head.fc.weight": tiny["fc8.weight"],
+        "head.fc.bias": tiny["fc8.bias"],
+    }
+    for i, state in enumerate((torchvisions, timms, tiny)):
+        path = tmp_path / f"{i}{suffix}"
+        if suffix == ".pth":
+            torch.save(state, path)
+            read = torch_file.read(path, "tinyvgg")
+        else:
+            save_file(state, path)
+            read = safetensors_file.read(path, "tinyvgg")
+        whole = check("tinyvgg", read.tensors)
+        assert list(whole) == list(tiny) and all(torch.equal(whole[k], tiny[k]) for k in tiny)
+
+
+def test_norms_are_read_without_their_counters(tmp_path: Path) -> None:
+    model = torchvision.models.vgg.make_layers([64, "M"], batch_norm=True)
+    torch.save({f"features.{k}": t for k, t in model.state_dict().items()}, tmp_path / "w.pth")
+    whole = check("vgg11_bn", torch_file.read(tmp_path / "w.pth", "vgg11_bn").tensors)
+    assert list(whole) == list(layers.tensor_shapes("vgg11_bn", deepest="conv1_1"))
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_checkpoints_of_training_scripts(tmp_path: Path, tiny: dict[str, Tensor], nest: str, prefix: str) -> None:
+    torch.save({nest: {prefix + k: t for k, t in tiny.items()}, "epoch": 3}, tmp_path / "w.pt")
+    assert torch_file.read(tmp_path / "w.pt", "tinyvgg").tensors.keys() == tiny.keys()
+
+
+def test_unknown_names_stay_for_the_check_to_report(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    torch.save(tiny | {"layer4.0.conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"unexpected: layer4\.0\.conv1\.weight"):
+        check("tinyvgg", torch_file.read(tmp_path / "w.pth", "tinyvgg").tensors)
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_not_run(tmp_path: Path, tiny: dict[str, Tensor], zipped: bool) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "w.pth"
+    torch.save(tiny | {"x": Evil(victim)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"w\.pth holds more than weights"):
+        torch_file.read(path, "tinyvgg")
+    assert not victim.exists()
+
+
+def test_a_plain_pickle_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Evil(tmp_path / "victim")))
+    with pytest.raises(UserError, match=r"w\.pth"):
+        torch_file.read(tmp_path / "w.pth", "tinyvgg")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_whole_module_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"holds more than weights.*state dict"):
+        torch_file.read(tmp_path / "w.pth", "tinyvgg")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], zipped: bool, keep: float) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(tiny, path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(UserError, match=r"w\.pth .*cut short"):
+        torch_file.read(path, "tinyvgg")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_pickles_never_raise_anything_else(tmp_path: Path, tiny: dict[str, Tensor], seed: int) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": tiny["fc7.bias"]}, path, _use_new_zipfile_serialization=False)
+    data = bytearray(path.read_bytes())
+    g = torch.Generator().manual_seed(seed)
+    for position in torch.randint(len(data), (8,), generator=g).tolist():
+        data[position] = int(torch.randint(256, (1,), generator=g))
+    path.write_bytes(data)
+    try:
+        torch_file.read(path, "tinyvgg")
+    except UserError as e:
+        assert "w.pth" in str(e)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, {1: torch.zeros(1)}, torch.zeros(3)])
+def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth holds"):
+        torch_file.read(tmp_path / "w.pth", "tinyvgg")

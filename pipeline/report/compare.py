@@ -46,7 +46,10 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run], *, metric: str, alpha: float) -> Comparison:
-    """The best mean of `metric` (of equal ones the smaller code, then the first), and the others' verdicts against it."""
+    """The best mean of `metric`, and the others' verdicts against it.
+
+    Of equal means the smaller code wins, then the first.
+    """
     best = max(runs, key=lambda r: (r.mean(metric), -r.bytes_per_code))
     test = _test_for(best)
     verdicts: list[Verdict] = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import LayerSpec
 from pipeline.errors import UserError
+from pipeline.metrics.classify import predicted
 from pipeline.schema import VERSIONS, read_json
 
 
@@ -50,11 +51,12 @@ class Predictions:
     @functools.cached_property
     def predicted(self) -> NDArray[np.int64]:
         """(n,) the class of the highest score; of equal ones the first."""
-        return self.scores.argmax(axis=1).astype(np.int64)
+        return predicted(self.scores)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        return self.predicted == self.true
+        right: NDArray[np.bool_] = self.predicted == self.true
+        return right
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Charts as SVG text, written by hand so that they take the page's colours, light or dark, and need no script.
 
-Colours are CSS classes, never values: `c0`, `c1`, ... are the palette's entries. A mark's `<title>` is what hovering and
-screen readers say of it.
+Colours are CSS classes, never values: `c0`, `c1`, ... are the palette's entries. A mark's `<title>` is what hovering
+and screen readers say of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-WIDE, NARROW = 720, 350  # px: drawn once for each, so that text keeps its size on a phone
+WIDE, HALF, NARROW = (
+    880,
+    500,
+    350,
+)  # px of a column, half of one, and a phone's: each is drawn, so that text keeps its size
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
@@ -26,7 +30,7 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
             text = _number(value) if isinstance(value, float) else str(value)
             parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(text)}"')
     inner = "".join(str(escape(c)) for c in content)
-    return Markup("".join(parts) + (f">{inner}</{tag}>" if inner else "/>"))  # noqa: S704 (every part is escaped above)
+    return Markup("".join(parts) + (f">{inner}</{tag}>" if inner else "/>"))  # every part is escaped above
 
 
 def _number(value: float) -> str:
@@ -101,12 +105,12 @@ class Chart:
         x: tuple[float, float],
         y: tuple[float, float],
         *,
-        ratio: float = 0.52,
+        ratio: float = 0.46,
         bottom: int = 46,
         x_log: bool = False,
     ) -> Chart:
         """A chart `width` px wide, taller for its width when narrow."""
-        height = round(width * (ratio if width >= WIDE else max(ratio, 0.86)))
+        height = round(width * (ratio if width == WIDE else max(ratio, 0.8)))
         return cls(Scale(*x, 44, width - 10, log=x_log), Scale(*y, height - bottom, 24), width, height)
 
     def axes(
@@ -120,18 +124,20 @@ class Chart:
         tilt: bool = False,
     ) -> None:
         """Grid lines, tick labels and titles; `x_ticks` are given labels, tilted when they would not fit."""
-        wide = self.width >= WIDE
         left, right, bottom = self.x.start, self.x.stop, self.y.start
-        for tick in self.y.ticks(6):
+        for tick in self.y.ticks((self.height - 60) // 38):
             at = self.y(tick)
             self._add("line", class_="grid", x1=left, x2=right, y1=at, y2=at)
             self._text(y_format(tick), left - 6, at + 4, class_="tick end")
-        ticks = x_ticks if x_ticks is not None else [(v, x_format(v)) for v in self.x.ticks(8 if wide else 4)]
+        ticks = x_ticks if x_ticks is not None else [(v, x_format(v)) for v in self.x.ticks(self.width // 80)]
         for tick, label in ticks:
             at = self.x(tick)
             self._add("line", class_="axis", x1=at, x2=at, y1=bottom, y2=bottom + 4)
-            turn = f"rotate(-42 {_number(at)} {_number(bottom + 14)})" if tilt else None
-            self._text(label, at, bottom + (14 if tilt else 18), class_=f"tick {'end' if tilt else 'mid'}", transform=turn)
+            if tilt:
+                turn = f"rotate(-42 {_number(at)} {_number(bottom + 14)})"
+                self._text(label, at, bottom + 14, class_="tick end", transform=turn)
+            else:
+                self._text(label, at, bottom + 18, class_="tick mid")
         self._add("line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
         self._text(x_title, (left + right) / 2, self.height - 4, class_="axis-title mid")
         self._text(y_title, left + 4, 11.0, class_="axis-title")
@@ -163,10 +169,19 @@ class Chart:
     def label(self, text: str, px: float, py: float, taken: list[Box]) -> None:
         """Names a point, at the first place around it that covers no box in `taken`; without one, not at all."""
         at_x, at_y, wide = self.x(px), self.y(py), 6.4 * len(text)
-        for dx, dy in ((-wide / 2, -10.0), (-wide - 8, 4.0), (8.0, 4.0), (-wide / 2, 20.0), (-wide, -10.0), (0.0, -10.0)):
+        above, beside, below = -10.0, 4.0, 20.0
+        offsets = [
+            (-wide / 2, above),
+            (-wide - 8, beside),
+            (8.0, beside),
+            (-wide / 2, below),
+            (-wide, above),
+            (0.0, above),
+        ]
+        plot = Box(self.x.start, 0.0, self.width, self.y.start)
+        for dx, dy in offsets:
             box = Box(at_x + dx, at_y + dy - 11, at_x + dx + wide, at_y + dy + 2)
-            inside = self.x.start <= box.left and box.right <= self.width and 0 <= box.top and box.bottom <= self.y.start
-            if inside and not any(box.meets(other) for other in taken):
+            if plot.holds(box) and not any(box.meets(other) for other in taken):
                 taken.append(box)
                 self._text(text, at_x + dx, at_y + dy, class_="note halo")
                 return
@@ -198,14 +213,21 @@ class Box:
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
+    def holds(self, other: Box) -> bool:
+        return (
+            self.left <= other.left
+            and other.right <= self.right
+            and self.top <= other.top
+            and other.bottom <= self.bottom
+        )
+
 
 # Outlines around (0, 0), about as large as each other.
 MARKERS: dict[str, tuple[Point, ...]] = {
     "square": ((-4.2, -4.2), (4.2, -4.2), (4.2, 4.2), (-4.2, 4.2)),
     "triangle": ((0.0, -5.6), (5.2, 4.0), (-5.2, 4.0)),
     "diamond": ((0.0, -6.0), (6.0, 0.0), (0.0, 6.0), (-6.0, 0.0)),
-    "cross": ((-5.0, -1.7), (-1.7, -1.7), (-1.7, -5.0), (1.7, -5.0), (1.7, -1.7), (5.0, -1.7))
-    + ((5.0, 1.7), (1.7, 1.7), (1.7, 5.0), (-1.7, 5.0), (-1.7, 1.7), (-5.0, 1.7)),
+    "wedge": ((-5.2, -4.0), (5.2, -4.0), (0.0, 5.6)),
 }
 
 
@@ -223,9 +245,9 @@ def figure_svg(width: float, height: float, description: str, *content: Markup) 
     return element("svg", *content, role="img", aria_label=description, **size)
 
 
-def both_widths(draw: Callable[[int], Markup]) -> Markup:
-    """The same chart for a desktop's column and for a phone's; the page shows one of them."""
-    return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(draw(WIDE), draw(NARROW))
+def both_widths(draw: Callable[[int], Markup], *, wide: int = WIDE) -> Markup:
+    """The same chart for a desktop's column (or half of it) and for a phone's; the page shows one of them."""
+    return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(draw(wide), draw(NARROW))
 
 
 def swatch(class_: str, *, shape: str | None = None) -> Markup:

@@ -16,7 +16,7 @@ from pipeline.report.svg import element, figure_svg
 
 COLOURED = 10  # classes that frames can tell apart
 MOST_PICTURES = 900
-CELL, PICTURE = 34, 30  # px
+CELL, PICTURE = 36, 30  # px
 EMPTY = 1.45  # cells for each picture: the gaps keep clusters apart
 FEWEST = 4  # points that are worth a map
 
@@ -56,21 +56,31 @@ def _pick(codes: Codes, params: ReportParams) -> NDArray[np.int64]:
 
 
 def embed(rows: NDArray[np.floating], params: ReportParams) -> Floats:
-    """(n, d) codes -> (n, 2) places. Rows are L2-normalised first; t-SNE starts from at most 50 principal components."""
+    """(n, d) codes -> (n, 2) places. Rows are L2-normalised first; t-SNE works on at most 50 principal components."""
     from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
 
     unit = rows.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     kept = 2 if params.map_method == "pca" else 50
-    flat: Floats = PCA(min(kept, *unit.shape), random_state=params.seed).fit_transform(unit)
-    if params.map_method == "tsne":
-        from sklearn.manifold import TSNE
-
-        perplexity = min(30.0, (len(flat) - 1) / 3)
-        flat = TSNE(perplexity=perplexity, init="pca", random_state=params.seed, n_jobs=1).fit_transform(flat)
+    # One thread: sums of several come out in another order, and a busy machine makes their barriers slow.
+    with threadpool_limits(1):
+        flat: Floats = PCA(min(kept, *unit.shape), random_state=params.seed).fit_transform(unit)
+        if params.map_method == "tsne":
+            flat = _tsne(flat, params.seed)
     if flat.shape[1] < 2:
         flat = np.column_stack([flat, np.zeros(len(flat))])
     return flat.astype(np.float64)
+
+
+def _tsne(points: Floats, seed: int) -> Floats:
+    from sklearn.manifold import TSNE
+
+    # 600 steps: 250 of early exaggeration, then enough to settle a few hundred to a few thousand points.
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    model = TSNE(perplexity=perplexity, init="pca", max_iter=600, random_state=seed, n_jobs=1)
+    places: Floats = model.fit_transform(points)
+    return places
 
 
 def snap(places: Floats) -> tuple[NDArray[np.int64], int, int]:

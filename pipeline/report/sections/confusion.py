@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipeline.metrics.classify import confusion
 from pipeline.report.inputs import Inputs
 from pipeline.report.runs import Predictions
 from pipeline.report.section import Section, csv_text, percent, render
@@ -16,7 +17,7 @@ from pipeline.report.svg import element, figure_svg
 
 MOST_CLASSES = 100  # a matrix of more is cut down to WORST_CLASSES
 WORST_CLASSES = 40
-WORST_PAIRS, PICTURES, SIDE = 9, 6, 72
+WORST_PAIRS, PICTURES, SIDE = 9, 5, 72
 NUMBERED = 26  # px: a smaller cell has no room for its number
 
 
@@ -27,11 +28,6 @@ class Pair:
     times: int
     share: float  # of the true class's answers
     pictures: list[tuple[str, str]]  # (data URI, words)
-
-
-def confusion_matrix(true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """(k, k): how often an image of class `row` was called `column`."""
-    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def worst_pairs(matrix: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
@@ -50,7 +46,7 @@ def build(inputs: Inputs) -> Section | None:
     classes = inputs.manifest.classes
     true = np.concatenate([a.true for a in answers])
     predicted = np.concatenate([a.predicted for a in answers])
-    matrix = confusion_matrix(true, predicted, len(classes))
+    matrix = confusion(true, predicted, len(classes))
     shown = _shown(matrix)
     pairs = [_pair(inputs, answers, matrix, t, p) for t, p in worst_pairs(matrix, WORST_PAIRS)]
     html = render(
@@ -88,7 +84,8 @@ def _shown(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _pair(inputs: Inputs, answers: list[Predictions], matrix: NDArray[np.int64], true: int, predicted: int) -> Pair:
     """With the images that were confused, each once, the surest errors of the earliest split first."""
-    album, seen = inputs.album, {}
+    album = inputs.album
+    seen: dict[str, None] = {}
     for answer in answers:
         found = np.flatnonzero((answer.true == true) & (answer.predicted == predicted))
         sure = np.argsort(-(answer.scores[found, predicted] - answer.scores[found, true]), kind="stable")
@@ -133,7 +130,8 @@ def _cell(x: float, y: float, side: int, share: float, words: str, *, right: boo
     parts = [element("title", words), element("rect", class_=class_, fill_opacity=shade, **square)]
     if side >= NUMBERED and share >= 0.005:
         tone = "on-dark" if float(shade) > 0.62 else "on-light"
-        parts.append(element("text", f"{100 * share:.0f}", x=x + side / 2, y=y + side / 2 + 4, class_=f"cell mid {tone}"))
+        text = f"{100 * share:.0f}"
+        parts.append(element("text", text, x=x + side / 2, y=y + side / 2 + 4, class_=f"cell mid {tone}"))
     return element("g", *parts)
 
 

@@ -21,8 +21,8 @@ def build(inputs: Inputs) -> Section | None:
         return None
     html = render("depth.html", chart=both_widths(lambda width: _draw(inputs, width)), legend=legend(inputs))
     rows = [
-        [inputs.depth(run.spec), run.spec.layer, run.spec.pooling, run.head, run.mean(board.metric), run.std(board.metric)]
-        for run in sorted(board.runs, key=lambda run: inputs.depth(run.spec))
+        [inputs.depth(r.spec), r.spec.layer, r.spec.pooling, r.head, r.mean(board.metric), r.std(board.metric)]
+        for r in sorted(board.runs, key=lambda r: inputs.depth(r.spec))
     ]
     header = ["depth", "layer", "pooling", "head", board.metric, "std"]
     return Section("Depth", html, files={"plots/depth.csv": csv_text(header, rows)})
@@ -51,7 +51,7 @@ def _draw(inputs: Inputs, width: int) -> Markup:
     for position, head in enumerate(inputs.heads):
         shift = (position - (len(inputs.heads) - 1) / 2) * step
         _draw_head(inputs, chart, places, [r for r in board.runs if r.head == head], shift)
-    return chart.render(f"{METRICS[metric].title} by layer for each head; the figures are in the table of layers and heads")
+    return chart.render(f"{METRICS[metric].title} by layer for each head; the figures are in the table above")
 
 
 def _places(inputs: Inputs) -> dict[str, int]:

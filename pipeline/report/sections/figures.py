@@ -16,14 +16,16 @@ def build(inputs: Inputs) -> Section | None:
     shown = [m for m in METRICS if any(not math.isnan(run.mean(m)) for run in board.runs)]
     ranked = sorted(board.runs, key=lambda run: -run.mean(board.metric))
     rows = [_row(inputs, run, shown) for run in ranked]
-    html = render("figures.html", titles=[METRICS[m].title for m in shown], rows=rows, metric=METRICS[board.metric].title)
+    titles = [METRICS[m].title for m in shown]
+    html = render("figures.html", titles=titles, rows=rows, metric=METRICS[board.metric].title)
     return Section("All figures", html, files={"table.csv": _table(inputs), "per_repeat.csv": _per_repeat(inputs)})
 
 
 def chosen(run: Run) -> str:
     """The setting that validation chose in each split, e.g. `C 1, 10`."""
     names = dict.fromkeys(name for repeat in run.repeats for name in repeat["chosen"])
-    return ", ".join(f"{n} " + ", ".join(f"{v:g}" for v in sorted({r["chosen"][n] for r in run.repeats})) for n in names)
+    values = {name: sorted({repeat["chosen"][name] for repeat in run.repeats}) for name in names}
+    return "; ".join(f"{name} " + ", ".join(f"{v:g}" for v in found) for name, found in values.items())
 
 
 def _row(inputs: Inputs, run: Run, metrics: list[str]) -> list[tuple[str, object]]:

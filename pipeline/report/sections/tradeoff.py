@@ -10,7 +10,7 @@ from pipeline.report.inputs import Inputs
 from pipeline.report.runs import METRICS, Run
 from pipeline.report.section import Section, csv_text, percent, render, seconds, size
 from pipeline.report.styles import legend, mark_class, mark_shape
-from pipeline.report.svg import Chart, both_widths, log_span, span
+from pipeline.report.svg import HALF, Chart, both_widths, log_span, span
 
 Cost = Callable[[Run], float]
 
@@ -37,8 +37,8 @@ def build(inputs: Inputs) -> Section | None:
     if board is None or len(board.runs) < 2:
         return None
     charts = [
-        ("by size", "Bytes a code, log scale", _chart(inputs, lambda r: r.bytes_per_code, "bytes a code", size)),
-        ("by time", "Time to fit the head and to answer for the test images, log scale",
+        ("by size", "Bytes a code, on a log scale", _chart(inputs, lambda r: r.bytes_per_code, "bytes a code", size)),
+        ("by time", "Time to fit the head and to answer for the test images, on a log scale",
          _chart(inputs, head_s, "fit and predict", seconds)),
     ]  # fmt: skip
     gains = [run.mean(board.metric) for run in board.runs]
@@ -54,7 +54,7 @@ def build(inputs: Inputs) -> Section | None:
 
 
 def _chart(inputs: Inputs, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
-    return both_widths(lambda width: _draw(inputs, width, cost, x_title, x_format))
+    return both_widths(lambda width: _draw(inputs, width, cost, x_title, x_format), wide=HALF)
 
 
 def _draw(inputs: Inputs, width: int, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
@@ -77,4 +77,5 @@ def _draw(inputs: Inputs, width: int, cost: Cost, x_title: str, x_format: Callab
     taken = [chart.box(c, g) for c, g in zip(costs, gains, strict=True)]
     for i in reversed(front):
         chart.label(runs[i].name, costs[i], gains[i], taken)
-    return chart.render(f"{METRICS[metric].title} against {x_title}; on the front: {', '.join(runs[i].name for i in front)}")
+    names = ", ".join(runs[i].name for i in front)
+    return chart.render(f"{METRICS[metric].title} against {x_title}; on the front: {names}")

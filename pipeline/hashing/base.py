@@ -11,10 +11,12 @@ from pipeline.errors import UserError
 from pipeline.hashing.check import Bits, Codes
 from pipeline.hashing.dbn.hasher import Dbn
 from pipeline.hashing.itq import Itq
+from pipeline.hashing.learned import Learned
 from pipeline.hashing.lsh import Lsh
 from pipeline.hashing.median import Median
 from pipeline.hashing.pca import Pca
 from pipeline.hashing.sigmoid import Sigmoid
+from pipeline.hashing.supervised import Supervised
 from pipeline.hashing.topk import TopK
 
 
@@ -56,7 +58,7 @@ class Hasher(Protocol):
         ...
 
 
-HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, Lsh, Pca, Itq, Dbn)}
+HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, Lsh, Pca, Itq, Dbn, Learned, Supervised)}
 
 
 def make(name: str, **params: Any) -> Hasher:

@@ -29,6 +29,7 @@ class Itq(Linear):
 
         `errors` then holds the mean squared quantisation error of a row after each iteration, which never grows.
         """
+        check.code_length(self.nbits, who=self.name)
         mean, directions = principal(codes, self.nbits, who=self.name, seed=self.seed)
         codes = check.codes(codes)
         projected = np.concatenate([(codes[rows] - mean) @ directions for rows in blocks(codes)])

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.hashing import check
 from pipeline.hashing.check import Codes
 from pipeline.hashing.linear import Linear
 from pipeline.hashing.principal import principal
@@ -22,4 +23,5 @@ class Pca(Linear):
 
     def fit(self, codes: Codes, *, targets: NDArray[np.int64] | None = None, val: Codes | None = None) -> Self:
         """Raises UserError if the codes can't span nbits directions. The seed matters above 2,048 dimensions only."""
+        check.code_length(self.nbits, who=self.name)
         return self._through(*principal(codes, self.nbits, who=self.name, seed=self.seed))

@@ -22,29 +22,28 @@ def column_means(codes: Codes) -> Float64:
     return total / len(codes)
 
 
-def principal(codes: Codes, nbits: int, *, who: str, seed: int) -> tuple[Float64, Float64]:
-    """The mean (d,) and the `nbits` leading directions (d, nbits), orthonormal, largest variance first.
+def principal(codes: Codes, count: int, *, who: str, seed: int) -> tuple[Float64, Float64]:
+    """The mean (d,) and the `count` leading directions (d, count), orthonormal, largest variance first.
 
     Exact up to EXACT_DIM dimensions; above, by subspace iteration from a random start (Halko, Martinsson and Tropp
     2011, algorithm 4.4). Each direction is signed so that its largest entry is positive. Raises UserError if the codes
-    can't span nbits directions.
+    can't span so many.
     """
-    check.code_length(nbits, who=who)
-    codes = check.training(codes, rows=nbits + 1, who=f"{who} of {nbits} bits")
+    codes = check.training(codes, rows=count + 1, who=f"{who} of {count} directions")
     dim = codes.shape[1]
-    if nbits > dim:
-        raise UserError(f"{who} was asked for {nbits} bits of codes with {dim} dimensions", allowed=f"at most {dim}")
+    if count > dim:
+        raise UserError(f"{who} was asked for {count} directions in {dim} dimensions", allowed=f"at most {dim}")
     mean = column_means(codes)
     if dim <= EXACT_DIM:
-        directions = np.linalg.eigh(_covariance(codes, mean))[1][:, ::-1][:, :nbits]
+        directions = np.linalg.eigh(_covariance(codes, mean))[1][:, ::-1][:, :count]
     else:
-        start = np.random.default_rng(seed).standard_normal((dim, nbits + _OVERSAMPLING))
+        start = np.random.default_rng(seed).standard_normal((dim, count + _OVERSAMPLING))
         basis = np.linalg.qr(start)[0]
         for _ in range(_POWERS):
             basis = np.linalg.qr(_covariance(codes, mean, basis))[0]
-        directions = basis @ np.linalg.eigh(basis.T @ _covariance(codes, mean, basis))[1][:, ::-1][:, :nbits]
+        directions = basis @ np.linalg.eigh(basis.T @ _covariance(codes, mean, basis))[1][:, ::-1][:, :count]
     peaks = np.abs(directions).argmax(axis=0)
-    return mean, directions * np.where(directions[peaks, np.arange(nbits)] < 0, -1.0, 1.0)
+    return mean, directions * np.where(directions[peaks, np.arange(count)] < 0, -1.0, 1.0)
 
 
 def _covariance(codes: Codes, mean: Float64, right: Float64 | None = None) -> Float64:

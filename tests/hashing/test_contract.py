@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import UserError
 from pipeline.hashing.base import HASHERS, Hasher, make
 from pipeline.hashing.save import read_hasher, write_hasher
+
+torch.set_num_threads(1)
 
 DIM = 48
 # Small and quick variants; every member of HASHERS must be here.
@@ -22,9 +25,12 @@ PARAMS: dict[str, dict[str, Any]] = {
     "lsh": {"nbits": 16},
     "pca": {"nbits": 16},
     "itq": {"nbits": 16, "iterations": 5},
+    "dbn": {"nbits": 16, "hidden": [24], "rbm_epochs": 2, "epochs": 3, "batch": 20, "device": "cpu"},
+    "learned": {"nbits": 16, "components": 24, "neighbours": 4, "epochs": 3, "batch": 32},
+    "supervised": {"nbits": 16, "components": 24, "hidden": 20, "epochs": 3, "batch": 32},
 }
 # The least number of training rows, where it is more than one.
-LEAST_ROWS = {"median": 2, "pca": 17, "itq": 17}
+LEAST_ROWS = {"median": 2, "pca": 17, "itq": 17, "dbn": 17, "learned": 17, "supervised": 17}
 
 
 def data(rows: int = 120, seed: int = 0, dtype: type = np.float32) -> np.ndarray:
@@ -165,7 +171,7 @@ def test_unknown_and_mistyped_params_are_refused(name: str) -> None:
         make(name, colour=1)
     for key in PARAMS[name]:
         with pytest.raises(UserError, match=key):
-            make(name, **{key: "many"})
+            make(name, **{key: None})
 
 
 def test_an_unknown_hasher_lists_the_known() -> None:

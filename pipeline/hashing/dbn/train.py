@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.hashing.adam import Adam
 from pipeline.hashing.dbn.autoencoder import NOISE, Autoencoder
 from pipeline.hashing.dbn.rbm import Rbm
 from pipeline.hashing.dbn.run import Record, Run
 
 _BLOCK = 4096
 _MOMENTUM_EPOCHS = 5  # of .5, before .9 (Hinton 2012, section 9)
-_BETAS, _EPS = (0.9, 0.999), 1e-8
 # What is told of the held-out rows: the unrounded code (n, nbits) in [0, 1], from which the bits follow.
 Evaluate = Callable[[Tensor], dict[str, float]]
 
@@ -105,20 +105,21 @@ def finetune(
 ) -> Autoencoder:
     """The autoencoder with the lowest error of the held-out rows from their rounded codes.
 
-    Minimises the error of the clean input from the code of the noised one by Adam (Kingma and Ba 2015).
+    Minimises the error of the clean input from the code of the noised one by Adam.
     """
     net = Autoencoder.unrolled(stack)
     # The machines leave some code units nearly always on or off: each starts at its median instead.
     net.encoder[-1][1].sub_(blockwise(net.code_input, data[: 4 * _BLOCK]).median(0).values)
     weights = net.tensors()
+    adam = Adam(weights)
     tensors = dict(weights)
-    tensors |= {f"{kind}.{name}": torch.zeros_like(p) for kind in ("m", "v") for name, p in weights.items()}
+    tensors |= adam.tensors()
     tensors |= {f"best.{name}": p.clone() for name, p in weights.items()}
-    tensors["state"] = torch.tensor([float("inf"), 0.0, 0.0], dtype=torch.float64)  # lowest error, its epoch, steps
+    tensors["lowest"] = torch.tensor([float("inf"), 0.0], dtype=torch.float64)  # error, epoch
     nbits = net.encoder[-1][0].shape[1]
     noise = torch.randn((len(data), nbits), generator=run.generator("code noise"), device=run.device) * how.code_noise
     for epoch in range(run.restore("finetune", tensors), how.epochs):
-        if epoch - tensors["state"][1] > how.patience:
+        if epoch - tensors["lowest"][1] > how.patience:
             break
         generator = run.generator("finetune", epoch)
         total = torch.zeros((), device=run.device)
@@ -133,10 +134,10 @@ def finetune(
             for p in weights.values():
                 p.requires_grad_(False)
             total += error.detach() * len(v)
-            _adam(tensors, list(weights), gradients, how.rate)
+            adam.step(gradients, how.rate)
         record = _held_out(net, held, evaluate)
-        if record["rounded_held_out"] < tensors["state"][0]:
-            tensors["state"][:2] = torch.tensor([record["rounded_held_out"], epoch], dtype=torch.float64)
+        if record["rounded_held_out"] < tensors["lowest"][0]:
+            tensors["lowest"][:] = torch.tensor([record["rounded_held_out"], epoch], dtype=torch.float64)
             for name, p in weights.items():
                 tensors[f"best.{name}"].copy_(p)
         values: Record = {"reconstruction": float(total) / len(data), **record}
@@ -157,17 +158,6 @@ def _penalty(code: Tensor, how: Finetuning) -> Tensor:
     correlation = (centred.T @ centred / len(code)) / spread.outer(spread)
     others = correlation - correlation.diag().diag()
     return how.balance * (code.mean(0) - 0.5).square().mean() + how.decorrelate * others.square().mean()
-
-
-def _adam(tensors: dict[str, Tensor], names: list[str], gradients: Sequence[Tensor], rate: float) -> None:
-    tensors["state"][2] += 1
-    steps = int(tensors["state"][2])
-    for name, gradient in zip(names, gradients, strict=True):
-        m, v = tensors[f"m.{name}"], tensors[f"v.{name}"]
-        m.lerp_(gradient, 1 - _BETAS[0])
-        v.lerp_(gradient.square(), 1 - _BETAS[1])
-        size = (v / (1 - _BETAS[1] ** steps)).sqrt_().add_(_EPS)
-        tensors[name].addcdiv_(m, size, value=-rate / (1 - _BETAS[0] ** steps))
 
 
 def _held_out(net: Autoencoder, held: Tensor, evaluate: Evaluate | None) -> dict[str, Any]:

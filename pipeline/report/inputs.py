@@ -39,6 +39,12 @@ class Inputs:
         return tuple(self.codes)
 
     @property
+    def name(self) -> str:
+        """What the images are called: their folder's or file's name, or the set that they come from."""
+        manifest = self.manifest
+        return manifest.root.resolve().name if manifest.source in ("folder", "hdf5") else manifest.source
+
+    @property
     def heads(self) -> tuple[str, ...]:
         return tuple(self.heads_params.heads)
 

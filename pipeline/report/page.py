@@ -63,7 +63,7 @@ def write_report(inputs: Inputs, out: Path) -> dict[str, Any]:
     files = sorted(name for section in sections.values() for name in section.files)
     page = render(
         "page.html",
-        title=f"CNN codes of {inputs.manifest.source}",
+        title=f"CNN codes of {inputs.name}",
         labelled=bool(inputs.runs),
         sections=sections,
         files=[*files, "metrics.json"],

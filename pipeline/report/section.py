@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,11 @@ def _cell(value: object) -> object:
 def percent(share: float, digits: int = 1) -> str:
     """0.1234 -> 12.3 %; with a narrow no-break space."""
     return NONE if math.isnan(share) else f"{100 * share:.{digits}f}\N{NARROW NO-BREAK SPACE}%".replace("-", MINUS)
+
+
+def percent_ticks(low: float, high: float) -> Callable[[float], str]:
+    """Names an axis's ticks, with a digit after the point where whole percents would repeat."""
+    return lambda share: percent(share, 0 if high - low > 0.08 else 1)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -12,11 +12,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-WIDE, HALF, NARROW = (
-    880,
-    500,
-    350,
-)  # px of a column, half of one, and a phone's: each is drawn, so that text keeps its size
+# px of the page's column, of half of it, and of a phone's. Each is drawn, so that text keeps its size.
+WIDE, HALF, NARROW = 880, 500, 350
 
 Point = tuple[float, float]
 Format = Callable[[float], str]
@@ -79,6 +76,15 @@ def span(values: Iterable[float], *, margin: float = 0.06) -> tuple[float, float
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     room = (high - low) * margin or abs(high) * 0.1 or 0.5
     return low - room, high + room
+
+
+def share_span(values: Iterable[float], *, margin: float = 0.06) -> tuple[float, float]:
+    """As `span`, for shares: at least 4 points high, and little beyond 0..1, so that dots at the ends stay whole."""
+    low, high = span(values, margin=margin)
+    middle = min(max((low + high) / 2, 0.02), 0.98)
+    low, high = min(low, middle - 0.02), max(high, middle + 0.02)
+    room = 0.03 * (high - low)
+    return max(low, -room), min(high, 1 + room)
 
 
 def log_span(values: Iterable[float]) -> tuple[float, float]:

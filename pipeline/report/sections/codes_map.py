@@ -58,7 +58,7 @@ def _pick(codes: Codes, params: ReportParams) -> NDArray[np.int64]:
 def embed(rows: NDArray[np.floating], params: ReportParams) -> Floats:
     """(n, d) codes -> (n, 2) places. Rows are L2-normalised first; t-SNE works on at most 50 principal components."""
     from sklearn.decomposition import PCA
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     unit = rows.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""The learning curve of the best combination: accuracy against the number of training images."""
+"""The learning curve of the best combination: the metric of the selection against the number of training images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from markupsafe import Markup
 from pipeline.heads.curve import CurvePoint, learning_curve
 from pipeline.report.inputs import Inputs
 from pipeline.report.runs import METRICS
-from pipeline.report.section import Section, count, csv_text, percent, render
-from pipeline.report.svg import WIDE, Chart, both_widths, span
+from pipeline.report.section import Section, count, csv_text, percent, percent_ticks, render
+from pipeline.report.svg import WIDE, Chart, both_widths, share_span
 
 
 def build(inputs: Inputs) -> Section | None:
@@ -18,63 +18,68 @@ def build(inputs: Inputs) -> Section | None:
         return None
     best = board.best
     points = learning_curve(inputs.codes[best.spec.name], inputs.manifest, inputs.heads_params, best.head, shares)
-    steps = _steps(points)
+    metric = board.metric
+    steps = _steps(points, metric)
     gain = None if len(steps) < 2 else 100 * (steps[-1][1] - steps[-2][1])
     html = render(
         "curve.html",
         chart=both_widths(lambda width: _draw(inputs, points, width)),
         best=best,
+        metric=METRICS[metric].title,
         repeats=len({p.repeat for p in points}),
         gain=gain,
         before=None if gain is None else count(steps[-2][0]),
         after=count(steps[-1][0]),
     )
-    rows = [[p.share, p.n_train, p.repeat, p.accuracy] for p in points]
-    mean_rows = [[n_train, mean, std] for n_train, mean, std in steps]
+    rows = [[p.share, p.n_train, p.repeat, p.accuracy, p.mean_class_recall, p.macro_f1] for p in points]
+    header = ["share", "n_train", "repeat", "accuracy", "mean_class_recall", "macro_f1"]
     files = {
-        "learning_curve.csv": csv_text(["share", "n_train", "repeat", "accuracy"], rows),
-        "plots/learning_curve.csv": csv_text(["n_train", "accuracy", "std"], mean_rows),
+        "learning_curve.csv": csv_text(header, rows),
+        "plots/learning_curve.csv": csv_text(["n_train", metric, "std"], steps),
     }
     return Section("Learning curve", html, files=files)
 
 
-def _steps(points: list[CurvePoint]) -> list[tuple[float, float, float]]:
-    """(training images, mean accuracy, its standard deviation) of each share, rising; both averaged over splits."""
+def _steps(points: list[CurvePoint], metric: str) -> list[tuple[float, float, float]]:
+    """(training images, mean of `metric`, its standard deviation) of each share, rising, over splits."""
     steps = []
     for share in sorted({p.share for p in points}):
         same = [p for p in points if p.share == share]
-        accuracy = np.array([p.accuracy for p in same])
-        std = float(accuracy.std(ddof=1)) if len(same) > 1 else 0.0
-        steps.append((float(np.mean([p.n_train for p in same])), float(accuracy.mean()), std))
+        values = np.array([getattr(p, metric) for p in same])
+        std = float(values.std(ddof=1)) if len(same) > 1 else 0.0
+        steps.append((float(np.mean([p.n_train for p in same])), float(values.mean()), std))
     return steps
 
 
 def _draw(inputs: Inputs, points: list[CurvePoint], width: int) -> Markup:
     board = inputs.comparison
     assert board is not None
-    steps = _steps(points)
+    metric = board.metric
+    steps = _steps(points, metric)
     sizes = [n for n, _, _ in steps]
-    baseline = board.best.majority["accuracy"]
-    heights = [p.accuracy for p in points] + [m + side * s for _, m, s in steps for side in (-1, 1)]
-    low, high = span(heights)
-    chart = Chart.sized(width, (0.0, sizes[-1] * 1.04), (max(low, 0.0), min(high, 1.0)))
+    baseline = board.best.majority.get(metric)
+    heights = [getattr(p, metric) for p in points] + [m + side * s for _, m, s in steps for side in (-1, 1)]
+    low, high = share_span(heights)
+    chart = Chart.sized(width, (0.0, sizes[-1] * 1.04), (low, high))
     chart.axes(
         "training images",
-        METRICS["accuracy"].title,
+        METRICS[metric].title,
         x_format=count,
-        y_format=lambda v: percent(v, 0),
+        y_format=percent_ticks(low, high),
         x_ticks=_apart([(n, count(n)) for n in sizes], chart, 52 if width == WIDE else 44),
     )
-    if baseline > low:
+    if baseline is not None and baseline > low:
         chart.level(baseline, "largest class")
-    chart.band([(n, mean - std, mean + std) for n, mean, std in steps], "c0")
+    chart.band([(n, max(mean - std, low), min(mean + std, high)) for n, mean, std in steps], "c0")
     for p in points:
-        chart.dot(p.n_train, p.accuracy, f"split {p.repeat + 1}, {count(p.n_train)}: {percent(p.accuracy)}", "c0 trace")
+        value = getattr(p, metric)
+        chart.dot(p.n_train, value, f"split {p.repeat + 1}, {count(p.n_train)}: {percent(value)}", "c0 trace")
     chart.line([(n, mean) for n, mean, _ in steps], "c0")
     for n, mean, std in steps:
         chart.dot(n, mean, f"{count(n)} training images: {percent(mean)} ± {100 * std:.1f}", "c0")
     return chart.render(
-        "Accuracy by number of training images: " + ", ".join(f"{count(n)}: {percent(mean)}" for n, mean, _ in steps)
+        f"{METRICS[metric].title} by number of training images: "
+        + ", ".join(f"{count(n)}: {percent(mean)}" for n, mean, _ in steps)
     )
 
 

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from pipeline.report.inputs import Inputs
 from pipeline.report.runs import METRICS, Run
-from pipeline.report.section import Section, csv_text, percent, render
+from pipeline.report.section import Section, csv_text, percent, percent_ticks, render
 from pipeline.report.styles import head_class, legend, mark_class, mark_shape
-from pipeline.report.svg import WIDE, Chart, both_widths, span
+from pipeline.report.svg import WIDE, Chart, both_widths, share_span
 
 DODGE = 7.0  # px between heads at one layer, so that their whiskers don't cover each other
 
@@ -35,13 +35,13 @@ def _draw(inputs: Inputs, width: int) -> Markup:
     baseline = board.best.majority.get(metric)
     places = _places(inputs)
     ends = [run.mean(metric) + side * _std(run, metric) for run in board.runs for side in (-1, 1)]
-    low, high = span(ends)
-    chart = Chart.sized(width, (-0.4, len(places) - 0.6), (max(low, 0.0), min(high, 1.0)), bottom=74)
+    low, high = share_span(ends)
+    chart = Chart.sized(width, (-0.4, len(places) - 0.6), (low, high), bottom=74)
     chart.axes(
         "layer, in the order of the network",
         METRICS[metric].title,
         x_format=str,
-        y_format=lambda v: percent(v, 0),
+        y_format=percent_ticks(chart.y.low, chart.y.high),
         x_ticks=[(place, layer) for layer, place in places.items()],
         tilt=True,
     )
@@ -75,7 +75,9 @@ def _draw_head(inputs: Inputs, chart: Chart, places: dict[str, int], runs: list[
         for run in series:
             place, mean, std = places[run.spec.layer], run.mean(metric), _std(run, metric)
             if std:
-                chart.whisker(place, mean - std, mean + std, head_class(inputs, run.head), shift=shift)
+                chart.whisker(
+                    place, max(mean - std, 0.0), min(mean + std, 1.0), head_class(inputs, run.head), shift=shift
+                )
             title = f"{run.name}: {percent(mean)}" + (f" ± {100 * std:.1f}" if std else "")
             chart.dot(place, mean, title, mark_class(inputs, run), shape=mark_shape(run), shift=shift)
 

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from pipeline.report.inputs import Inputs
 from pipeline.report.runs import METRICS, Run
-from pipeline.report.section import Section, csv_text, percent, render, seconds, size
+from pipeline.report.section import Section, csv_text, percent, percent_ticks, render, seconds, size
 from pipeline.report.styles import legend, mark_class, mark_shape
-from pipeline.report.svg import HALF, Chart, both_widths, log_span, span
+from pipeline.report.svg import HALF, Chart, both_widths, log_span, share_span
 
 Cost = Callable[[Run], float]
 
@@ -62,8 +62,8 @@ def _draw(inputs: Inputs, width: int, cost: Cost, x_title: str, x_format: Callab
     assert board is not None
     metric, runs = board.metric, board.runs
     costs, gains = [max(cost(r), 1e-6) for r in runs], [r.mean(metric) for r in runs]
-    chart = Chart.sized(width, log_span(costs), span(gains, margin=0.12), x_log=True)
-    chart.axes(x_title, METRICS[metric].title, x_format=x_format, y_format=lambda v: percent(v, 0))
+    chart = Chart.sized(width, log_span(costs), share_span(gains, margin=0.12), x_log=True)
+    chart.axes(x_title, METRICS[metric].title, x_format=x_format, y_format=percent_ticks(chart.y.low, chart.y.high))
     front = pareto(costs, gains)
     # Nothing is better for the same money: the front is a staircase.
     steps = [(costs[front[0]], gains[front[0]])]

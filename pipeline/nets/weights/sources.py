@@ -9,7 +9,16 @@ from typing import Any
 from pipeline.config import WeightsParams
 from pipeline.errors import UserError
 from pipeline.nets import layers
-from pipeline.nets.weights import demo, onnx_file, random, safetensors_file, torch_file, torchvision_entry
+from pipeline.nets.weights import (
+    caffe_file,
+    demo,
+    keras_file,
+    onnx_file,
+    random,
+    safetensors_file,
+    torch_file,
+    torchvision_entry,
+)
 from pipeline.nets.weights.foreign import Foreign
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION, recognise
 from pipeline.nets.weights.record import (
@@ -27,6 +36,8 @@ READERS: dict[str, Callable[[Path, str], Foreign]] = {
     ".pt": torch_file.read,
     ".safetensors": safetensors_file.read,
     ".onnx": onnx_file.read,
+    ".caffemodel": caffe_file.read,
+    ".h5": keras_file.read,
 }
 
 

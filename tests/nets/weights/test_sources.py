@@ -17,6 +17,8 @@ from pipeline.nets.weights.preprocessings import CAFFE, CAFFE_RGB, TORCHVISION, 
 from pipeline.nets.weights.sources import from_file
 from stages import weights as stage
 from tests.nets.weights import make_onnx
+from tests.nets.weights.test_caffe_file import net as caffe_net
+from tests.nets.weights.test_keras_file import write_keras3
 from tests.nets.weights.test_torch_file import in_torchvisions_layout
 
 
@@ -28,6 +30,10 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
     """The same weights in the format of the path's suffix."""
     if path.suffix == ".onnx":
         path.write_bytes(make_onnx.like_torch("tinyvgg", tensors))
+    elif path.suffix == ".caffemodel":
+        path.write_bytes(caffe_net(tensors, v1=True))
+    elif path.suffix == ".h5":
+        write_keras3(path, tensors)
     elif path.suffix == ".safetensors":
         write_canonical(Weights.make("tinyvgg", tensors, TORCHVISION, {"source": "test"}), path)
     else:
@@ -40,8 +46,7 @@ def test_every_format_gives_the_same_weights(tmp_path: Path, tiny: dict[str, Ten
     path = write(tmp_path / f"w{suffix}", tiny)
     sidecar = {"preprocessing": {"channels": "rgb", "scale": 1 / 255, "mean": [0.485, 0.456, 0.406]}}
     sidecar["preprocessing"]["std"] = [0.229, 0.224, 0.225]
-    if suffix == ".onnx":
-        (tmp_path / "w.onnx.json").write_text(json.dumps(sidecar))
+    (tmp_path / f"w{suffix}.json").write_text(json.dumps(sidecar))
     expected = Weights.make("tinyvgg", tiny, TORCHVISION, {})
     assert resolve(params(str(path)), tmp_path).sha256 == expected.sha256
 

@@ -1,0 +1,143 @@
+"""Reads .caffemodel: Caffe's NetParameter in protocol buffers. No Caffe and no schema file is needed.
+
+From caffe.proto: NetParameter.layers = 2 (V1LayerParameter: name = 4, blobs = 6), NetParameter.layer = 100
+(LayerParameter: name = 1, blobs = 7), BlobProto (num, channels, height, width = 1..4; data = 5; shape = 7;
+double_data = 8), BlobShape.dim = 1. Caffe's convolutions are (O, I, kH, kW) and its inner products (O, C*H*W), as ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.nets.weights.foreign import Foreign
+from pipeline.nets.weights.preprocessings import CAFFE
+
+# Field of the layers in NetParameter -> fields of name and blobs in a layer.
+_LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
+_PARTS = ("weight", "bias")
+
+
+class _BrokenError(Exception):
+    """The bytes are no message."""
+
+
+def read(path: Path, arch: str) -> Foreign:
+    """The weights in a file; layers must have the names of the VGG paper's models, which are the canonical ones.
+
+    Raises UserError if the file can't be read, was cut short, is of the oldest layer format, or a blob's shape and data
+    disagree.
+    """
+    try:
+        data = memoryview(path.read_bytes())
+    except OSError as e:
+        raise UserError(f"can't read {path} ({e.strerror})") from None
+    try:
+        tensors = dict(_tensors(data))
+    except _BrokenError as e:
+        raise UserError(f"{path} is not a whole Caffe model ({e}); it may have been cut short") from None
+    if not tensors:
+        raise UserError(f"{path} holds no layers with weights", allowed="a .caffemodel of V1 or V2 layers")
+    return Foreign(tensors, CAFFE)
+
+
+def _tensors(net: memoryview) -> Iterator[tuple[str, Tensor]]:
+    for field, layer in _fields(net):
+        if field not in _LAYER_FIELDS or not isinstance(layer, memoryview):
+            continue
+        name_field, blobs_field = _LAYER_FIELDS[field]
+        name, blobs = "", []
+        for inner, value in _fields(layer):
+            if inner == name_field and isinstance(value, memoryview):
+                name = bytes(value).decode("utf-8", "replace")
+            elif inner == blobs_field and isinstance(value, memoryview):
+                blobs.append(_blob(value))
+        for i, blob in enumerate(blobs):
+            part = _PARTS[i] if i < len(_PARTS) else f"blob {i}"
+            # Before BlobShape every blob had four axes: a bias is (1, 1, 1, O), an inner product (1, 1, O, I).
+            axes = 1 if part == "bias" else 2 if blob.ndim == 4 and blob.shape[:2] == (1, 1) else blob.ndim
+            yield f"{name}.{part}", blob.reshape(blob.shape[blob.ndim - axes :]) if _only_ones(blob, axes) else blob
+
+
+def _only_ones(blob: Tensor, axes: int) -> bool:
+    """Whether all but the last `axes` axes are of size 1, so that they can go."""
+    return math.prod(blob.shape[: max(blob.ndim - axes, 0)]) == 1
+
+
+def _blob(message: memoryview) -> Tensor:
+    legacy = {1: 1, 2: 1, 3: 1, 4: 1}
+    dims: list[int] | None = None
+    values: list[np.ndarray] = []
+    for field, value in _fields(message):
+        if field in legacy and isinstance(value, int):
+            legacy[field] = value
+        elif field in (5, 8) and isinstance(value, memoryview):
+            width = 4 if field == 5 else 8
+            if len(value) % width:
+                raise _BrokenError(f"{len(value)} bytes are no whole number of values")
+            values.append(np.frombuffer(value, f"<f{width}"))
+        elif field == 7 and isinstance(value, memoryview):
+            dims = _dims(value)
+    shape = dims if dims is not None else list(legacy.values())
+    data = np.concatenate(values) if values else np.empty(0, np.float32)
+    if math.prod(shape) != data.size:
+        raise _BrokenError(f"a blob of shape {tuple(shape)} holds {data.size} values")
+    return torch.from_numpy(data.reshape(shape))
+
+
+def _dims(message: memoryview) -> list[int]:
+    dims: list[int] = []
+    for field, value in _fields(message):
+        if field == 1 and isinstance(value, int):
+            dims.append(value)
+        elif field == 1:
+            assert isinstance(value, memoryview)
+            at = 0
+            while at < len(value):
+                dim, at = _varint(value, at)
+                dims.append(dim)
+    return dims
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """(field number, value) in order: an int for a varint, else the value's bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            number, at = _varint(message, at)
+            yield tag >> 3, number
+            continue
+        if kind == _BYTES:
+            size, at = _varint(message, at)
+        elif kind in _FIXED_BYTES:
+            size = _FIXED_BYTES[kind]
+        else:
+            raise _BrokenError(f"wire type {kind} at byte {at}")
+        if at + size > len(message):
+            raise _BrokenError(f"{size} bytes are announced where {len(message) - at} are left")
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number at `at`, seven bits a byte, low ones first, and where the next begins."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            raise _BrokenError("a number ends in the middle")
+        byte = message[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    raise _BrokenError("a number of more than ten bytes")

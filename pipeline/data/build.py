@@ -168,7 +168,7 @@ def _labels(records: Sequence[Record], *, labels_needed: bool) -> list[str]:
 
 
 def _warn_of_lost_classes(listed: Sequence[Record], whole: Sequence[tuple[Record, Facts]]) -> None:
-    lost = sorted({r.label for r in listed} - {r.label for r, _ in whole})
+    lost = sorted({r.label for r in listed} - {r.label for r, _ in whole} - {""})
     if lost:
         log.warning("%d class(es) have no readable image and are left out: %s", len(lost), ", ".join(lost[:10]))
 

@@ -1,6 +1,6 @@
 """The demo set: OpenMoji's drawings (CC BY-SA 4.0), labelled with Unicode's nine categories, drawn on white.
 
-Emoji that differ only in a person's gender form a group: they are near copies, which no split may part.
+Emoji that differ only in a person's gender or direction form a group: they are near copies, which no split may part.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from pipeline.errors import UserError
 _NOT_A_CATEGORY = "Component"  # skin tones and hair alone
 _PERSON = "1F9D1"
 _GENDERED = {"1F468": _PERSON, "1F469": _PERSON}  # man, woman
-_SIGNS = frozenset({"FE0F", "2640", "2642"})  # emoji style; female, male
-_JOINER = "200D"
+_SIGNS = frozenset({"2640", "2642", "27A1"})  # female, male, facing right
 
 
 class Emoji(NamedTuple):
@@ -61,14 +60,13 @@ def labelled(listed: list[dict[str, str]], drawings: Path) -> Iterator[Emoji]:
 
 
 def group(code: str) -> str:
-    """The code points without gender: man, woman and person firefighter share one group.
+    """The code points without gender and direction: man, woman and person firefighter share one group.
 
     >>> group("1F469-200D-1F692") == group("1F468-200D-1F692") == group("1F9D1-200D-1F692")
     True
     """
-    return "-".join(_GENDERED.get(point, point) for point in code.split("-") if point not in _SIGNS).removesuffix(
-        f"-{_JOINER}"
-    )
+    first, *rest = (part.removesuffix("-FE0F") for part in code.split("-200D-"))  # joined by U+200D
+    return "-".join(_GENDERED.get(part, part) for part in (first, *rest) if part == first or part not in _SIGNS)
 
 
 def _draw(job: tuple[str, str], *, size: int) -> None:

@@ -1,0 +1,159 @@
+"""Files are read once, and again when they could have changed; what can't be read says why."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.cache import cache_root
+from pipeline.data import memory, verify
+from pipeline.data.manifest import Failure
+from pipeline.data.memory import Facts, Memory, Stamp
+from pipeline.errors import UserError
+from tests.data.world import picture
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that are read, in some order. Time stamps settle at once."""
+    monkeypatch.setattr(memory, "TICK_NS", -1)
+    seen: list[str] = []
+    check = verify._check
+
+    def counted(folder: str, path: str, max_pixels: int) -> verify._Checked:
+        seen.append(path)
+        return check(folder, path, max_pixels)
+
+    monkeypatch.setattr(verify, "_check", counted)
+    return seen
+
+
+def run(root: Path, paths: list[str], max_pixels: int = 1000) -> list[Facts | Failure]:
+    return list(verify.verify(root, paths, max_pixels=max_pixels))
+
+
+def test_facts_come_in_order_and_size_is_as_shown(tmp_path: Path) -> None:
+    for name, (width, height) in {"b.png": (3, 4), "a.png": (5, 6)}.items():
+        picture(tmp_path / name, 0, height=height, width=width)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 20)).save(tmp_path / "turned.png", exif=exif)
+    paths = ["b.png", "turned.png", "a.png"]
+    expected = [
+        Facts(hashlib.sha256((tmp_path / p).read_bytes()).hexdigest(), *size)
+        for p, size in zip(paths, [(3, 4), (20, 10), (5, 6)], strict=True)
+    ]
+    assert run(tmp_path, paths) == expected
+
+
+def test_a_second_run_reads_nothing_and_says_the_same(tmp_path: Path, reads: list[str]) -> None:
+    paths = [picture(tmp_path / f"{i}.png", i).name for i in range(5)]
+    first = run(tmp_path, paths)
+    assert sorted(reads) == paths
+    assert run(tmp_path, paths) == first
+    assert len(reads) == 5
+
+
+def test_a_changed_file_is_read_again_even_with_its_old_size_and_mtime(tmp_path: Path, reads: list[str]) -> None:
+    path = tmp_path / "a.bmp"
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(path)
+    before, first = path.stat(), run(tmp_path, ["a.bmp"])
+    time.sleep(0.02)  # longer than a file system's tick
+    Image.new("RGB", (4, 4), (3, 2, 1)).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+    second = run(tmp_path, ["a.bmp"])
+    assert second != first and second == [Facts(hashlib.sha256(path.read_bytes()).hexdigest(), 4, 4)]
+
+
+def test_a_file_written_a_moment_ago_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    monkeypatch.setattr(memory, "TICK_NS", 3_600_000_000_000)
+    picture(tmp_path / "a.png", 0)
+    run(tmp_path, ["a.png"])
+    run(tmp_path, ["a.png"])
+    assert reads == ["a.png", "a.png"]
+
+
+def test_a_smaller_limit_holds_for_remembered_files_too(tmp_path: Path, reads: list[str]) -> None:
+    picture(tmp_path / "a.png", 0, height=10, width=10)
+    assert isinstance(run(tmp_path, ["a.png"], 100)[0], Facts)
+    (failure,) = run(tmp_path, ["a.png"], 99)
+    assert isinstance(failure, Failure) and "max_pixels (99)" in failure.reason
+
+
+def test_every_kind_of_bad_file_is_a_failure_with_its_own_reason(tmp_path: Path) -> None:
+    whole = picture(tmp_path / "whole.png", 0).read_bytes()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "nowhere.png").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would hang
+    names = ["empty.png", "cut.png", "text.jpg", "folder.png", "nowhere.png", "pipe.png", "gone.png", "whole.png"]
+    *failures, last = run(tmp_path, names)
+    assert isinstance(last, Facts)
+    assert [f.path for f in failures if isinstance(f, Failure)] == names[:-1]
+    reasons = [f.reason for f in failures if isinstance(f, Failure)]
+    for reason, words in zip(
+        reasons,
+        ["empty", "truncated", "not an image", "not a file", "No such file", "not a file", "No such file"],
+        strict=True,
+    ):
+        assert words in reason
+
+
+def test_a_name_that_is_no_unicode_is_a_failure(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    try:
+        with open(raw, "wb") as f:  # noqa: PTH123
+            f.write(b"x")
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    assert run(tmp_path, [os.fsdecode(b"caf\xe9.png")]) == [Failure("caf\\udce9.png", "the name is not valid Unicode")]
+
+
+def test_batches_leave_nothing_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_BATCH", 3)
+    paths = [picture(tmp_path / f"{i}.png", i).name for i in range(8)]
+    whole = [hashlib.sha256((tmp_path / p).read_bytes()).hexdigest() for p in paths]
+    assert [f.sha256 for f in run(tmp_path, paths) if isinstance(f, Facts)] == whole
+
+
+def test_a_damaged_or_foreign_memory_is_made_anew(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 0)
+    path = cache_root() / "files.sqlite"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database at all" * 100)
+    first = run(tmp_path, ["a.png"])
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE files")
+        db.execute("CREATE TABLE files (other)")
+        db.execute("PRAGMA user_version = 99")
+    assert run(tmp_path, ["a.png"]) == first
+
+
+def test_a_cache_that_cannot_be_made_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="can't be used"):
+        run(tmp_path, ["a.png"])
+
+
+def test_two_users_of_one_memory(tmp_path: Path) -> None:
+    one, two = Memory(tmp_path / "m"), Memory(tmp_path / "m")
+    stamp, facts = Stamp(1, 2, 3), Facts("f" * 64, 4, 5)
+    one.put([("/a", stamp, facts)])
+    two.put([("/b", stamp, facts)])
+    same = {"/a": stamp, "/b": stamp, "/c": stamp}
+    assert one.get(same) == two.get(same) == {"/a": facts, "/b": facts}
+    assert one.get({"/a": Stamp(1, 2, 4)}) == {}
+    one.close()
+    two.close()

@@ -98,4 +98,5 @@ def nearest(similar: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
 
 def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norm == 0, 1, norm)
+    units: NDArray[np.float32] = np.divide(x, np.where(norm == 0, 1, norm), dtype=np.float32)
+    return units

@@ -18,6 +18,7 @@ from pipeline.heads.stream import Rows
 from pipeline.metrics import classify
 
 Ints = NDArray[np.int64]
+MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
 
 def fit_scaling(codes: Codes, train: Ints, params: HeadsParams) -> Scaling:
     """Reads the training rows in blocks of a quarter of the memory allowed."""
-    step = max(1, (params.memory_mb << 20) // 4 // (codes.dim * 8))
+    step = max(1, (params.memory_mb * MEBIBYTE) // 4 // (codes.dim * 8))
     return Scaling.fit(params.scaling, (codes.rows(train[i : i + step]) for i in range(0, len(train), step)))
 
 
 def rows_of(codes: Codes, index: Ints, scaling: Scaling, params: HeadsParams) -> Rows:
-    return Rows(codes, index, codes.dim, scaling, memory_bytes=params.memory_mb << 20)
+    return Rows(codes, index, codes.dim, scaling, memory_bytes=params.memory_mb * MEBIBYTE)
 
 
 def score(head: Head, rows: Rows, k: int) -> NDArray[np.float32]:

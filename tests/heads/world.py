@@ -16,7 +16,9 @@ from pipeline.heads.stream import Rows
 SETTINGS = {"layer": "pool5", "crop": 96, "precision": "fp32", "device": "cpu"}
 
 
-def blobs(n: int, d: int, k: int, *, seed: int = 0, apart: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def blobs(
+    n: int, d: int, k: int, *, seed: int = 0, apart: float = 1.0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Codes (n, d) as after a ReLU, and their classes 0..k-1 in turn."""
     generator = np.random.default_rng(seed)
     y = np.arange(n) % k
@@ -67,7 +69,7 @@ def dataset(
         paths=np.array([f"{i}.png" for i in range(n)]),
         labels=np.array(labels),
         groups=np.array([""] * n),
-        sha256=np.array([f"{i:064x}" for i in range(n)]),
+        sha256=np.array([f"{i:016x}{0:048x}" for i in range(n)]),
         widths=np.full(n, 8),
         heights=np.full(n, 8),
         splits=splits,

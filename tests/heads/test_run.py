@@ -1,0 +1,210 @@
+"""A head over all repeats: what it writes, what it may see, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.heads.curve import learning_curve, nested_order
+from pipeline.heads.model import Model, predict
+from pipeline.heads.registry import HEADS
+from pipeline.heads.run import AVERAGED, fit_head
+from tests.heads.world import SETTINGS, blobs, dataset, params
+
+
+def named(y: np.ndarray) -> list[str]:
+    return [f"class {c}" for c in y]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("scaling", ["l2", "standardise"])
+def test_every_head_keeps_the_contract(head: str, scaling: str, tmp_path: Path) -> None:
+    x, y = blobs(120, 40, 3, apart=0.8)
+    codes, manifest = dataset(x.astype(np.float16), named(y))
+    result = fit_head(codes, manifest, params(scaling=scaling), head, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    assert (result["spec"], result["head"], result["classes"]) == ("pool5-avg", head, 3)
+    assert (result["dim"], result["bytes_per_code"]) == (40, 80)
+    assert len(result["repeats"]) == 2
+    for record in result["repeats"]:
+        assert (record["n_train"], record["n_val"], record["n_test"]) == (72, 24, 24)
+        assert record["accuracy"] > 0.7 and record["top5"] == 1.0
+        assert (record["log_loss"] is None) == (not HEADS[head].probabilities)
+    (parameter,) = result["repeats"][0]["chosen"]
+    assert parameter == HEADS[head].parameter
+    for name in AVERAGED:
+        values = [r[name] for r in result["repeats"]]
+        if values[0] is not None:
+            assert result["mean"][name] == pytest.approx(np.mean(values))
+            assert result["std"][name] == pytest.approx(np.std(values, ddof=1))
+    with h5py.File(tmp_path / "predictions.h5") as f:
+        assert json.loads(f.attrs["classes"]) == list(manifest.classes)
+        for repeat in range(2):
+            group = f[f"repeat_{repeat}"]
+            test = manifest.rows("test", repeat)
+            assert group["ids"][()].astype(str).tolist() == manifest.ids[test].tolist()
+            assert group["true"][()].tolist() == manifest.targets[test].tolist()
+            right = (group["scores"][()].argmax(axis=1) == group["true"][()]).mean()
+            assert right == pytest.approx(result["repeats"][repeat]["accuracy"])
+    labels, scores = predict(Model.load(tmp_path / "model.h5"), codes)
+    with h5py.File(tmp_path / "predictions.h5") as f:
+        np.testing.assert_allclose(scores[manifest.rows("test", 0)], f["repeat_0/scores"][()], rtol=1e-4, atol=1e-5)
+    assert labels == [manifest.classes[c] for c in scores.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("scaling", ["l2", "standardise"])
+def test_test_rows_change_nothing_but_their_own_scores(head: str, scaling: str, tmp_path: Path) -> None:
+    x, y = blobs(60, 20, 2, apart=0.3)
+    codes, manifest = dataset(x, named(y), repeats=1)
+    test = manifest.rows("test")
+    changed = x.copy()
+    changed[test] = 1000 * changed[test][::-1]
+    poisoned, _ = dataset(changed, named(y), repeats=1)
+    fit_head(codes, manifest, params(scaling=scaling), head, tmp_path / "a")
+    fit_head(poisoned, manifest, params(scaling=scaling), head, tmp_path / "b")
+    assert (tmp_path / "a/model.h5").read_bytes() == (tmp_path / "b/model.h5").read_bytes()
+
+
+@pytest.mark.parametrize("head", ["svm", "softmax", "softmax_elastic", "knn"])
+@pytest.mark.parametrize(("n", "d"), [(100, 60), (400, 6)])
+def test_streaming_gives_the_same_answers(
+    head: str, n: int, d: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = blobs(n, d, 3, apart=0.5)
+    codes, manifest = dataset(x, named(y), repeats=1)
+    held = fit_head(codes, manifest, params(scaling="standardise"), head, tmp_path / "held")
+    monkeypatch.setattr("pipeline.heads.select.MEBIBYTE", 40)
+    streamed = fit_head(codes, manifest, params(scaling="standardise"), head, tmp_path / "streamed")
+    assert held["repeats"][0]["chosen"] == streamed["repeats"][0]["chosen"]
+    with h5py.File(tmp_path / "held/predictions.h5") as f, h5py.File(tmp_path / "streamed/predictions.h5") as g:
+        ours, theirs = g["repeat_0/scores"][()], f["repeat_0/scores"][()]
+    np.testing.assert_allclose(ours, theirs, atol=0.01 * np.abs(theirs).max())
+
+
+def test_the_majority_baseline_is_that_of_train_and_val(tmp_path: Path) -> None:
+    x, _ = blobs(50, 8, 2)
+    # Train and val hold 24 common and 16 rare rows, the test 8 common and 2 rare ones.
+    labels = ["common"] * 24 + ["rare"] * 16 + ["common"] * 8 + ["rare"] * 2
+    splits = np.array([["train", "train", "train", "val"] * 10 + ["test"] * 10])
+    codes, manifest = dataset(x, labels, splits=splits)
+    result = fit_head(codes, manifest, params(), "svm", tmp_path)
+    assert result["majority"] == {"accuracy": pytest.approx(0.8), "mean_class_recall": pytest.approx(0.5)}
+
+
+def test_without_labels_every_out_says_so(tmp_path: Path) -> None:
+    x, _ = blobs(20, 8, 2)
+    codes, manifest = dataset(x, [""] * 20)
+    expected = {"spec": "pool5-avg", "head": "knn", "skipped": "no labels"}
+    assert fit_head(codes, manifest, params(), "knn", tmp_path) == expected
+    assert json.loads((tmp_path / "metrics.json").read_text()) == expected
+    with pytest.raises(UserError, match="holds no head: no labels"):
+        Model.load(tmp_path / "model.h5")
+    assert (tmp_path / "predictions.h5").is_file()
+
+
+def test_images_without_codes_are_left_out_and_counted(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 2)
+    _, manifest = dataset(x, named(y))
+    kept = np.arange(60) % 10 != 3
+    codes = type(dataset(x, named(y))[0]).from_arrays(manifest.ids[kept], x[kept], spec="pool5-avg", settings=SETTINGS)
+    result = fit_head(codes, manifest, params(), "svm", tmp_path)
+    assert result["left_out"] == 6
+    assert sum(result["repeats"][0][f"n_{s}"] for s in ("train", "val", "test")) == 54
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    x, _ = blobs(20, 8, 2)
+    codes, manifest = dataset(x, ["cat"] * 20)
+    with pytest.raises(UserError, match="all images are of one class, 'cat'"):
+        fit_head(codes, manifest, params(), "svm", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_that_vanishes_from_train_is_named(tmp_path: Path) -> None:
+    x, y = blobs(50, 8, 2)
+    labels = named(y)
+    _, manifest = dataset(x, labels, repeats=2)
+    labels[int(manifest.rows("test", 1)[0])] = "lone"
+    codes, manifest = dataset(x, labels, repeats=2)
+    with pytest.raises(UserError, match="no training image with codes of 1 of 3 classes: lone"):
+        fit_head(codes, manifest, params(), "svm", tmp_path)
+
+
+def test_no_val_is_refused_only_where_there_is_a_choice(tmp_path: Path) -> None:
+    x, y = blobs(40, 8, 2)
+    splits = np.where(np.arange(40) // 2 % 2 == 0, "train", "test")[None]
+    codes, manifest = dataset(x, named(y), splits=splits)
+    with pytest.raises(UserError, match="3 values of C to choose from and no validation images"):
+        fit_head(codes, manifest, params(), "svm", tmp_path)
+    assert fit_head(codes, manifest, params(c_grid=[1.0]), "svm", tmp_path)["repeats"][0]["chosen"] == {"C": 1.0}
+
+
+def test_of_equal_settings_the_smallest_is_chosen(tmp_path: Path) -> None:
+    x, y = blobs(60, 30, 2, apart=4.0)
+    codes, manifest = dataset(x, named(y))
+    for head, smallest in (("svm", {"C": 10.0}), ("knn", {"k": 1})):
+        result = fit_head(codes, manifest, params(c_grid=[100.0, 10.0], k_grid=[3, 1]), head, tmp_path)
+        assert result["repeats"][0]["chosen"] == smallest
+
+
+def test_a_model_refuses_other_codes(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 2)
+    codes, manifest = dataset(x, named(y))
+    fit_head(codes, manifest, params(), "svm", tmp_path)
+    model = Model.load(tmp_path / "model.h5")
+    make = type(codes).from_arrays
+    with pytest.raises(UserError, match="codes of fc7-avg with 8 values do not fit.*pool5-avg with 8"):
+        predict(model, make(codes.ids, x, spec="fc7-avg", settings=SETTINGS))
+    with pytest.raises(UserError, match="other settings .crop: 224.; allowed: crop: 96"):
+        predict(model, make(codes.ids, x, spec="pool5-avg", settings=SETTINGS | {"crop": 224}))
+    predict(model, make(codes.ids, x, spec="pool5-avg", settings=SETTINGS | {"device": "cuda", "precision": "fp16"}))
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 2)
+    codes, manifest = dataset(x, named(y))
+    fit_head(codes, manifest, params(), "svm", tmp_path)
+    path = tmp_path / "model.h5"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cut short"):
+        Model.load(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as f:
+        f["head/intercepts"][0] += 1
+    with pytest.raises(UserError, match="fingerprint does not fit"):
+        Model.load(path)
+    with pytest.raises(UserError, match="does not exist"):
+        Model.load(tmp_path / "none.h5")
+
+
+def test_the_learning_curve_ends_at_the_heads_own_accuracy(tmp_path: Path) -> None:
+    x, y = blobs(120, 10, 3, apart=0.5)
+    codes, manifest = dataset(x, named(y))
+    points = learning_curve(codes, manifest, params(), "svm", [0.1, 1.0])
+    result = fit_head(codes, manifest, params(), "svm", tmp_path)
+    assert [(p.share, p.n_train, p.repeat) for p in points] == [(0.1, 10, 0), (1.0, 96, 0), (0.1, 10, 1), (1.0, 96, 1)]
+    for point in points:
+        own = result["repeats"][point.repeat]["accuracy"]
+        assert point.accuracy == pytest.approx(own, abs=0.05) if point.share == 1 else point.accuracy <= own + 0.1
+
+
+def test_the_learning_curve_of_knn_lowers_k_to_the_subset() -> None:
+    x, y = blobs(60, 10, 3)
+    codes, manifest = dataset(x, named(y))
+    assert learning_curve(codes, manifest, params(k_grid=[20]), "knn", [0.1])[0].n_train == 5
+
+
+def test_prefixes_of_the_nested_order_are_stratified() -> None:
+    y = np.repeat([0, 1, 2], [60, 30, 10])
+    order = nested_order(y, np.random.default_rng(0))
+    assert sorted(order) == list(range(100))
+    assert set(y[order[:3]]) == {0, 1, 2}
+    for n in (20, 50, 80):
+        np.testing.assert_allclose(np.bincount(y[order[:n]]), np.array([0.6, 0.3, 0.1]) * n, atol=1.5)

@@ -20,6 +20,9 @@ from pipeline.report.compare import Comparison, compare
 from pipeline.report.pictures import Album
 from pipeline.report.runs import Run, read_runs
 
+# pipeline.nets.weights has the same name for it, and loads torch.
+WEIGHTS_KEY = "cnncodes"
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -118,13 +121,11 @@ def _require_same_images(manifest: Manifest, codes: Mapping[str, Codes]) -> None
 
 def _weights_facts(path: Path) -> dict[str, Any]:
     """What the canonical weights file says of itself; {} where codes came without it. Reads no tensor."""
-    from pipeline.nets.weights.record import METADATA_KEY
-
     if not path.is_file():
         return {}
     try:
         with safe_open(path, framework="numpy") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(WEIGHTS_KEY, "{}"))
             return facts
     except (SafetensorError, json.JSONDecodeError) as e:
         raise UserError(f"{path} is not a canonical weights file ({e})", see="`dvc repro weights`") from None

@@ -56,20 +56,25 @@ def _pick(codes: Codes, params: ReportParams) -> NDArray[np.int64]:
 
 
 def embed(rows: NDArray[np.floating], params: ReportParams) -> Floats:
-    """(n, d) codes -> (n, 2) places. Rows are L2-normalised first; t-SNE works on at most 50 principal components."""
+    """(n, d) codes -> (n, 2) places, all 0 if the codes are all alike.
+
+    Rows are L2-normalised first; t-SNE works on at most 50 principal components.
+    """
     from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     unit = rows.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    if np.ptp(unit, axis=0).max() < 1e-9:
+        return np.zeros((len(unit), 2))
     kept = 2 if params.map_method == "pca" else 50
     # One thread: sums of several come out in another order, and a busy machine makes their barriers slow.
     with threadpool_limits(1):
         flat: Floats = PCA(min(kept, *unit.shape), random_state=params.seed).fit_transform(unit)
+        if flat.shape[1] < 2:
+            flat = np.column_stack([flat, np.zeros(len(flat))])
         if params.map_method == "tsne":
             flat = _tsne(flat, params.seed)
-    if flat.shape[1] < 2:
-        flat = np.column_stack([flat, np.zeros(len(flat))])
     return flat.astype(np.float64)
 
 

@@ -16,7 +16,7 @@ Cost = Callable[[Run], float]
 
 
 def head_s(run: Run) -> float:
-    """Seconds to fit the head and to answer for the test images, averaged over splits."""
+    """Seconds to choose and fit the head and to answer for the test images, averaged over splits."""
     return run.mean("fit_s") + run.mean("predict_s")
 
 

@@ -1,0 +1,153 @@
+"""What the sections compute, against definitions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.report.inputs import Inputs
+from pipeline.report.section import and_list, csv_text, percent, seconds, size, spread
+from pipeline.report.sections import codes_map, confusion, depth, figures, grid, mistakes, result, tradeoff
+from tests.report.world import report_params
+
+places = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=30)
+
+
+@given(points=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_pareto_front_by_its_definition(points: list[tuple[int, int]]) -> None:
+    costs, gains = [float(c) for c, _ in points], [float(g) for _, g in points]
+    front = tradeoff.pareto(costs, gains)
+    beaten = {
+        i
+        for i, j in itertools.permutations(range(len(points)), 2)
+        if costs[j] <= costs[i] and gains[j] >= gains[i] and points[j] != points[i]
+    }
+    assert {points[i] for i in front} == {points[i] for i in set(range(len(points))) - beaten}
+    assert [costs[i] for i in front] == sorted({costs[i] for i in front})
+
+
+@given(points=places)
+def test_no_two_pictures_share_a_place(points: list[tuple[float, float]]) -> None:
+    cells, columns, rows = codes_map.snap(np.array(points))
+    assert len({tuple(c) for c in cells.tolist()}) == len(points)
+    assert cells.min() >= 0 and cells[:, 0].max() < columns and cells[:, 1].max() < rows
+
+
+def test_pictures_keep_to_their_side_of_the_map() -> None:
+    cells, columns, _ = codes_map.snap(np.array([(0.0, 0.0), (0.0, 1.0), (10.0, 0.0), (10.0, 1.0)]))
+    assert cells[:2, 0].max() < columns / 2 <= cells[2:, 0].min()
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_the_map_is_the_same_every_time_and_keeps_clusters_apart(method: str) -> None:
+    random = np.random.default_rng(0)
+    rows = np.concatenate([random.normal(c, 0.1, (20, 8)) for c in np.eye(8)[:2] * 5]).astype(np.float16)
+    params = report_params(map_method=method)
+    flat = codes_map.embed(rows, params)
+    assert flat.shape == (40, 2)
+    assert np.array_equal(flat, codes_map.embed(rows, params))
+    between = np.linalg.norm(flat[:20].mean(axis=0) - flat[20:].mean(axis=0))
+    assert between > 2 * max(flat[:20].std(), flat[20:].std())
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 3), (5, 600)])
+def test_the_map_takes_few_and_thin_codes(shape: tuple[int, int]) -> None:
+    rows = np.random.default_rng(0).random(shape, dtype=np.float32)
+    for method in ("pca", "tsne"):
+        flat = codes_map.embed(rows, report_params(map_method=method))
+        assert flat.shape == (shape[0], 2) and np.isfinite(flat).all()
+
+
+def test_worst_pairs_leave_out_the_diagonal_and_what_never_happened() -> None:
+    matrix = np.array([[90, 1, 0], [4, 50, 4], [0, 0, 7]])
+    assert confusion.worst_pairs(matrix, 10) == [(1, 0), (1, 2), (0, 1)]
+    assert confusion.worst_pairs(matrix, 1) == [(1, 0)]
+
+
+def test_a_matrix_of_many_classes_is_cut_to_the_worst() -> None:
+    matrix = np.diag(np.full(130, 5))
+    matrix[100, 7] = 3
+    shown = confusion._shown(matrix)
+    assert len(shown) == confusion.WORST_CLASSES
+    assert {7, 100} <= set(shown.tolist()) and list(shown) == sorted(shown)
+    assert list(confusion._shown(np.diag(np.ones(100, dtype=np.int64)))) == list(range(100))
+
+
+def test_every_confusion_is_in_the_csv(inputs: Inputs) -> None:
+    section = confusion.build(inputs)
+    assert section is not None and inputs.comparison is not None
+    rows = list(csv.DictReader(io.StringIO(section.files["confusions.csv"])))
+    best = inputs.comparison.best
+    wrong = sum(int((~best.predictions(r).correct).sum()) for r in range(5))
+    assert sum(int(row["times"]) for row in rows) == wrong
+    answers = list(csv.DictReader(io.StringIO(section.files["plots/confusion.csv"])))
+    assert np.mean([a["actual"] == a["predicted"] for a in answers]) == pytest.approx(best.mean("accuracy"))
+
+
+def test_mistakes_fall_in_sureness(inputs: Inputs) -> None:
+    section = mistakes.build(inputs)
+    assert section is not None
+    rows = list(csv.DictReader(io.StringIO(section.files["mistakes.csv"])))
+    margins = [float(r["score_of_predicted"]) - float(r["score_of_true"]) for r in rows]
+    assert margins == sorted(margins, reverse=True) and margins[-1] >= 0
+    assert all(r["true"] != r["predicted"] for r in rows)
+
+
+def test_the_table_has_the_same_figures_as_the_runs(inputs: Inputs) -> None:
+    section = figures.build(inputs)
+    assert section is not None
+    rows = list(csv.DictReader(io.StringIO(section.files["table.csv"])))
+    assert len(rows) == len(inputs.runs) == 12
+    for row, run in zip(rows, inputs.runs, strict=True):
+        assert (row["spec"], row["head"]) == (run.spec.name, run.head)
+        assert float(row["accuracy_mean"]) == pytest.approx(np.mean([r["accuracy"] for r in run.repeats]), rel=1e-5)
+        assert float(row["accuracy_std"]) == pytest.approx(run.values("accuracy").std(ddof=1), rel=1e-4)
+        assert (row["log_loss_mean"] == "") == (run.head != "softmax")
+    repeats = list(csv.DictReader(io.StringIO(section.files["per_repeat.csv"])))
+    assert len(repeats) == 60
+
+
+def test_metrics_are_the_best_ones(inputs: Inputs) -> None:
+    metrics = result.build(inputs).metrics
+    top = max(inputs.runs, key=lambda r: r.mean("accuracy"))
+    assert (metrics["best"]["spec"], metrics["best"]["head"]) == (top.spec.name, top.head)
+    assert metrics["best"]["accuracy"]["mean"] == pytest.approx(top.mean("accuracy"), abs=1e-6)
+    assert metrics["images"] == 160 and metrics["combinations"] == 12
+
+
+def test_layers_come_in_the_order_of_the_network(inputs: Inputs) -> None:
+    assert inputs.by_depth == ("conv4_3-avg", "conv5_2-avg", "pool5-flatten", "pool5-avg-l2")
+    section = depth.build(inputs)
+    assert section is not None
+    rows = list(csv.DictReader(io.StringIO(section.files["plots/depth.csv"])))
+    order = [r["layer"] for r in rows]
+    assert [k for k, _ in itertools.groupby(order)] == ["conv4_3", "conv5_2", "pool5"]
+
+
+def test_one_cell_is_best_in_the_table(inputs: Inputs) -> None:
+    section = grid.build(inputs)
+    assert section is not None and inputs.comparison is not None
+    assert section.html.count('class="mark-best"') == 1
+    noise = section.html.split("<tbody>")[1].split("</tbody>")[0].count('class="mark-noise"')
+    assert noise == len(inputs.comparison.within_noise)
+
+
+def test_figures_in_words() -> None:
+    thin = "\N{NARROW NO-BREAK SPACE}"
+    assert percent(0.1234) == f"12.3{thin}%"
+    assert percent(float("nan")) == "–"
+    assert [size(v) for v in (8, 1024, 50_176, 2.5e9)] == ["8 B", "1.02 kB", "50.2 kB", "2.5 GB"]
+    assert [seconds(v) for v in (0.0123, 0.9999, 12.34, 1234)] == ["12.3 ms", "1 s", "12.3 s", "1,234 s"]
+    assert spread(0.5, 0.012) == "50.0 ± 1.2"
+    assert spread(0.5, float("nan")) == "50.0"
+    assert [and_list(w) for w in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_csv_quotes_and_empties() -> None:
+    assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",\n,0.5\n'

@@ -1,12 +1,15 @@
 """Exact Hamming neighbours over packed rows: the k smallest by (distance, row), and all within a radius.
 
-Two ways to the same integers, chosen by what is faster on this machine: a popcount scan, cut into one part a thread
-even for one query, and for a batch of long codes an int8 matrix product where the processor has instructions for it.
+Three ways to the same integers, chosen by what is fastest on this machine: a popcount scan, cut into one part a
+thread even for one query; for a batch of long codes an int8 matrix product, where the processor has instructions for
+it; and where numba is installed (the extra `fast`) a popcount in vector instructions.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -23,18 +26,36 @@ Nearest = tuple[Distances, Ints]
 # A product reads each row once for all queries, after unpacking it eightfold: worth it from about these on.
 _PRODUCT_MIN_QUERIES, _PRODUCT_MIN_NBITS = 64, 512
 _BLOCK_BYTES = 32 << 20
+# Loading the compiled kernel takes about a second, which a scan of this many bytes takes as well.
+_COMPILED_MIN_BYTES = 4 << 30
+# It keeps the best in order by insertion, which long lists make slow.
+_COMPILED_MAX_K = 1024
 
 
 def nearest(queries: Packed, packed: Packed, k: int) -> Nearest:
     """(q, w), (n, w), k <= n -> distances and rows, both (q, k), the k smallest by (distance, row), in that order."""
-    return KERNELS[choose(len(queries), packed.shape[1] * 8)](queries, packed, k)
+    return KERNELS[choose(len(queries), len(packed), packed.shape[1], k)](queries, packed, k)
 
 
-def choose(queries: int, nbits: int) -> str:
-    """The faster of `KERNELS` here. All give the same answers, so this is no setting."""
-    if queries >= _PRODUCT_MIN_QUERIES and nbits >= _PRODUCT_MIN_NBITS and has_int8_products():
+def choose(queries: int, rows: int, width: int, k: int) -> str:
+    """The fastest of `KERNELS` here, for rows of `width` bytes. All give the same answers, so this is no setting."""
+    if queries >= _PRODUCT_MIN_QUERIES and width * 8 >= _PRODUCT_MIN_NBITS and has_int8_products():
         return "product"
+    loaded = "pipeline.index.compiled" in sys.modules
+    if (
+        width % 32 == 0
+        and k <= _COMPILED_MAX_K
+        and (loaded or queries * rows * width >= _COMPILED_MIN_BYTES)
+        and has_compiler()
+    ):
+        return "compiled"
     return "scan"
+
+
+@cache
+def has_compiler() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
 
 
 @cache
@@ -64,6 +85,13 @@ def scan(queries: Packed, packed: Packed, k: int) -> Nearest:
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(part, range(threads)))
     return first_k(np.concatenate([d for d, _ in parts], axis=1), np.concatenate([r for _, r in parts], axis=1), k)
+
+
+def compiled(queries: Packed, packed: Packed, k: int) -> Nearest:
+    """By popcount in vector instructions, for rows of a multiple of 32 bytes. Raises ImportError without numba."""
+    from pipeline.index.compiled import search
+
+    return first_k(*search(queries, packed, k, _cores()), k)
 
 
 def product(queries: Packed, packed: Packed, k: int) -> Nearest:
@@ -147,7 +175,7 @@ def rows_within(queries: Packed, packed: Packed, radius: int) -> list[Ints]:
     return result
 
 
-KERNELS: dict[str, Callable[[Packed, Packed, int], Nearest]] = {"scan": scan, "product": product}
+KERNELS: dict[str, Callable[[Packed, Packed, int], Nearest]] = {"scan": scan, "product": product, "compiled": compiled}
 
 
 def _faiss() -> Any:

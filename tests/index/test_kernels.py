@@ -10,10 +10,15 @@ from pipeline.index import kernels
 
 
 @pytest.mark.parametrize("name", kernels.KERNELS)
-@pytest.mark.parametrize(("n", "width", "k"), [(1, 1, 1), (700, 1, 50), (9000, 8, 10), (1500, 72, 200), (300, 2, 300)])
+@pytest.mark.parametrize(
+    ("n", "width", "k"),
+    [(1, 1, 1), (700, 1, 50), (9000, 8, 10), (1500, 72, 200), (300, 2, 300), (900, 1088, 9), (5, 32, 4)],
+)
 def test_k_smallest_by_distance_then_row(
     name: str, n: int, width: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name == "compiled" and (width % 32 or not kernels.has_compiler()):
+        pytest.skip("the compiled kernel needs numba and rows of whole vectors")
     torch.set_num_threads(1)
     monkeypatch.setattr(kernels, "_BLOCK_BYTES", 100_000)  # several blocks, with candidates in the later ones
     rng = np.random.default_rng(n)
@@ -41,8 +46,14 @@ def test_the_scan_is_cut_between_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_the_product_is_for_batches_of_long_codes_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    for fast in (False, True):
-        monkeypatch.setattr(kernels, "has_int8_products", lambda fast=fast: fast)
-        assert kernels.choose(1000, 4608) == ("product" if fast else "scan")
-        assert kernels.choose(1, 4608) == kernels.choose(1000, 64) == "scan"
+def test_the_fastest_kernel_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "has_int8_products", lambda: True)
+    assert kernels.choose(1000, 10**6, 576, 10) == "product"
+    assert kernels.choose(1, 10**6, 576, 10) != "product"
+    assert kernels.choose(1000, 10**6, 8, 10) == "scan"
+    monkeypatch.setattr(kernels, "has_int8_products", lambda: False)
+    monkeypatch.setattr(kernels, "has_compiler", lambda: True)
+    assert kernels.choose(1000, 10**6, 576, 10) == "compiled"
+    assert kernels.choose(1000, 10**6, 576, 5000) == kernels.choose(1000, 10**6, 20, 10) == "scan"
+    monkeypatch.setattr(kernels, "has_compiler", lambda: False)
+    assert kernels.choose(1000, 10**6, 576, 10) == "scan"

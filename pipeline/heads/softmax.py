@@ -150,7 +150,7 @@ def _fista(
 
 
 def _dual(loss: CrossEntropy, scores: Doubles, slope: Singles, *, l1: float, l2: float) -> float:
-    """A lower bound of the objective, from Fenchel's dual at s (softmax(scores) - onehot); `slope` is its lift at s = 1.
+    """A lower bound of the objective: Fenchel's dual at s (softmax(scores) - onehot), `slope` its lift at s = 1.
 
     Without an L2 part the dual asks for |slope| <= l1, which the factor s grants.
     """

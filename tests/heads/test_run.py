@@ -159,9 +159,9 @@ def test_a_model_refuses_other_codes(tmp_path: Path) -> None:
     fit_head(codes, manifest, params(), "svm", tmp_path)
     model = Model.load(tmp_path / "model.h5")
     make = type(codes).from_arrays
-    with pytest.raises(UserError, match="codes of fc7-avg with 8 values do not fit.*pool5-avg with 8"):
+    with pytest.raises(UserError, match=r"codes of fc7-avg with 8 values do not fit.*pool5-avg with 8"):
         predict(model, make(codes.ids, x, spec="fc7-avg", settings=SETTINGS))
-    with pytest.raises(UserError, match="other settings .crop: 224.; allowed: crop: 96"):
+    with pytest.raises(UserError, match=r"other settings .crop: 224.; allowed: crop: 96"):
         predict(model, make(codes.ids, x, spec="pool5-avg", settings=SETTINGS | {"crop": 224}))
     predict(model, make(codes.ids, x, spec="pool5-avg", settings=SETTINGS | {"device": "cuda", "precision": "fp16"}))
 

@@ -67,6 +67,12 @@ def has_int8_products() -> bool:
     return any(bool(getattr(torch.cpu, ask)()) for ask in asks if hasattr(torch.cpu, ask))
 
 
+def warm() -> None:
+    """Loads the compiled kernel where there is one: for a process that will answer many queries, one at a time."""
+    if has_compiler():
+        compiled(np.zeros((1, 32), np.uint8), np.zeros((1, 32), np.uint8), 1)
+
+
 def scan(queries: Packed, packed: Packed, k: int) -> Nearest:
     """By popcount. Each thread takes a part of the rows, and one merge orders what they found."""
     faiss = _faiss()

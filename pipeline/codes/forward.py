@@ -85,7 +85,7 @@ class Forward:
             scales, count, mirrored = images.shape[:3]
             flat = torch.from_numpy(images.reshape(-1, *images.shape[3:]))  # (scales * count * mirrored, H, W, 3)
             for name, rows in self._pooled(flat).items():
-                pooled[name].append(rows.unflatten(0, (scales, count, mirrored)))
+                pooled[name].append(rows.view(scales, count, mirrored, -1))
         stored: dict[str, Tensor] = {}
         sound: dict[str, Tensor] = {}
         for settings in self.specs:
@@ -94,9 +94,7 @@ class Forward:
             rounded = exact.to(torch.float16 if settings.dtype == "float16" else torch.float32)
             stored[name] = rounded.to("cpu", non_blocking=True)
             sound[name] = exact.isfinite().all(dim=1).to("cpu", non_blocking=True)
-        event = torch.cuda.Event() if self.device.type == "cuda" else None
-        if event is not None:
-            event.record()
+        event = torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
 
         def result() -> Result:
             if event is not None:

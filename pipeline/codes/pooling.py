@@ -61,7 +61,9 @@ def generalised_mean(maps: Tensor) -> Tensor:
 
 def l2_normalise(rows: Tensor) -> Tensor:
     """(n, d) float32 -> each row divided by its length; a row of zeros stays one."""
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    from torch.nn import functional
+
+    return functional.normalize(rows, dim=1, eps=1e-12)
 
 
 def _in_float32(maps: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:

@@ -32,6 +32,7 @@ Device = Literal["cpu", "cuda", "mps"]
 
 # Processors that multiply bf16 faster than float32 say so by one of these words in /proc/cpuinfo (x86, then ARM).
 _FAST_BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}
+_CPUINFO = Path("/proc/cpuinfo")
 # One of these exists where a Linux machine could have a GPU that torch can use (NVIDIA, WSL, AMD).
 _GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
@@ -210,7 +211,7 @@ def _may_have_gpu() -> bool:
 
 def _fast_bf16_processor() -> bool:
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, flags=re.MULTILINE)

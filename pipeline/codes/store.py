@@ -1,14 +1,18 @@
 """The content-keyed store: immutable HDF5 shards of codes, rows keyed by the sha256 of the image's file.
 
-`<cache>/codes/<key>/shard-<content>.h5`, where the key is the fingerprint of everything that changes a value. A shard's
-name comes from its content, so that two runs at once either write different files or the same one, and no lock is
-needed. A shard that is cut or changed is set aside (`.damaged`) with a warning and its rows are made again.
+`<cache>/codes/<key>/shard-<sha256>.h5`, where the key is the fingerprint of everything that changes a value. A shard is
+named by the sha256 of its bytes, so that two runs at once either write different files or the same one, and no lock is
+needed. Its bytes are checked against its name before HDF5 sees them: a damaged HDF5 file can hang its reader. Beside it
+and written after it, `shard-<sha256>.ids` lists its images, so that looking up what is known opens no HDF5 file.
+
+A shard that is cut or changed is set aside (`.damaged`) with a warning and its rows are made again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -33,18 +37,44 @@ Digests = NDArray[np.bytes_]  # (n,) S64: sha256 of image files, as 64 hex digit
 Rows = NDArray[np.floating[Any]]  # (n, dim) float16 or float32
 
 DAMAGED = ".damaged"
-# What h5py raises on bytes that are no longer the HDF5 file they were.
-_UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+_IDS_MAGIC = "cnncodes-ids"
 # A temporary file this old belongs to a run that was killed; younger ones may be another run's.
 _ABANDONED_S = 24 * 3600
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One whole file and which images it holds: `digests` ascending."""
+    """One file and which images it holds: `digests` ascending."""
 
     path: Path
     digests: Digests
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Every image once, ascending, with its shard and its row there; of several shards that hold it, the first."""
+
+    digests: Digests
+    shard_of: NDArray[np.int32]
+    row_of: NDArray[np.int32]
+    shards: list[Shard]
+
+    @classmethod
+    def of(cls, shards: list[Shard]) -> _Index:
+        sizes = [len(s.digests) for s in shards]
+        everything = np.concatenate([np.empty(0, dtype="S64"), *(s.digests for s in shards)])
+        shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), sizes)
+        row_of = np.concatenate([np.empty(0, dtype=np.int32), *(np.arange(n, dtype=np.int32) for n in sizes)])
+        ordered, first = np.unique(everything, return_index=True)
+        return cls(ordered, shard_of[first], row_of[first], shards)
+
+    def locate(self, digests: Digests) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(n,) shard number, -1 if unknown, and (n,) row in that shard."""
+        if not len(self.digests):
+            return np.full(len(digests), -1, dtype=np.int32), np.zeros(len(digests), dtype=np.int32)
+        at = np.minimum(np.searchsorted(self.digests, digests), len(self.digests) - 1)
+        found = self.digests[at] == digests
+        return np.where(found, self.shard_of[at], -1).astype(np.int32), self.row_of[at]
 
 
 class Store:
@@ -59,29 +89,24 @@ class Store:
         self.folder = (root or cache_root()) / "codes" / self.key
         self._shards: dict[str, Shard] = {}
         self._verified: set[str] = set()
-        self._order: tuple[Digests, NDArray[np.int32], NDArray[np.int32], list[Shard]] | None = None
+        self._index: _Index | None = None
         self.refresh()
 
     def refresh(self) -> None:
-        """Takes in the shards that are there now, setting damaged ones aside."""
-        names = {p.name for p in self.folder.glob("shard-*.h5")}
+        """Takes in the shards that are there now, setting aside those that were cut."""
+        names = {p.stem for p in self.folder.glob("shard-*.ids")}
         self._shards = {name: shard for name, shard in self._shards.items() if name in names}
         for name in sorted(names - self._shards.keys()):
+            path = self.folder / f"{name}.h5"
             try:
-                self._shards[name] = self._open(self.folder / name)
+                self._shards[name] = Shard(path, _read_ids(path))
             except _DamagedError as e:
-                self._set_aside(self.folder / name, str(e))
-            except FileNotFoundError:
-                # Another run set it aside between the listing and the opening.
-                continue
-        self._order = None
-
-    def __len__(self) -> int:
-        return len(self._index()[0])
+                self._set_aside(path, str(e))
+        self._index = None
 
     def known(self, digests: Digests) -> NDArray[np.bool_]:
         """(n,) whether each image has a row."""
-        return self._locate(digests)[0] >= 0
+        return self._current().locate(digests)[0] >= 0
 
     def append(self, digests: Digests, rows: Rows, *, notes: Mapping[str, Any] | None = None) -> None:
         """Writes one shard, whole or not at all: `digests` ascending and unique, `rows` (n, dim) of the store's dtype.
@@ -89,120 +114,98 @@ class Store:
         Raises UserError if the disk is full; the shards that were there stay good.
         """
         assert rows.shape == (len(digests), self.dim) and rows.dtype == self.dtype
-        rows = np.ascontiguousarray(rows)
-        checksum = _checksum(digests, rows)
-        path = self.folder / f"shard-{checksum[:32]}.h5"
-        if path.name in self._shards:
-            return
-        with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+        image = io.BytesIO()
+        with h5py.File(image, "w") as f:
             f.attrs["version"] = schema.VERSIONS["codes"]
             f.attrs["key"] = self.key
             f.attrs["settings"] = schema.canonical_json(self.settings)
-            f.attrs["checksum"] = checksum
             f.attrs["notes"] = schema.canonical_json(dict(notes or {}))
             f.create_dataset("sha256", data=digests)
             f.create_dataset("codes", data=rows)
-        self._shards[path.name] = Shard(path, digests)
-        self._verified.add(path.name)
-        self._order = None
+        content = image.getbuffer()
+        path = self.folder / f"shard-{hashlib.sha256(content).hexdigest()}.h5"
+        with schema.atomic_path(path) as tmp:
+            tmp.write_bytes(content)
+        with schema.atomic_path(path.with_suffix(".ids")) as tmp:
+            tmp.write_bytes(_ids_bytes(digests, len(content)))
+        self._shards[path.stem] = Shard(path, digests)
+        self._index = None
 
     def read(self, digests: Digests) -> Rows | None:
         """(n, dim) rows in the order asked; None if some are missing or their shard turned out damaged.
 
-        Every shard is checked against its checksum before its first row is used.
+        Every shard is checked in full before its first row is used.
         """
-        shard_of, row_of = self._locate(digests)
+        index = self._current()
+        shard_of, row_of = index.locate(digests)
         if (shard_of < 0).any():
             return None
-        shards = self._index()[3]
         out = np.empty((len(digests), self.dim), dtype=self.dtype)
         for number in np.unique(shard_of):
             wanted = np.flatnonzero(shard_of == number)
+            shard = index.shards[number]
             try:
-                self._read_from(shards[number], row_of[wanted], out, wanted)
-            except _DamagedError as e:
-                self._set_aside(shards[number].path, str(e))
-                self.refresh()
+                self._verify(shard.path)
+                with h5py.File(shard.path, "r") as f:
+                    # Shards and requests are both sorted by digest, so the wanted rows lie close together.
+                    rows = row_of[wanted]
+                    first, last = int(rows.min()), int(rows.max())
+                    out[wanted] = f["codes"][first : last + 1][rows - first]
+            except PermissionError as e:
+                raise UserError(f"no permission to read {shard.path}") from e
+            except (OSError, _DamagedError) as e:
+                self._set_aside(shard.path, " ".join(str(e).split()))
                 return None
         return out
 
-    def _read_from(self, shard: Shard, rows: NDArray[np.int32], out: Rows, wanted: NDArray[np.int64]) -> None:
-        try:
-            with h5py.File(shard.path, "r") as f:
-                if shard.path.name not in self._verified:
-                    codes = f["codes"][()]
-                    if _checksum(shard.digests, codes) != f.attrs["checksum"]:
-                        raise _DamagedError("its content does not match its checksum")
-                    self._verified.add(shard.path.name)
-                    out[wanted] = codes[rows]
-                else:
-                    # Shards and requests are both sorted by digest, so the wanted rows lie close together.
-                    first, last = int(rows.min()), int(rows.max())
-                    out[wanted] = f["codes"][first : last + 1][rows - first]
-        except _UNREADABLE as e:
-            raise _damage(e, shard.path) from None
-
-    def _open(self, path: Path) -> Shard:
-        """Checks all but the rows themselves, which `read` checks."""
-        try:
-            with h5py.File(path, "r") as f:
-                if f.attrs["version"] != schema.VERSIONS["codes"] or f.attrs["key"] != self.key:
-                    raise _DamagedError("it is of another version or key")
-                digests: Digests = f["sha256"][()]
-                codes = f["codes"]
-                if codes.shape != (len(digests), self.dim) or codes.dtype != self.dtype:
-                    raise _DamagedError(f"it holds {codes.shape} {codes.dtype}")
-        except FileNotFoundError:
-            raise
-        except _UNREADABLE as e:
-            raise _damage(e, path) from None
-        return Shard(path, digests)
+    def _verify(self, path: Path) -> None:
+        if path.stem not in self._verified:
+            if f"shard-{schema.sha256_file(path)}" != path.stem:
+                raise _DamagedError("its content does not match its name, which is its checksum")
+            self._verified.add(path.stem)
 
     def _set_aside(self, path: Path, why: str) -> None:
         log.warning("%s is damaged (%s): it is set aside and its rows are made again", path, why)
-        self._shards.pop(path.name, None)
-        self._order = None
-        with contextlib.suppress(FileNotFoundError):
-            path.replace(path.with_name(path.name + DAMAGED))
+        self._shards.pop(path.stem, None)
+        self._verified.discard(path.stem)
+        self._index = None
+        for name in (path.with_suffix(".ids"), path):
+            with contextlib.suppress(FileNotFoundError):
+                name.replace(name.with_name(name.name + DAMAGED))
 
-    def _locate(self, digests: Digests) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """(n,) shard number, -1 if unknown, and (n,) row in that shard."""
-        ordered, shard_of, row_of, _ = self._index()
-        if not len(ordered):
-            return np.full(len(digests), -1, dtype=np.int32), np.zeros(len(digests), dtype=np.int32)
-        at = np.minimum(np.searchsorted(ordered, digests), len(ordered) - 1)
-        found = ordered[at] == digests
-        return np.where(found, shard_of[at], -1).astype(np.int32), row_of[at]
-
-    def _index(self) -> tuple[Digests, NDArray[np.int32], NDArray[np.int32], list[Shard]]:
-        """Every image once, ascending, with its shard's number and row; of two shards that hold it the first by name."""
-        if self._order is None:
-            shards = [self._shards[name] for name in sorted(self._shards)]
-            sizes = [len(s.digests) for s in shards]
-            everything = np.concatenate([np.empty(0, dtype="S64"), *(s.digests for s in shards)])
-            shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), sizes)
-            row_of = np.concatenate([np.empty(0, dtype=np.int32), *(np.arange(n, dtype=np.int32) for n in sizes)])
-            ordered, first = np.unique(everything, return_index=True)
-            self._order = ordered, shard_of[first], row_of[first], shards
-        return self._order
+    def _current(self) -> _Index:
+        if self._index is None:
+            self._index = _Index.of([self._shards[name] for name in sorted(self._shards)])
+        return self._index
 
 
 class _DamagedError(Exception):
     """A shard that cannot be used."""
 
 
-def _damage(error: Exception, path: Path) -> _DamagedError:
-    """Raises UserError if the file may not be read, which is no damage."""
-    if isinstance(error, PermissionError):
-        raise UserError(f"no permission to read {path}") from error
-    return _DamagedError(" ".join(str(error).split()))
+def _ids_bytes(digests: Digests, shard_bytes: int) -> bytes:
+    """A line of magic, version, number of images, bytes of the shard and sha256 of the rest; then the digests."""
+    rest = np.ascontiguousarray(digests).tobytes()
+    head = (_IDS_MAGIC, schema.VERSIONS["codes"], len(digests), shard_bytes, hashlib.sha256(rest).hexdigest())
+    return " ".join(map(str, head)).encode() + b"\n" + rest
 
 
-def _checksum(digests: Digests, rows: Rows) -> str:
-    """64 hex digits: sha256 of the ids' bytes, then the rows' bytes, in C order."""
-    sha = hashlib.sha256(np.ascontiguousarray(digests).data)
-    sha.update(np.ascontiguousarray(rows).view(np.uint8).data)
-    return sha.hexdigest()
+def _read_ids(path: Path) -> Digests:
+    """The images in the shard at `path`. Raises _DamagedError if they or its length are not as stated."""
+    try:
+        content = path.with_suffix(".ids").read_bytes()
+        shard_bytes = path.stat().st_size
+    except FileNotFoundError:
+        raise _DamagedError("it is gone") from None
+    except PermissionError as e:
+        raise UserError(f"no permission to read {path}") from e
+    line, _, rest = content.partition(b"\n")
+    if len(rest) % 64:
+        raise _DamagedError("its list of images was cut")
+    digests: Digests = np.frombuffer(rest, dtype="S64")
+    if line + b"\n" + rest != _ids_bytes(digests, shard_bytes):
+        raise _DamagedError("its length or its list of images is not as stated")
+    return digests
 
 
 def store_sizes(root: Path | None = None) -> list[dict[str, Any]]:
@@ -210,11 +213,11 @@ def store_sizes(root: Path | None = None) -> list[dict[str, Any]]:
     found = []
     for folder in _key_folders(root):
         images, name = 0, "?"
-        for path in folder.glob("shard-*.h5"):
-            with contextlib.suppress(*_UNREADABLE), h5py.File(path, "r") as f:
-                images += f["sha256"].shape[0]
-                about = json.loads(f.attrs["settings"])
-                name = "-".join([about["arch"], about["layer"], about["pooling"], *(["l2"] * about["l2"])])
+        for path in sorted(folder.glob("shard-*.ids")):
+            with contextlib.suppress(_DamagedError, OSError):
+                images += len(_read_ids(path.with_suffix(".h5")))
+                if name == "?":
+                    name = _name_of(path.with_suffix(".h5"))
         used = sum(p.stat().st_size for p in folder.iterdir())
         found.append({"key": folder.name, "name": name, "images": images, "bytes": used})
     return sorted(found, key=lambda e: (-e["bytes"], e["key"]))
@@ -234,6 +237,13 @@ def store_gc(root: Path | None = None, *, keep: Iterable[Codes], dry_run: bool =
         if not dry_run and not any(folder.iterdir()):
             folder.rmdir()
     return freed
+
+
+def _name_of(path: Path) -> str:
+    """Architecture and spec of a shard."""
+    with h5py.File(path, "r") as f:
+        about = json.loads(f.attrs["settings"])
+    return "-".join([about["arch"], about["layer"], about["pooling"], *(["l2"] * about["l2"])])
 
 
 def _key_folders(root: Path | None) -> Iterator[Path]:

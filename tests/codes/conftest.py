@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import CodesParams
+from pipeline.config import CodesParams, WeightsParams
 from pipeline.data.manifest import Manifest
 from pipeline.nets.weights import Weights, resolve
-from pipeline.config import WeightsParams
 
 torch.set_num_threads(1)
 

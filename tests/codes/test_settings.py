@@ -1,0 +1,114 @@
+"""The record that keys the store: complete, closed, and concrete."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.codes import settings as settings_module
+from pipeline.codes.settings import Normalisation, Settings, resolve, resolve_precision
+from pipeline.config import CodesParams
+from pipeline.errors import UserError
+from tests.codes.conftest import PARAMS, make_params
+
+NORM = Normalisation(channels="bgr", scale=1.0, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
+
+
+def made(sha: str = "a" * 64, norm: Normalisation = NORM, **changes: Any) -> Settings:
+    params = make_params(**{"layers": ["conv3_3-avg"]} | changes)
+    return next(iter(resolve(params, arch="tinyvgg", weights_sha256=sha, normalisation=norm).values()))
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "layers": {"layers": ["conv3_2-avg"]},
+    "view": {"view": "squash"},
+    "crop": {"crop": 60},
+    "scales": {"scales": [64, 80]},
+    "flip": {"flip": True},
+    "combine": {"combine": "stack"},
+    "background": {"background": [0, 0, 0]},
+    "reduced_decode": {"reduced_decode": True},
+    "precision": {"precision": "bf16"},
+    "dtype": {"dtype": "float16"},
+    "batch_size": {"batch_size": 8},
+    "compile": {"compile": True},
+}
+# Keyed as well, but it takes a machine that has another.
+ELSEWHERE = {"device"}
+
+
+def test_every_param_is_tried() -> None:
+    assert set(CHANGES) | ELSEWHERE == set(CodesParams.model_fields) == set(PARAMS)
+
+
+@pytest.mark.parametrize("param", CHANGES)
+def test_every_param_changes_the_key(param: str) -> None:
+    assert made(**CHANGES[param]).key != made().key
+
+
+def test_what_else_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {
+        made().key,
+        made(sha="b" * 64).key,
+        made(norm=NORM.model_copy(update={"channels": "rgb"})).key,
+        made(layers=["conv3_3-max"]).key,
+        made(layers=["conv3_3-avg-l2"]).key,
+    }
+    monkeypatch.setattr(settings_module, "PREPROCESSING_VERSION", "1.2")
+    assert len(keys | {made().key}) == 6
+
+
+def test_json_round_trip() -> None:
+    one = made(flip=True, layers=["conv3_3-spp-l2"], view="whole", scales=[64, 96])
+    assert Settings.from_json(json.loads(json.dumps(one.as_json()))) == one
+    assert one.as_json()["pooling_settings"] == {"levels": [1, 2, 4]}
+
+
+def test_another_versions_settings_are_refused() -> None:
+    with pytest.raises(UserError, match="preprocessing version"):
+        Settings.from_json(made().as_json() | {"preprocessing_version": "0.1"})
+    with pytest.raises(UserError, match="another version: novelty"):
+        Settings.from_json(made().as_json() | {"novelty": 1})
+
+
+def test_batches_hold_views() -> None:
+    assert made(batch_size=8, flip=True, scales=[64, 80]).images_per_batch == 2
+    assert made(batch_size=2, flip=True, scales=[64, 80]).images_per_batch == 1
+    assert made(batch_size=8, view="whole").images_per_batch == 1
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "precision"),
+    [
+        ("flags\t\t: fpu avx2 avx512f\n", "fp32"),
+        ("flags\t\t: fpu avx512_bf16\n", "bf16"),
+        ("flags\t\t: amx_bf16 amx_tile\n", "bf16"),
+        ("Features\t: fp asimd bf16\n", "bf16"),
+        ("", "fp32"),
+    ],
+)
+def test_auto_precision_on_a_processor(
+    cpuinfo: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(settings_module, "_CPUINFO", tmp_path / "cpuinfo")
+    assert resolve_precision("auto", "cpu") == precision
+
+
+def test_refusals() -> None:
+    with pytest.raises(UserError, match=r"no layer 'conv9_9'.*conv1_1"):
+        made(layers=["conv9_9-avg"])
+    with pytest.raises(UserError, match="at least 64 x 64 pixels, got 60 x 60"):
+        made(layers=["fc6-avg"], crop=60).dim(num_classes=1000)
+    with pytest.raises(UserError, match="device mps is not on this machine; allowed: auto"):
+        made(device="mps")
+
+
+def test_import_loads_no_torch() -> None:
+    code = "import sys, pipeline.codes; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

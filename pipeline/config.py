@@ -77,13 +77,23 @@ class DatasetParams(Section):
     seed: int = Field(ge=0)
     on_error: Literal["skip", "fail"]
     max_failed_share: Fraction
-    max_pixels: int = Field(gt=0, description="an image with more pixels is refused as a decompression bomb")
+    max_pixels: int = Field(
+        gt=0, le=178_956_970, description="an image with more pixels is refused as a decompression bomb"
+    )
     draw_size: int = Field(ge=16, le=1024, description="openmoji: side in pixels of the drawn images")
 
 
 class WeightsParams(Section):
     arch: str
-    source: str = Field(min_length=1, description="demo, torchvision:NAME, random:SEED, or a file")
+    source: str = Field(min_length=1, description="demo, torchvision:NAME, random:SEED, or file")
+    file: str = Field(min_length=1, description="the weights file where source is `file`; else a committed marker")
+
+    @classmethod
+    def of(cls, arch: str, source: str) -> WeightsParams:
+        """As on a command line, where `source` may also be the path of a weights file."""
+        if source == "demo" or source.partition(":")[0] in ("torchvision", "random"):
+            return cls(arch=arch, source=source, file="-")
+        return cls(arch=arch, source="file", file=source or "-")
 
 
 class CodesParams(Section):

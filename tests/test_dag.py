@@ -31,6 +31,8 @@ def closure(script: Path) -> set[Path]:
     while todo:
         path = todo.pop()
         seen.add(path)
+        if path == ROOT / "pipeline/__init__.py":
+            continue  # its names are loaded only when someone asks for them, and no stage does
         for name in imported(path):
             if name.split(".")[0] in ("pipeline", "stages"):
                 todo |= module_files(name) - seen

@@ -25,10 +25,13 @@ ALLOWED: dict[str, set[str]] = {
     "heads": BASE | {"data", "nets", "codes"},
     "hashing": BASE | {"data", "nets", "codes"},
     "index": BASE | {"data", "nets", "codes", "hashing"},
-    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
-    "query": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
-    "cli": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web"},
-    "web": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query"},
+    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "finetune"},
+    "query": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index"},
+    "workspace": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report"},
+    "finetune": BASE | {"data", "nets", "codes", "heads"},
+    "cli": BASE
+    | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"},
+    "web": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index", "report", "query"},
 }
 
 

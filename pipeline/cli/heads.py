@@ -43,13 +43,16 @@ def compare(
 def predict(
     head: Annotated[Path, typer.Argument(help="A head's folder, e.g. codes/heads/conv5_2-avg-svm.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="The canonical weights file; the workspace's own if not given.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
     json: JsonFlag = False,
 ) -> None:
     """Labels and scores for new images, by a head and the network its codes came from."""
     from pipeline.query import predict as run
 
-    answers = run(head, images, top=top)
+    answers = run(head, images, weights=weights, top=top)
     if json:
         print_json(answers)
         return

@@ -90,7 +90,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def weights() -> Weights:
-    return resolve(WeightsParams(arch="tinyvgg", source="random:0"), Path())
+    return resolve(WeightsParams.of("tinyvgg", "random:0"), Path())
 
 
 @pytest.fixture

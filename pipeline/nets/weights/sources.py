@@ -55,7 +55,13 @@ def resolve(params: WeightsParams, cache: Path) -> Weights:
     if kind == "random":
         tensors = random.tensors(params.arch, random.seed_of(name))
         return Weights.make(params.arch, tensors, TORCHVISION, {"source": params.source, "init": "He normal"})
-    return from_file(Path(params.source), params.arch)
+    if params.source != "file":
+        raise UserError(
+            f"unknown weights source {params.source!r}",
+            allowed="demo, torchvision:NAME, random:SEED, or file with its path in weights.file",
+            see="docs/params.md",
+        )
+    return from_file(Path(params.file), params.arch)
 
 
 def from_file(path: Path, arch: str) -> Weights:
@@ -70,7 +76,7 @@ def from_file(path: Path, arch: str) -> Weights:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(
-            f"weights source {str(path)!r} is neither a known name nor a file of a known format",
+            f"weights {str(path)!r} are neither a known name nor a file of a known format",
             allowed=f"demo, torchvision:NAME, random:SEED, or a file ending in {', '.join(READERS)}",
             see="docs/params.md",
         )

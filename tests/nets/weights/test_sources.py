@@ -23,7 +23,7 @@ from tests.nets.weights.test_torch_file import in_torchvisions_layout
 
 
 def params(source: str, arch: str = "tinyvgg") -> WeightsParams:
-    return WeightsParams(arch=arch, source=source)
+    return WeightsParams.of(arch, source)
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> Path:

@@ -1,0 +1,52 @@
+"""New images against what a workspace knows: their codes are made exactly as the stored ones were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UserError
+
+
+def predict(
+    head: str | Path, images: Sequence[str | Path], *, weights: str | Path | None = None, top: int = 3
+) -> list[dict[str, Any]]:
+    """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first.
+
+    `head`: a folder `heads/<spec>-<head>` or its model.h5. `weights`: the canonical file; found in the head's workspace
+    if not given. Scores are probabilities where the head has them, margins otherwise; `probabilities` says which.
+    Raises UserError if the weights are not those of the codes that the head was trained on, or an image can't be read.
+    """
+    from pipeline.codes import Codes, Embedder
+    from pipeline.heads.model import Model
+    from pipeline.heads.model import predict as score
+
+    path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
+    model = Model.load(path)
+    codes = Embedder(_weights_beside(path, weights), model.codes_settings)(images)
+    ids = [f"{i:08d}" for i in range(len(images))]
+    _, scores = score(model, Codes.from_arrays(ids, codes, spec=model.spec, settings=model.codes_settings))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        {
+            "image": str(image),
+            "probabilities": model.head.probabilities,
+            "classes": [{"label": model.classes[c], "score": float(scores[i, c])} for c in order[i]],
+        }
+        for i, image in enumerate(images)
+    ]
+
+
+def _weights_beside(model: Path, weights: str | Path | None) -> Path:
+    """The given file, or `weights/weights.safetensors` in the workspace of heads/<spec>-<head>/model.h5."""
+    found = Path(weights) if weights else model.absolute().parent.parent.parent / "weights" / "weights.safetensors"
+    if not found.is_file():
+        raise UserError(
+            f"there is no weights file {found}",
+            allowed="the canonical file that made the codes (--weights)",
+            see="README.md",
+        )
+    return found

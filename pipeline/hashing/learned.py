@@ -31,10 +31,15 @@ class Learned(Linear):
     bit agreement / `temperature` (InfoNCE, van den Oord et al. 2018, on hash codes as in CIBHash, Qiu et al. 2021, with
     neighbours in place of augmented images, which cached codes don't have). Telling all images of a batch apart takes
     bits that are balanced and differ from each other. Signs pass gradients straight to the tanh under them.
+
+    Of several `rounds`, all but the last train a code of `teacher_bits`, whose Hamming neighbours are the next round's
+    partners: they share a class more often than the cosine neighbours they were learned from.
     """
 
     components: int = 512
     neighbours: int = 20
+    rounds: int = 2
+    teacher_bits: int = 256
     temperature: float = 0.4
     dropout: float = 0.1
     epochs: int = 40
@@ -48,16 +53,24 @@ class Learned(Linear):
         import torch
 
         check.code_length(self.nbits, who=self.name)
-        if not (0 <= self.dropout < 1 and self.temperature > 0 and min(self.neighbours, self.epochs) >= 1):
+        if not (
+            0 <= self.dropout < 1
+            and self.temperature > 0
+            and min(self.neighbours, self.epochs, self.rounds, self.teacher_bits) >= 1
+        ):
             raise UserError(
                 "learned was given a parameter out of range",
-                allowed="dropout within [0, 1), temperature above 0, neighbours and epochs at least 1",
+                allowed="dropout within [0, 1), temperature above 0, the counts at least 1",
             )
         least = max(self.nbits, self.neighbours) + 1
         unit = self._prepared(check.training(codes, rows=least, who=f"{self.name} of {self.nbits} bits"))
         mean, directions, reduced = reduce(unit, self.components, who=self.name, seed=self.seed)
         near = nearest(reduced, self.neighbours)
-        weights, bias = self._train(torch.from_numpy(reduced), torch.from_numpy(near))
+        for _ in range(self.rounds - 1):
+            weights, bias = self._train(torch.from_numpy(reduced), torch.from_numpy(near), self.teacher_bits)
+            # The cosine of two codes of +-1 falls as their Hamming distance grows.
+            near = nearest(np.where(reduced @ weights + bias > 0, 1, -1).astype(np.float32), self.neighbours)
+        weights, bias = self._train(torch.from_numpy(reduced), torch.from_numpy(near), self.nbits)
         self._weights = np.ascontiguousarray(directions @ weights, dtype=np.float32)
         self._offset = bias - mean @ self._weights.astype(np.float64)
         return self
@@ -65,15 +78,15 @@ class Learned(Linear):
     def _prepared(self, codes: Codes) -> Codes:
         return unit_rows(codes)
 
-    def _train(self, rows: Tensor, near: Tensor) -> tuple[Float64, Float64]:
+    def _train(self, rows: Tensor, near: Tensor, nbits: int) -> tuple[Float64, Float64]:
         import torch
         from torch.nn.functional import cross_entropy
 
         from pipeline.hashing.adam import Adam
 
         generator = torch.Generator().manual_seed(self.seed)
-        weights = torch.randn((rows.shape[1], self.nbits), generator=generator) / rows.shape[1] ** 0.5
-        bias = torch.zeros(self.nbits)
+        weights = torch.randn((rows.shape[1], nbits), generator=generator) / rows.shape[1] ** 0.5
+        bias = torch.zeros(nbits)
         parameters = [weights.requires_grad_(), bias.requires_grad_()]
         adam = Adam({"weights": weights, "bias": bias})
 
@@ -86,7 +99,7 @@ class Learned(Linear):
             rate = self.rate * (1 - epoch / self.epochs)
             for index in torch.split(torch.randperm(len(rows), generator=generator), self.batch):
                 pick = torch.randint(near.shape[1], (len(index),), generator=generator)
-                agreement = code(index) @ code(near[index, pick]).T / (self.nbits * self.temperature)
+                agreement = code(index) @ code(near[index, pick]).T / (nbits * self.temperature)
                 partner = torch.arange(len(index))
                 loss = cross_entropy(agreement, partner) + cross_entropy(agreement.T, partner)
                 gradients = torch.autograd.grad(loss, parameters)

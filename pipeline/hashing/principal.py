@@ -11,7 +11,7 @@ from pipeline.hashing.exact import blocks
 
 EXACT_DIM = 2048  # up to here the whole covariance is decomposed
 _OVERSAMPLING = 16
-_POWERS = 6
+_POWERS = 3
 
 
 def column_means(codes: Codes) -> Float64:
@@ -40,17 +40,26 @@ def principal(codes: Codes, count: int, *, who: str, seed: int) -> tuple[Float64
         start = np.random.default_rng(seed).standard_normal((dim, count + _OVERSAMPLING))
         basis = np.linalg.qr(start)[0]
         for _ in range(_POWERS):
-            basis = np.linalg.qr(_covariance(codes, mean, basis))[0]
-        directions = basis @ np.linalg.eigh(basis.T @ _covariance(codes, mean, basis))[1][:, ::-1][:, :count]
+            basis = np.linalg.qr(_covariance_times(codes, mean, basis))[0]
+        directions = basis @ np.linalg.eigh(basis.T @ _covariance_times(codes, mean, basis))[1][:, ::-1][:, :count]
     peaks = np.abs(directions).argmax(axis=0)
     return mean, directions * np.where(directions[peaks, np.arange(count)] < 0, -1.0, 1.0)
 
 
-def _covariance(codes: Codes, mean: Float64, right: Float64 | None = None) -> Float64:
-    """The (d, d) covariance of the codes, or its product (d, k) with `right`, a block of rows at a time."""
-    dim = codes.shape[1]
-    result = np.zeros((dim, dim if right is None else right.shape[1]))
+def _covariance(codes: Codes, mean: Float64) -> Float64:
+    """The (d, d) covariance of the codes, a block of rows at a time."""
+    result = np.zeros((codes.shape[1], codes.shape[1]))
     for rows in blocks(codes):
         x = codes[rows].astype(np.float64) - mean
-        result += x.T @ (x if right is None else x @ right)
+        result += x.T @ x
+    return result / len(codes)
+
+
+def _covariance_times(codes: Codes, mean: Float64, right: Float64) -> Float64:
+    """(d, k) -> (d, k): the covariance times `right` without the covariance; float32 inside a block, for speed."""
+    result = np.zeros_like(right)
+    narrow = right.astype(np.float32)
+    for rows in blocks(codes):
+        x = (codes[rows] - mean).astype(np.float32)
+        result += x.T @ (x @ narrow)
     return result / len(codes)

@@ -141,9 +141,7 @@ def _write_head(f: h5py.File, head: dict[str, Any], mark: str) -> None:
 def _read_head(f: h5py.File, path: str | Path, *, kind: str) -> dict[str, Any]:
     version = f.attrs.get("version")
     if f.attrs.get("kind") != kind:
-        raise UserError(
-            f"{path} does not hold a {kind} of cnncodes" if kind == "hasher" else f"{path} does not hold bits"
-        )
+        raise UserError(f"{path} is not a {kind} file", allowed=f"a {kind} file that cnncodes wrote")
     if version != schema.VERSIONS["bits"]:
         raise UserError(f"{path} has layout version {version}", allowed=f"version {schema.VERSIONS['bits']}")
     head = {k: v for k, v in f.attrs.items() if k not in ("version", "fingerprint")}

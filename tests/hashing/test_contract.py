@@ -26,7 +26,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "pca": {"nbits": 16},
     "itq": {"nbits": 16, "iterations": 5},
     "dbn": {"nbits": 16, "hidden": [24], "rbm_epochs": 2, "epochs": 3, "batch": 20, "device": "cpu"},
-    "learned": {"nbits": 16, "components": 24, "neighbours": 4, "epochs": 3, "batch": 32},
+    "learned": {"nbits": 16, "teacher_bits": 24, "components": 24, "neighbours": 4, "epochs": 3, "batch": 32},
     "supervised": {"nbits": 16, "components": 24, "hidden": 20, "epochs": 3, "batch": 32},
 }
 # The least number of training rows, where it is more than one.

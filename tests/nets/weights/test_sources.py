@@ -130,7 +130,7 @@ def test_oxfords_vgg16_is_recognised_in_either_channel_order() -> None:
 
 def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "random:3"}}))
+    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}}))
     stage.main()
     written = Path("out/weights/weights.safetensors")
     assert read_canonical(written).sha256 == resolve(params("random:3"), tmp_path).sha256
@@ -141,7 +141,7 @@ def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest
 
 def test_a_refused_stage_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "none.pth"}}))
+    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "file", "file": "none.pth"}}))
     with pytest.raises(UserError, match=r"there is no weights file none\.pth"):
         stage.main()
     assert not Path("out").exists()

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import CodesParams, WeightsParams
+from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
-from pipeline.nets.weights import Weights, resolve
+from pipeline.nets.weights import Weights, random
+from pipeline.nets.weights.preprocessings import TORCHVISION
 
 torch.set_num_threads(1)
 
@@ -90,7 +91,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def weights() -> Weights:
-    return resolve(WeightsParams.of("tinyvgg", "random:0"), Path())
+    return Weights.make("tinyvgg", random.tensors("tinyvgg", 0), TORCHVISION, {"source": "random:0"})
 
 
 @pytest.fixture

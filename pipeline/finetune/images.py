@@ -1,0 +1,140 @@
+"""Decoded, resized images in the cache: an epoch reads pixels, it decodes nothing.
+
+One immutable file holds the images of one set at one view: its name is the fingerprint of both. Its rows are in the
+order of the images' sha256, so that the file is the same whatever the images are called.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.codes import views
+from pipeline.codes.settings import PREPROCESSING_VERSION
+from pipeline.data.decode import DecodeError, decode
+from pipeline.data.manifest import Manifest
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+FOLDER = "finetune-images"
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class CachedView:
+    """Square images of `scale` pixels a side: the centre of the image (crop) or all of it (squash)."""
+
+    view: Literal["crop", "squash"]
+    scale: int
+    background: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Cached pixels of a manifest's images.
+
+    `at` (n,): the row of each image of the manifest, -1 where it could not be read; `key` names what is in the file.
+    """
+
+    path: Path
+    at: NDArray[np.int64]
+    key: str
+
+    @functools.cached_property
+    def pixels(self) -> Pixels:
+        """(m, scale, scale, 3), mapped into memory."""
+        mapped: Pixels = np.load(self.path, mmap_mode="r")
+        return mapped
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapping: a worker process opens the file itself."""
+        return {"path": self.path, "at": self.at, "key": self.key}
+
+
+def cached(manifest: Manifest, view: CachedView, cache: Path) -> Images:
+    """The manifest's images at a view, decoded now unless the cache has them.
+
+    Images that can't be read, or whose file changed since it was listed, are left out with a warning. Raises UserError
+    if none can be read or the disk is too small.
+    """
+    digests, inverse = np.unique(manifest.sha256, return_inverse=True)
+    first = np.unique(inverse, return_index=True)[1]
+    key = schema.fingerprint(
+        {
+            "view": view.view,
+            "scale": view.scale,
+            "background": list(view.background),
+            "resampling": views.RESAMPLING,
+            "preprocessing": PREPROCESSING_VERSION,
+            "images": digests.tolist(),
+        }
+    )
+    path, lost = cache / FOLDER / f"{key}.npy", cache / FOLDER / f"{key}.json"
+    if not (path.is_file() and lost.is_file()):
+        _decode_all(manifest, view, first, path, lost)
+    # Positions in `digests` of the images that have no pixels.
+    left_out = {int(i): reason for i, reason in schema.read_json(lost).items()}
+    for i, reason in left_out.items():
+        log.warning("left out: %s: %s", manifest.paths[first[i]], reason)
+    if len(left_out) == len(digests):
+        raise UserError("none of the images can be read", see="failures.csv beside the manifest")
+    at = inverse.astype(np.int64)
+    at[np.isin(at, list(left_out))] = -1
+    return Images(path, at, key)
+
+
+def _decode_all(manifest: Manifest, view: CachedView, rows: NDArray[np.int64], path: Path, lost: Path) -> None:
+    """Writes pixels of the manifest's `rows`, then what could not be read; a block of images in memory at a time."""
+    shape = (len(rows), view.scale, view.scale, 3)
+    schema.require_space(path.parent, int(np.prod(shape)), what=f"a cache of {len(rows)} decoded images")
+    log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
+    reasons: dict[str, str] = {}
+    with schema.atomic_path(path) as tmp, ThreadPoolExecutor(os.cpu_count()) as pool:
+        out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.uint8, shape=shape)
+        for start in range(0, len(rows), _BLOCK):
+            found = pool.map(lambda row: _one(manifest, int(row), view), rows[start : start + _BLOCK])
+            for i, image in enumerate(found, start):
+                if isinstance(image, str):
+                    reasons[str(i)] = image
+                else:
+                    out[i] = image
+        out.flush()
+        del out
+    schema.write_json(lost, reasons)
+
+
+def _one(manifest: Manifest, row: int, view: CachedView) -> Pixels | str:
+    """(scale, scale, 3), or in words why there is none."""
+    try:
+        data = manifest.file(row).read_bytes()
+    except OSError as e:
+        return f"can't be read: {e.strerror or e}"
+    return from_bytes(
+        data,
+        view,
+        digest=str(manifest.sha256[row]),
+        max_pixels=int(manifest.widths[row] * manifest.heights[row]),
+    )
+
+
+def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels: int) -> Pixels | str:
+    """A file's bytes -> (scale, scale, 3), or in words why there is none. `digest`: the sha256 they must have."""
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        return "the file changed since the dataset was listed"
+    try:
+        image = decode(data, background=view.background, max_pixels=max_pixels)
+    except DecodeError as e:
+        return str(e)
+    return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]

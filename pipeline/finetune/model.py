@@ -1,0 +1,194 @@
+"""A network that is tuned: the convolutions of an architecture, and a new head on its last pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.finetune.variants import variant
+from pipeline.nets import layers
+from pipeline.nets.network import Network
+from pipeline.nets.weights import Preprocessing, Weights
+
+
+class Head(Protocol):
+    """`codes`: the last pooling's map (B, C, h, w) -> (B, d); `logits`: (B, d) -> (B, k)."""
+
+    def codes(self, maps: Tensor) -> Tensor: ...
+    def logits(self, codes: Tensor) -> Tensor: ...
+
+
+class GapHead(nn.Module):
+    """Global average pooling, dropout, one linear layer (Lin et al. 2014)."""
+
+    def __init__(self, channels: int, k: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, k)
+
+    def codes(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))
+
+    def logits(self, codes: Tensor) -> Tensor:
+        return self.classifier(self.dropout(codes))  # type: ignore[no-any-return]
+
+
+class VggHead(nn.Module):
+    """fc6 and fc7, each with ReLU and dropout, then fc8, on the map in C, H, W order (Simonyan and Zisserman 2015)."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], k: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc6 = nn.Linear(inputs, widths[0])
+        self.fc7 = nn.Linear(widths[0], widths[1])
+        self.fc8 = nn.Linear(widths[1], k)
+
+    def codes(self, maps: Tensor) -> Tensor:
+        return maps.flatten(1)
+
+    def logits(self, codes: Tensor) -> Tensor:
+        x = self.dropout(torch.relu(self.fc6(codes)))
+        x = self.dropout(torch.relu(self.fc7(x)))
+        return self.fc8(x)  # type: ignore[no-any-return]
+
+
+class Normalise(nn.Module):
+    """(B, 3, H, W) uint8 RGB -> float32 in the weights' channel order: (x * scale - mean) / std."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.flip(1) if self.preprocessing.channels == "bgr" else pixels
+        y = (x.float() * self.preprocessing.scale - self.mean) / self.std
+        return y.contiguous(memory_format=torch.channels_last)
+
+
+class Classifier(nn.Module):
+    """What every strategy trains. `parts` hold the parameters: a name is canonical without the part's own.
+
+    `body`: preprocessed images (B, 3, size, size) -> codes (B, d); `top`: codes -> logits (B, k).
+    """
+
+    def __init__(self, preprocessing: Preprocessing, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.normalise = Normalise(preprocessing)
+
+    def body(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def top(self, codes: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, size, size) uint8 RGB -> logits (B, k)."""
+        return self.top(self.body(self.normalise(pixels)))
+
+    def canonical(self) -> dict[str, nn.Parameter]:
+        """Canonical name -> parameter, in the model's order."""
+        return {name.partition(".")[2]: p for name, p in self.named_parameters()}
+
+    def canonical_state(self) -> dict[str, Tensor]:
+        """Canonical name -> parameter or buffer."""
+        return {name.partition(".")[2]: t.detach() for name, t in self.state_dict().items()}
+
+
+class Tuned(Classifier):
+    """`arch` without its fc layers (`trunk`), and a `head` of kind gap or vgg."""
+
+    def __init__(
+        self,
+        arch: str,
+        preprocessing: Preprocessing,
+        *,
+        size: int,
+        head: str,
+        widths: Sequence[int],
+        dropout: float,
+        k: int,
+    ) -> None:
+        """Raises UserError if images of `size` leave no map after the last pooling."""
+        super().__init__(preprocessing, size)
+        self.arch, self.head_kind = arch, head
+        self.last = next(layer.name for layer in reversed(layers.layers(arch)) if layer.kind == "pool")
+        channels, height, width = layers.shape(arch, self.last, size, size)
+        self.trunk = Network(arch, deepest=self.last)
+        self.head: Head = (
+            GapHead(channels, k, dropout=dropout)
+            if head == "gap"
+            else VggHead(channels * height * width, widths, k, dropout=dropout)
+        )
+        self.codes_dim = channels if head == "gap" else channels * height * width
+        # The architecture that has exactly these fc layers; the convolutions alone are `arch`'s.
+        self.whole_arch = variant(arch, size, (widths[0], widths[1])) if head == "vgg" else arch
+
+    def body(self, images: Tensor) -> Tensor:
+        return self.head.codes(self.trunk(images, (self.last,))[self.last])
+
+    def top(self, codes: Tensor) -> Tensor:
+        return self.head.logits(codes)
+
+
+def initialise(model: nn.Module, how: str, seed: int) -> None:
+    """New values for every parameter: kernels normal, He et al. 2015 (equation 10) or uniform, Glorot and Bengio 2010
+    (equation 16); biases 0; norms the identity.
+
+    The last layer's kernel is normal with deviation 0.01, so that the first loss is near ln(k).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                if module is last:
+                    module.weight.normal_(0.0, 0.01, generator=generator)
+                elif how == "he":
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                else:
+                    nn.init.xavier_uniform_(module.weight, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+
+
+def import_fitting(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Copies the layers whose tensors all fit by name and shape; layer -> why it was left as it is, for the others.
+
+    A layer is taken or left as one: a bias of another kernel means nothing.
+    """
+    own = model.canonical_state()
+    renewed: dict[str, str] = {}
+    for name, tensor in own.items():
+        layer = name.rpartition(".")[0]
+        if name not in tensors:
+            renewed.setdefault(layer, f"the weights have no {name}")
+        elif tensors[name].shape != tensor.shape:
+            renewed.setdefault(
+                layer, f"{name} of the weights is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if name.rpartition(".")[0] not in renewed:
+                tensor.copy_(tensors[name])
+    return renewed
+
+
+def require_trunk(weights: Weights, last: str) -> None:
+    """Raises UserError if the weights don't hold all convolutions."""
+    needed = layers.tensor_shapes(weights.arch, deepest=last)
+    missing = [name for name in needed if name not in weights.tensors]
+    if missing:
+        raise UserError(
+            f"the weights of {weights.arch} lack {', '.join(missing)}", allowed=f"weights that hold all up to {last}"
+        )

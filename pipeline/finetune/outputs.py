@@ -1,0 +1,122 @@
+"""The files of a strategy: predictions, curves, and the figures that the page compares."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.errors import UserError
+from pipeline.finetune.groups import Group
+
+CURVE_COLUMNS = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+AVERAGED = (
+    "accuracy",
+    "mean_class_recall",
+    "top5",
+    "macro_f1",
+    "log_loss",
+    "fit_s",
+    "predict_s",
+    "epochs",
+    "train_s",
+    "peak_memory_bytes",
+)
+
+
+def write_curves(path: Path, curves: Sequence[Sequence[dict[str, Any]]]) -> None:
+    """curves.csv: one line an epoch of each repeat; the rates' columns are `rate:` and the group's name."""
+    groups = list(dict.fromkeys(name for curve in curves for row in curve for name in row["rates"]))
+    header = ["repeat", *CURVE_COLUMNS, *(f"rate:{name}" for name in groups)]
+    rows = [
+        [repeat, *(_cell(row[c]) for c in CURVE_COLUMNS), *(_cell(row["rates"].get(g)) for g in groups)]
+        for repeat, curve in enumerate(curves)
+        for row in curve
+    ]
+    schema.write_text(path, _csv([header, *rows]))
+
+
+def read_curves(path: Path) -> list[list[dict[str, Any]]]:
+    """What `write_curves` wrote, by repeat, as CURVE_COLUMNS; None where there was no value. Raises UserError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as f:
+            rows = list(csv.DictReader(f))
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            values: dict[str, Any] = {c: float(row[c]) if row[c] else None for c in CURVE_COLUMNS}
+            values |= {"epoch": int(row["epoch"]), "step": int(row["step"])}
+            found.setdefault(int(row["repeat"]), []).append(values)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", see="`dvc repro finetune`") from None
+    except (KeyError, ValueError) as e:
+        raise UserError(f"{path} is not a file of curves ({e})") from None
+    return [found[r] for r in sorted(found)]
+
+
+def write_predictions(
+    path: Path,
+    classes: Sequence[str],
+    repeats: Iterable[tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float32]]],
+) -> None:
+    """predictions.csv: repeat, id, a column of probabilities a class (`p:` and its name), predicted, true.
+
+    `repeats`: (ids, true class numbers, probabilities (n, k)) of each one's test split.
+    """
+    rows: list[Sequence[object]] = [["repeat", "id", *(f"p:{c}" for c in classes), "predicted", "true"]]
+    for repeat, (ids, true, shown) in enumerate(repeats):
+        answers = shown.argmax(axis=1)
+        for name, row, answer, own in zip(ids, shown, answers, true, strict=True):
+            rows.append([repeat, name, *(f"{p:.6g}" for p in row), classes[answer], classes[own]])
+    schema.write_text(path, _csv(rows))
+
+
+def write_inference_txt(path: Path, probabilities: NDArray[np.float32]) -> None:
+    """One line a test image of repeat 0, in id order: its probabilities, six decimals, separated by spaces."""
+    schema.write_text(path, "".join(" ".join(f"{p:.6f}" for p in row) + "\n" for row in probabilities))
+
+
+def over_repeats(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Means and standard deviations (n - 1; 0 of a single repeat) of AVERAGED; None where a repeat has no value."""
+    found: dict[str, dict[str, float | None]] = {"mean": {}, "std": {}}
+    for name in AVERAGED:
+        values = [r[name] for r in records]
+        whole = None not in values
+        found["mean"][name] = float(np.mean(values)) if whole else None
+        spread = float(np.std(values, ddof=1)) if whole and len(values) > 1 else 0.0
+        found["std"][name] = spread if whole else None
+    return found
+
+
+def trained_text(groups: Sequence[Group]) -> str:
+    """What was trained, in words: runs of layers with their multiple, `conv4_1 to conv5_3 at 0.1, classifier at 1`."""
+    order = list(dict.fromkeys(layer for g in groups for layer in g.layers))
+    how = {layer: (g.multiple, g.from_epoch) for g in groups for layer in g.layers}
+    runs: list[list[str]] = []
+    for layer in order:
+        if runs and how[runs[-1][-1]] == how[layer]:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    parts = []
+    for run in runs:
+        multiple, from_epoch = how[run[0]]
+        if multiple:
+            names = run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
+            parts.append(f"{names} at {multiple:g}" + (f" from epoch {from_epoch + 1}" if from_epoch else ""))
+    return ", ".join(parts) or "nothing"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()

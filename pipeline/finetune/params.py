@@ -1,0 +1,148 @@
+"""The section `finetune` of params.yaml, typed and closed. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Section
+
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Optimiser = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"]
+Augment = Literal[
+    "crop",
+    "resized_crop",
+    "flip",
+    "colour",
+    "autoaugment",
+    "randaugment",
+    "trivialaugment",
+    "erasing",
+    "noise",
+    "mixup",
+    "cutmix",
+]
+
+
+class TableEntry(Section):
+    """Layers that are trained alike. `layers` are names or shell patterns such as `conv1_*`; a layer's batch norm has a
+    name of its own (`bn1_1`).
+
+    `multiple` of the learning rate, 0: frozen. `from_epoch`: frozen before that epoch. `optimiser` "": the run's own.
+    """
+
+    layers: list[str] = Field(min_length=1)
+    multiple: NotNegative
+    weight_decay: NotNegative
+    l1: NotNegative
+    optimiser: Literal["", "sgd", "adam", "adamw", "rmsprop", "adagrad"]
+    from_epoch: int = Field(ge=0)
+
+
+class StrategyParams(Section):
+    """One named strategy. Keys that a kind has no use for must be left at what `UNUSED` says.
+
+    `multiple`: of the learning rate of imported layers (finetune, gradual). `below`: layers before this one are frozen
+    (finetune; "" for none). `every`: epochs from one unfreezing to the next (gradual). `labels`: target class -> source
+    classes (direct; {} proposes a map by equal names). `table`: the per-layer table; [] for the one of the kind.
+    """
+
+    kind: Literal["direct", "frozen", "finetune", "gradual", "scratch", "fc", "cnn", "resnet18", "resnet50"]
+    multiple: NotNegative
+    below: str
+    every: int = Field(ge=0)
+    augment: list[Augment]
+    labels: dict[str, list[str]]
+    table: list[TableEntry]
+
+    @model_validator(mode="after")
+    def _check(self) -> StrategyParams:
+        for key, kinds in USED_BY.items():
+            if self.kind not in kinds and getattr(self, key) != UNUSED[key]:
+                raise ValueError(f"{key} is of no use to kind {self.kind}: leave it at {UNUSED[key]!r}")
+        if self.kind == "gradual" and self.every < 1:
+            raise ValueError("kind gradual needs `every` of at least 1 epoch")
+        if self.kind == "direct" and (self.augment or self.table):
+            raise ValueError("kind direct trains nothing: augment and table must be []")
+        if len(set(self.augment)) != len(self.augment):
+            raise ValueError("augment names one twice")
+        return self
+
+
+USED_BY = {"multiple": ("finetune", "gradual"), "below": ("finetune",), "every": ("gradual",), "labels": ("direct",)}
+UNUSED = {"multiple": 0.0, "below": "", "every": 0, "labels": {}}
+
+
+class ScheduleParams(Section):
+    """`warmup`: share of all steps. `every` (epochs) and `factor` are of the step schedule."""
+
+    kind: Literal["constant", "step", "linear", "cosine", "inverse_sqrt"]
+    warmup: float = Field(ge=0.0, lt=1.0)
+    every: int = Field(ge=1)
+    factor: float = Field(gt=0.0, lt=1.0)
+
+
+class FinetuneParams(Section):
+    run: list[str] = Field(min_length=1, description="names of the strategies that the stage runs")
+    strategies: dict[str, StrategyParams]
+    repeats: int = Field(ge=1, description="the first repeats of the dataset's splits")
+    seed: int = Field(ge=0)
+
+    view: Literal["crop", "squash"]
+    scale: int = Field(ge=16, description="side in pixels of the cached square images")
+    size: int = Field(ge=16, description="side in pixels of the network's input")
+    background: list[int] = Field(min_length=3, max_length=3, description="RGB under transparent pixels, 0..255")
+    max_train: int = Field(ge=0, description="training images a repeat, the first by a seeded order; 0: all")
+
+    head: Literal["gap", "vgg"]
+    widths: list[int] = Field(min_length=2, max_length=2, description="vgg head: fc6 and fc7")
+    dropout: float = Field(ge=0.0, lt=1.0)
+    init: Literal["he", "xavier"]
+
+    optimiser: Optimiser
+    momentum: float = Field(ge=0.0, lt=1.0)
+    nesterov: bool
+    learning_rate: Positive
+    scale_rate_with_batch: bool = Field(description="learning_rate is for a batch of 256 and grows with the batch")
+    schedule: ScheduleParams
+    weight_decay: NotNegative
+    l1: NotNegative
+    decay_biases: bool = Field(description="weight decay and L1 on biases and norms too")
+    clip: NotNegative = Field(description="largest norm of the gradient; 0: no limit")
+
+    loss: Literal["cross_entropy", "hinge"]
+    label_smoothing: float = Field(ge=0.0, lt=1.0)
+    mix_alpha: Positive = Field(description="of mixup's and cutmix' Beta distribution")
+    noise: NotNegative = Field(description="standard deviation, of pixel values 0..255")
+    test_views: int = Field(ge=1, description="1: the centre; more: augmented ones too, probabilities averaged")
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulate: int = Field(ge=1)
+    select: Literal["accuracy", "loss"] = Field(description="of the validation images: what makes an epoch the best")
+    patience: int = Field(ge=0, description="epochs without a better one before stopping; 0: never stop early")
+    keep_every: int = Field(ge=0, description="epochs between checkpoints that are kept; 0: only best and last")
+
+    precision: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    workers: int = Field(ge=0, description="processes that augment; 0: in this one")
+    inference_txt: bool = Field(description="also write the probabilities as plain text")
+
+    @model_validator(mode="after")
+    def _check(self) -> FinetuneParams:
+        unknown = [name for name in self.run if name not in self.strategies]
+        if unknown:
+            raise ValueError(f"finetune.run names {unknown}, allowed: {', '.join(self.strategies)}")
+        if self.size > self.scale:
+            raise ValueError(f"finetune.size {self.size} must not be above finetune.scale {self.scale}")
+        if any(not 0 <= v <= 255 for v in self.background):
+            raise ValueError("finetune.background must be three numbers from 0 to 255")
+        if any(w < 1 for w in self.widths):
+            raise ValueError("finetune.widths must be positive")
+        if self.loss == "hinge" and self.label_smoothing:
+            raise ValueError("finetune.label_smoothing is of cross_entropy: 0 with hinge")
+        if self.nesterov and not self.momentum:
+            raise ValueError("finetune.nesterov needs a momentum")
+        return self

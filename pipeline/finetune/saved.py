@@ -1,0 +1,175 @@
+"""A trained classifier on disk, with all that is needed to use it, and back.
+
+`model.safetensors` is a canonical weights file of `nets.weights` wherever the classifier is one of its networks: up to
+fc8 with the vgg head (of an architecture named for its fc layers, see `variants`) and the direct network, up to the last
+pooling with the gap head. `head.safetensors` says the rest: how the model is built, its classes and view, and the
+tensors that the first file does not hold. Baselines are no such network: their first file has names of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.finetune import baselines, images
+from pipeline.finetune.augment import centre
+from pipeline.finetune.direct import Direct
+from pipeline.finetune.images import CachedView
+from pipeline.finetune.model import Classifier, Tuned
+from pipeline.finetune.variants import know
+from pipeline.nets.weights import Weights, read_canonical, write_canonical
+from pipeline.schema import atomic_path, canonical_json
+
+MODEL, HEAD = "model.safetensors", "head.safetensors"
+VERSION = 1
+_KEY = "cnncodes"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A classifier in eval mode on the CPU, its classes, and the view of an image that it was trained on."""
+
+    model: Classifier
+    classes: tuple[str, ...]
+    view: CachedView
+
+    @torch.inference_mode()
+    def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
+        """(n, k) of image files. Raises UserError naming the first that can't be read."""
+        found = []
+        for file in files:
+            pixels = images.from_bytes(_bytes_of(file), self.view, digest=None, max_pixels=_MAX_PIXELS)
+            if isinstance(pixels, str):
+                raise UserError(f"{file}: {pixels}")
+            x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)
+            found.append(self.model(centre(x, self.model.size)).softmax(dim=1).numpy())
+        return np.concatenate(found)
+
+
+# Pillow's own limit, above which an image is taken for a decompression bomb.
+_MAX_PIXELS = 178_956_970
+
+
+def write(
+    folder: Path,
+    model: Classifier,
+    *,
+    classes: Sequence[str],
+    view: CachedView,
+    provenance: Mapping[str, Any],
+    source: Weights,
+) -> None:
+    """Both files. `source`: the weights that the strategy started from."""
+    about: dict[str, Any] = {
+        "version": VERSION,
+        "classes": list(classes),
+        "size": model.size,
+        "view": asdict(view),
+        "provenance": dict(provenance),
+    }
+    state = {name: t.cpu().contiguous() for name, t in model.canonical_state().items()}
+    rest: dict[str, Tensor] = {}
+    if isinstance(model, Tuned):
+        about |= {"kind": "tuned", "arch": model.arch, "head": model.head_kind}
+        if model.head_kind == "vgg":
+            about["widths"] = [len(state["fc6.bias"]), len(state["fc7.bias"])]
+            weights = Weights.make(model.whole_arch, state, source.preprocessing, provenance, tuple(classes))
+        else:
+            rest = {name: state.pop(name) for name in list(state) if name.startswith("classifier.")}
+            weights = Weights.make(model.arch, state, source.preprocessing, provenance)
+        write_canonical(weights, folder / MODEL)
+    elif isinstance(model, Direct):
+        about |= {"kind": "direct", "labels": {t: list(s) for t, s in model.labels.items()}}
+        write_canonical(source, folder / MODEL)
+    else:
+        assert isinstance(model, baselines.Baseline)
+        about |= {"kind": model.kind, "widths": list(model.settings.widths)}
+        _write(folder / MODEL, state, {"version": VERSION, "baseline": model.kind})
+    _write(folder / HEAD, rest, about)
+
+
+def read(folder: Path) -> Saved:
+    """The classifier in a folder. Raises UserError if a file is missing, broken, of another version or architecture."""
+    about, rest = _read(folder / HEAD)
+    if about.get("version") != VERSION:
+        raise UserError(f"{folder / HEAD} has version {about.get('version')!r}", allowed=str(VERSION))
+    classes = tuple(about["classes"])
+    view = CachedView(about["view"]["view"], about["view"]["scale"], tuple(about["view"]["background"]))
+    model = _build(folder / MODEL, about, rest, classes)
+    return Saved(model.eval(), classes, view)
+
+
+def read_weights(path: Path) -> Weights:
+    """`nets.weights.read_canonical` of a tuned network, whose architecture may be a variant."""
+    about, _ = _read(path)
+    know(str(about.get("arch", "")))
+    return read_canonical(path)
+
+
+def _build(path: Path, about: Mapping[str, Any], rest: dict[str, Tensor], classes: tuple[str, ...]) -> Classifier:
+    if about["kind"] == "direct":
+        return Direct(read_weights(path), about["labels"], classes, size=about["size"])
+    if about["kind"] != "tuned":
+        settings = baselines.Settings(len(classes), about["widths"], 0.0)
+        net = baselines.Baseline(about["kind"], settings, size=about["size"])
+        _fill(net, _read(path)[1], path)
+        return net
+    weights = read_weights(path)
+    tuned = Tuned(
+        about["arch"],
+        weights.preprocessing,
+        size=about["size"],
+        head=about["head"],
+        widths=about.get("widths", (1, 1)),
+        dropout=0.0,
+        k=len(classes),
+    )
+    _fill(tuned, {**weights.tensors, **rest}, path)
+    return tuned
+
+
+def _fill(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:
+    own = model.canonical_state()
+    wrong = sorted(own.keys() ^ tensors.keys())
+    wrong += sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
+    if wrong:
+        raise UserError(f"{path} is of another architecture than {HEAD} beside it: {', '.join(wrong[:5])} don't fit")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
+    with atomic_path(path) as tmp:
+        mode = tmp.stat().st_mode
+        save_file(tensors, tmp, metadata={_KEY: canonical_json(about)})
+        tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise UserError(f"there is no {path}", see="`dvc repro finetune`")
+    try:
+        with safe_open(path, framework="pt") as f:
+            about = json.loads((f.metadata() or {})[_KEY])
+        return about, load_file(path)
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
+        raise UserError(f"{path} is not a whole file of a trained model ({e})") from None
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as e:
+        raise UserError(f"{file} can't be read: {e.strerror or e}") from None

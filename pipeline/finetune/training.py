@@ -1,0 +1,194 @@
+"""One model in training, as Lightning sees it: the step, the rates, what is frozen, and the curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipeline.finetune import optimisers
+from pipeline.finetune.augment import Mix
+from pipeline.finetune.batches import Batch
+from pipeline.finetune.diverged import diverged
+from pipeline.finetune.groups import Group
+from pipeline.finetune.losses import Loss, soft_labels
+from pipeline.finetune.model import Classifier
+from pipeline.finetune.schedules import Schedule
+from pipeline.finetune.seeds import seed_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. `on_codes`: batches hold the body's codes, and only the top is run.
+
+    `penalties_in_loss`: for the optimiser that knows no weight decay.
+    """
+
+    k: int
+    loss: Loss
+    smoothing: float
+    mix: Mix | None
+    schedule: Schedule
+    optimiser: optimisers.Settings
+    seed: int
+    on_codes: bool
+    penalties_in_loss: bool = False
+
+
+@dataclass
+class Sums:
+    """Of a pass over images: `loss` and `correct` summed, on the device."""
+
+    loss: Tensor | float = 0.0
+    correct: Tensor | float = 0.0
+    images: int = 0
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        self.loss += loss.detach() * len(targets)
+        self.correct += (logits.detach().argmax(dim=1) == targets).sum()
+        self.images += len(targets)
+
+    def means(self) -> tuple[float | None, float | None]:
+        """(loss, accuracy); None without images."""
+        if not self.images:
+            return None, None
+        return float(self.loss) / self.images, float(self.correct) / self.images
+
+
+class Training(L.LightningModule):
+    """`curve` has one record an epoch: epoch (from 1), step, train and val loss and accuracy, rates by group.
+
+    Training losses are of the images as they were shown, without penalties; `seconds` are the epochs' times.
+    """
+
+    def __init__(self, model: Classifier, groups: Sequence[Group], recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.groups, self.recipe = model, list(groups), recipe
+        self.named = model.canonical()
+        self.curve: list[dict[str, Any]] = []
+        self.seconds: list[float] = []
+        self._train_sums, self._val_sums = Sums(), Sums()
+        self._batch: tuple[Batch, int] | None = None
+        # Parameters that are never trained are not part of a checkpoint.
+        self.strict_loading = False
+        self.freeze_for(0)
+
+    # -- what is frozen
+
+    def freeze_for(self, epoch: int) -> None:
+        """Frozen parameters get no gradient; their norms use and keep the statistics they came with."""
+        for group in self.groups:
+            for name in group.parameters:
+                self.named[name].requires_grad_(group.trained(epoch))
+        self._rest_norms()
+
+    def train(self, mode: bool = True) -> Training:
+        super().train(mode)
+        if hasattr(self, "groups"):
+            self._rest_norms()
+        return self
+
+    def _rest_norms(self) -> None:
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                trained = any(p.requires_grad for p in module.parameters())
+                module.train(self.training and trained)
+
+    # -- a step
+
+    def configure_optimizers(self) -> Optimizer:
+        return optimisers.make(self.groups, self.named, self.recipe.optimiser)
+
+    def logits(self, inputs: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Pixels or codes -> logits, and the labels after mixing, which is done where there are labels."""
+        if self.recipe.on_codes:
+            return self.model.top(inputs), labels
+        images = self.model.normalise(inputs)
+        if labels is not None and self.recipe.mix is not None:
+            images, labels = self.recipe.mix(images, labels)
+        return self.model.top(self.model.body(images)), labels
+
+    def loss_of(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
+        """(loss, logits) of a training batch; dropout and mixing are drawn from `seed`."""
+        torch.manual_seed(seed)
+        inputs, targets = batch
+        logits, labels = self.logits(inputs, soft_labels(targets, self.recipe.k, smoothing=self.recipe.smoothing))
+        assert labels is not None
+        return self.recipe.loss(logits, labels), logits
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        loss, logits = self.loss_of(batch, self.step_seed(index))
+        self._train_sums.add(loss, logits, batch[1])
+        self._batch = (batch, index)
+        if self.recipe.penalties_in_loss:
+            loss = loss + optimisers.l2_penalty(self.groups, self.named)
+        return loss
+
+    def step_seed(self, index: int) -> int:
+        return seed_of(self.recipe.seed, "step", self.current_epoch, index)
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        rate = self.recipe.optimiser.rate * self.recipe.schedule.at(self.global_step)
+        optimisers.set_rates(self._optimiser, rate, self.current_epoch)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Raises UserError before a step that would spoil the weights."""
+        optimisers.add_l1(self.groups, self.named)
+        norm = nn.utils.get_total_norm([p.grad for p in self.named.values() if p.grad is not None])
+        if not torch.isfinite(norm):
+            assert self._batch is not None
+            batch, index = self._batch
+            raise diverged(self, batch, self.step_seed(index), step=self.global_step)
+
+    @property
+    def _optimiser(self) -> Optimizer:
+        found = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(found, Optimizer)
+        return found
+
+    # -- an epoch
+
+    def on_train_epoch_start(self) -> None:
+        self._train_sums, self._started_s = Sums(), time.perf_counter()
+        self.freeze_for(self.current_epoch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_sums = Sums()
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        logits, _ = self.logits(batch[0])
+        self._val_sums.add(self.recipe.loss(logits, soft_labels(batch[1], self.recipe.k)), logits, batch[1])
+
+    def on_train_epoch_end(self) -> None:
+        train_loss, train_accuracy = self._train_sums.means()
+        val_loss, val_accuracy = self._val_sums.means()
+        self.curve.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "step": self.global_step,
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                "rates": {g["name"]: g["lr"] for g in self._optimiser.param_groups},
+            }
+        )
+        self.seconds.append(time.perf_counter() - self._started_s)
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["curve"], checkpoint["seconds"] = self.curve, self.seconds
+        never = {id(self.named[n]) for g in self.groups if g.multiple == 0 for n in g.parameters}
+        for name, parameter in self.named_parameters():
+            if id(parameter) in never:
+                del checkpoint["state_dict"][name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.curve, self.seconds = list(checkpoint["curve"]), list(checkpoint["seconds"])

@@ -38,7 +38,7 @@ def tables(nbits: int) -> list[dict[str, int]]:
     """Settings of `multihash` from the fastest to the surest: by the share of the rows that a query looks at."""
     grid = [
         {"tables": nbits // bits // part, "table_bits": bits, "flips": 0}
-        for bits in (20, 16, 13, 10)
+        for bits in (20, 16, 14, 12, 10)
         for part in (2, 1)
     ]
     return sorted(grid, key=lambda s: s["tables"] / 2 ** s["table_bits"])

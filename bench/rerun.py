@@ -18,7 +18,7 @@ from typing import Any
 
 # One extraction in a process of its own; prints seconds beside imports, peak memory, whether torch was loaded.
 RUN = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from pipeline.codes import extract
 from pipeline.config import CodesParams
@@ -27,7 +27,8 @@ here, params = Path(sys.argv[1]), CodesParams.model_validate_json(sys.argv[2])
 started_s = time.perf_counter()
 codes = extract(Manifest.read(here / "dataset"), here / "weights.safetensors", params, here / "out")
 seconds = time.perf_counter() - started_s
-peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# Not getrusage's figure, which is also that of the process this one was forked from.
+peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 rows = {name: len(c) for name, c in codes.items()}
 print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "torch": "torch" in sys.modules, "rows": rows}))
 """

@@ -66,7 +66,9 @@ class Forward:
         self.dtype = _TORCH_DTYPES[common.precision]
         # Inputs that the GPU's memory held at once; None until it ran out.
         self.limit: int | None = None
-        self._copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._copies = (
+            torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        )
         norm = common.normalisation
         self._scale = norm.scale
         self._mean = torch.tensor(norm.mean, device=self.device).view(1, 3, 1, 1)

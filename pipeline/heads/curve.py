@@ -13,7 +13,7 @@ from pipeline.config import HeadsParams
 from pipeline.data.manifest import Manifest
 from pipeline.heads.base import Targets
 from pipeline.heads.registry import head_type
-from pipeline.heads.select import choose, rows_of, score
+from pipeline.heads.select import fit_scaling, rows_of, score
 from pipeline.heads.sets import sets_of
 from pipeline.metrics import classify
 
@@ -30,26 +30,33 @@ class CurvePoint(NamedTuple):
 
 
 def learning_curve(
-    codes: Codes, manifest: Manifest, params: HeadsParams, head: str, shares: Sequence[float]
+    codes: Codes,
+    manifest: Manifest,
+    params: HeadsParams,
+    head: str,
+    shares: Sequence[float],
+    *,
+    settings: Sequence[float],
 ) -> list[CurvePoint]:
     """Test accuracy after fitting on a share of train + val, for each repeat and each of `shares` in (0, 1].
 
-    The subsets are stratified, nested, seeded by params.seed and the repeat, and hold each class at least once. Setting
-    and scaling are those of the whole training set (k of knn at most the subset's size).
+    `settings`: the C or k that each repeat chose on the whole training set (`chosen` in metrics.json; k of knn at most
+    the subset's size). The subsets are stratified, nested, seeded by params.seed and the repeat, and hold each class at
+    least once; the scaling is that of the whole train split.
     """
     points = []
     k = len(manifest.classes)
-    for repeat in range(manifest.repeats):
+    for repeat, setting in zip(range(manifest.repeats), settings, strict=True):
         sets = sets_of(codes, manifest, repeat)
-        chosen = choose(codes, sets, k, head=head, params=params)
+        scaling = fit_scaling(codes, sets.train, params)
         y = np.concatenate([sets.y_train, sets.y_val])
         order = nested_order(y, np.random.default_rng([params.seed, repeat]))
-        rows = rows_of(codes, np.concatenate([sets.train, sets.val])[order], chosen.scaling, params)
+        rows = rows_of(codes, np.concatenate([sets.train, sets.val])[order], scaling, params)
         targets = Targets(y[order], k, params.class_weight == "balanced")
-        test = rows_of(codes, sets.test, chosen.scaling, params)
+        test = rows_of(codes, sets.test, scaling, params)
         for share in shares:
             n = max(k, round(share * len(y)))
-            value = min(chosen.value, n) if head_type(head).parameter == "k" else chosen.value
+            value = min(setting, n) if head_type(head).parameter == "k" else setting
             fitted = head_type(head).fit(rows.first(n), targets.first(n), [value], seed=params.seed)[0]
             counts = classify.confusion(sets.y_test, classify.predicted(score(fitted, test, k)), k)
             points.append(

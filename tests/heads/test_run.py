@@ -187,7 +187,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
 def test_the_learning_curve_ends_at_the_heads_own_accuracy(tmp_path: Path) -> None:
     x, y = blobs(120, 10, 3, apart=0.5)
     codes, manifest = dataset(x, named(y))
-    points = learning_curve(codes, manifest, params(), "svm", [0.1, 1.0])
+    points = learning_curve(codes, manifest, params(), "svm", [0.1, 1.0], settings=[1.0] * manifest.repeats)
     result = fit_head(codes, manifest, params(), "svm", tmp_path)
     assert [(p.share, p.n_train, p.repeat) for p in points] == [(0.1, 10, 0), (1.0, 96, 0), (0.1, 10, 1), (1.0, 96, 1)]
     for point in points:
@@ -198,7 +198,10 @@ def test_the_learning_curve_ends_at_the_heads_own_accuracy(tmp_path: Path) -> No
 def test_the_learning_curve_of_knn_lowers_k_to_the_subset() -> None:
     x, y = blobs(60, 10, 3)
     codes, manifest = dataset(x, named(y))
-    assert learning_curve(codes, manifest, params(k_grid=[20]), "knn", [0.1])[0].n_train == 5
+    assert (
+        learning_curve(codes, manifest, params(k_grid=[20]), "knn", [0.1], settings=[20] * manifest.repeats)[0].n_train
+        == 5
+    )
 
 
 def test_prefixes_of_the_nested_order_are_stratified() -> None:

@@ -17,7 +17,14 @@ def build(inputs: Inputs) -> Section | None:
     if board is None or not shares:
         return None
     best = board.best
-    points = learning_curve(inputs.codes[best.spec.name], inputs.manifest, inputs.heads_params, best.head, shares)
+    points = learning_curve(
+        inputs.codes[best.spec.name],
+        inputs.manifest,
+        inputs.heads_params,
+        best.head,
+        shares,
+        settings=[next(iter(record["chosen"].values())) for record in best.repeats],
+    )
     metric = board.metric
     steps = _steps(points, metric)
     gain = None if len(steps) < 2 else 100 * (steps[-1][1] - steps[-2][1])

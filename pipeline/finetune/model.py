@@ -159,7 +159,15 @@ def initialise(model: nn.Module, how: str, seed: int) -> None:
                 if module.bias is not None:
                     module.bias.zero_()
             elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+                # Not by reset_parameters: the norms of `nets` have no counter of batches, which it would reset.
+                for tensor, value in (
+                    (module.weight, 1.0),
+                    (module.bias, 0.0),
+                    (module.running_mean, 0.0),
+                    (module.running_var, 1.0),
+                ):
+                    assert tensor is not None
+                    tensor.fill_(value)
 
 
 def import_fitting(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str, str]:

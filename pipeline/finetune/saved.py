@@ -1,7 +1,7 @@
 """A trained classifier on disk, with all that is needed to use it, and back.
 
 `model.safetensors` is a canonical weights file of `nets.weights` wherever the classifier is one of its networks: up to
-fc8 with the vgg head (of an architecture named for its fc layers, see `variants`) and the direct network, up to the last
+fc8 with the vgg head (of an architecture named for its fc layers, see `variants`) and in direct use, up to the last
 pooling with the gap head. `head.safetensors` says the rest: how the model is built, its classes and view, and the
 tensors that the first file does not hold. Baselines are no such network: their first file has names of its own.
 """

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline import schema
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import saved, strategies
 from pipeline.finetune.outputs import read_curves
 from pipeline.finetune.run import run_strategy

@@ -1,0 +1,221 @@
+"""A strategy made ready to train: its model, per-layer table, recipe and rows.
+
+The stage, the sweep of learning rates and the sanity checks begin with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from pipeline import schema
+from pipeline.codes.settings import resolve_device, resolve_precision
+from pipeline.data.manifest import Manifest
+from pipeline.errors import UserError
+from pipeline.finetune import augment, batches, features, groups, optimisers
+from pipeline.finetune.images import CachedView, Images, cached
+from pipeline.finetune.losses import LOSSES
+from pipeline.finetune.model import Tuned
+from pipeline.finetune.params import FinetuneParams, StrategyParams
+from pipeline.finetune.schedules import Schedule, scaled_rate
+from pipeline.finetune.seeds import seed_of
+from pipeline.finetune.strategies import Ready, Task, prepare
+from pipeline.finetune.training import Recipe, Training
+from pipeline.heads.sets import Sets
+from pipeline.nets.weights import Weights
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all repeats of a strategy share. `device` and `precision` are resolved."""
+
+    name: str
+    strategy: StrategyParams
+    params: FinetuneParams
+    weights: Weights
+    manifest: Manifest
+    images: Images
+    cache: Path
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One repeat's. `training`, `train`: None for a strategy that trains nothing; `val`: None without such images."""
+
+    ready: Ready
+    table: list[groups.Group]
+    training: Training | None
+    train: DataLoader[batches.Batch] | None
+    val: DataLoader[batches.Batch] | None
+    test: batches.Rows
+
+
+class MakeRows(Protocol):
+    """Rows of the manifest and their class numbers -> what batches are made of."""
+
+    def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Rows: ...
+
+
+def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, cache: Path) -> Place:
+    """Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read."""
+    if name not in params.strategies:
+        raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
+    device = resolve_device(params.device)
+    asked = "fp32" if params.precision == "auto" and device == "mps" else params.precision
+    precision = resolve_precision(asked, device)
+    return Place(
+        name=name,
+        strategy=params.strategies[name],
+        params=params,
+        weights=weights,
+        manifest=manifest,
+        images=cached(manifest, view_of(params), cache),
+        cache=cache,
+        device=device,
+        # float16 would need its gradients scaled; a GPU without bf16 trains in float32.
+        precision="bf16" if precision == "bf16" else "fp32",
+    )
+
+
+def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
+    """Of the repeat's sets; all repeats' are given, since a frozen part's codes are computed for all at once.
+
+    Raises UserError if the strategy doesn't fit the weights or its table the model.
+    """
+    p, own = place.params, sets[repeat]
+    seed = seed_of(p.seed, repeat)
+    ready = prepare(Task(place.strategy, p, place.weights, place.manifest.classes, seed))
+    ready.model.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = ready.model.canonical() if ready.table else {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    table = groups.resolve(shapes, ready.table, optimiser=p.optimiser, decay_biases=p.decay_biases)
+    on_codes = ready.fixed_body and not place.strategy.augment
+    make = _code_rows(place, ready, sets) if on_codes else _pixel_rows(place, seed)
+    # Test images are augmented where several views of each are averaged.
+    test = make(own.test, own.y_test, augmented=p.test_views > 1)
+    if not ready.table:
+        return Prepared(ready, table, None, None, None, test)
+    pinned = place.device == "cuda"
+    return Prepared(
+        ready,
+        table,
+        Training(ready.model, table, recipe(place, len(own.train), seed, on_codes=on_codes)),
+        batches.loader(
+            make(own.train, own.y_train, augmented=True),
+            _batch_size(p, len(own.train)),
+            seed=seed,
+            workers=p.workers,
+            pinned=pinned,
+        ),
+        batches.loader(make(own.val, own.y_val, augmented=False), p.batch_size, pinned=pinned)
+        if len(own.val)
+        else None,
+        test,
+    )
+
+
+def _batch_size(p: FinetuneParams, n_train: int) -> int:
+    """L-BFGS' line search needs the same loss every time: its batch is the whole set."""
+    return n_train if p.optimiser == "lbfgs" else p.batch_size
+
+
+def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool) -> Recipe:
+    """How a strategy trains on `n_train` images."""
+    p = place.params
+    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train)) // p.accumulate)
+    total = per_epoch * p.epochs
+    batch = _batch_size(p, n_train) * p.accumulate
+    mixing = augment.Settings(p.size, p.noise, p.mix_alpha)
+    return Recipe(
+        k=len(place.manifest.classes),
+        loss=LOSSES[p.loss],
+        smoothing=p.label_smoothing,
+        mix=augment.batch_mix(place.strategy.augment, mixing),
+        schedule=Schedule(
+            p.schedule.kind,
+            total,
+            warmup=min(round(p.schedule.warmup * total), total - 1),
+            every=p.schedule.every * per_epoch,
+            factor=p.schedule.factor,
+        ),
+        optimiser=optimisers.Settings(
+            scaled_rate(p.learning_rate, batch) if p.scale_rate_with_batch else p.learning_rate,
+            p.momentum,
+            p.nesterov,
+        ),
+        seed=seed,
+        on_codes=on_codes,
+        penalties_in_loss=p.optimiser == "lbfgs",
+    )
+
+
+def _pixel_rows(place: Place, seed: int) -> MakeRows:
+    p = place.params
+    names = [n for n in place.strategy.augment if n in augment.AUGMENTS]
+    transform = augment.image_transform(names, augment.Settings(p.size, p.noise, p.mix_alpha)) if names else None
+
+    def make(rows: Ints, targets: Ints, *, augmented: bool) -> batches.PixelRows:
+        ids = [str(i) for i in place.manifest.ids[rows]]
+        used = transform if augmented else None
+        return batches.PixelRows(place.images, rows, ids, targets, size=p.size, transform=used, seed=seed)
+
+    return make
+
+
+def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets]) -> MakeRows:
+    """Codes of all images that any repeat uses, so that they are computed once."""
+    p = place.params
+    assert isinstance(ready.model, Tuned)
+    every = np.unique(np.concatenate([rows for s in sets for rows in (s.train, s.val, s.test)]))
+    codes = features.codes_of(
+        ready.model.eval(),
+        place.images,
+        every,
+        dim=ready.model.codes_dim,
+        made_by=f"{place.weights.sha256} {p.head}",
+        precision=place.precision,
+        device=place.device,
+        batch_size=p.batch_size,
+        cache=place.cache,
+    )
+
+    def make(rows: Ints, targets: Ints, *, augmented: bool) -> batches.CodeRows:
+        return batches.CodeRows(codes, np.searchsorted(every, rows), targets)
+
+    return make
+
+
+def run_key(place: Place, repeat: int) -> str:
+    """Everything that changes a repeat's result: its checkpoint is good for no other."""
+    params = place.params.model_dump(mode="json", exclude={"run", "strategies", "repeats", "inference_txt", "workers"})
+    return schema.fingerprint(
+        {
+            "params": params,
+            "strategy": place.strategy.model_dump(mode="json"),
+            "weights": place.weights.sha256,
+            "images": place.images.key,
+            "ids": place.manifest.ids.tolist(),
+            "labels": place.manifest.labels.tolist(),
+            "split": place.manifest.splits[repeat].tolist(),
+            "repeat": repeat,
+            "device": place.device,
+            "precision": place.precision,
+        }
+    )
+
+
+def view_of(params: FinetuneParams) -> CachedView:
+    """The view of an image that is cached."""
+    red, green, blue = params.background
+    return CachedView(params.view, params.scale, (red, green, blue))

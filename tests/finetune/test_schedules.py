@@ -1,0 +1,62 @@
+"""Every schedule at every step against its formula, worked out another way."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.finetune.schedules import SCHEDULES, Schedule, scaled_rate
+
+TOTAL = 20
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_warm_up_rises_to_one_in_equal_steps(kind: str, warmup: int) -> None:
+    schedule = Schedule(kind, TOTAL, warmup=warmup)
+    assert [schedule.at(t) for t in range(warmup)] == pytest.approx([(t + 1) / warmup for t in range(warmup)])
+    if kind != "inverse_sqrt" or warmup == 0:
+        assert schedule.at(warmup) == 1
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_every_step_after_the_warm_up(warmup: int) -> None:
+    def rates(kind: str) -> list[float]:
+        schedule = Schedule(kind, TOTAL, warmup=warmup, every=4, factor=0.5)
+        return [schedule.at(t) for t in range(warmup, TOTAL)]
+
+    left = TOTAL - warmup
+    assert rates("constant") == [1.0] * left
+    halved = [1.0] * 4 + [0.5] * 4 + [0.25] * 4 + [0.125] * 4 + [0.0625] * 4
+    assert rates("step") == halved[:left]
+    falling = rates("linear")
+    assert falling[0] == 1
+    assert [a - b for a, b in itertools.pairwise(falling)] == pytest.approx([1 / left] * (left - 1))
+    # cos(x / 2)^2, the half-angle form.
+    assert rates("cosine") == pytest.approx([math.cos(math.pi * s / left / 2) ** 2 for s in range(left)])
+    # Quadruple the step (counted from 1), halve the rate.
+    inverse = Schedule("inverse_sqrt", 100, warmup=warmup)
+    first = max(warmup, 1)
+    assert inverse.at(first - 1) == 1
+    for t in range(first, 25):
+        assert inverse.at(4 * t - 1) == pytest.approx(inverse.at(t - 1) / 2)
+
+
+def test_beyond_the_end_the_last_rate_stays() -> None:
+    schedule = Schedule("linear", TOTAL, warmup=3)
+    assert schedule.at(TOTAL + 5) == schedule.at(TOTAL - 1) > 0
+
+
+def test_errors() -> None:
+    with pytest.raises(UserError, match="unknown schedule 'cosin'"):
+        Schedule("cosin", 10)
+    with pytest.raises(UserError, match="10 steps can't have 10 of warm-up"):
+        Schedule("linear", 10, warmup=10)
+
+
+def test_rate_grows_with_the_batch() -> None:
+    assert scaled_rate(0.1, 256) == 0.1
+    assert scaled_rate(0.1, 64) == pytest.approx(0.025)

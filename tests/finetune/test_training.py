@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_run_is_refused(manifest: Manifest, cache: Path,
 def test_a_full_disk_leaves_the_checkpoint_before(
     manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, training = made_of("fc", manifest, cache)
+    made, _ = made_of("fc", manifest, cache)
 
     def save(trainer: Any, path: Path) -> None:
         if trainer.current_epoch == 1:

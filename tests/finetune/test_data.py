@@ -1,0 +1,222 @@
+"""Params, sets, the cache of images, the saved network, and what is read off curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import schema
+from pipeline.data.manifest import Manifest
+from pipeline.errors import UserError
+from pipeline.finetune import gains, images, saved
+from pipeline.finetune.images import CachedView, cached
+from pipeline.finetune.run import run_strategy
+from pipeline.finetune.sets import sets_of
+from pipeline.finetune.variants import know, variant
+from pipeline.nets import layers
+from pipeline.nets.network import Network
+from pipeline.nets.weights import held_layers, read_canonical
+from tests.finetune import world
+
+VIEW = CachedView("crop", 36, (255, 255, 255))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, "epoch: unknown key"),
+        ({"epochs": "3"}, "epochs"),
+        ({"size": 40}, "size 40 must not be above finetune.scale 36"),
+        ({"run": ["frozn"]}, "names \\['frozn'\\], allowed: direct, frozen"),
+        ({"optimiser": "sgdd"}, "optimiser"),
+        ({"strategies": {"frozen": {"kind": "frozen", "below": "conv4_1"}}}, "below is of no use to kind frozen"),
+        ({"strategies": {"frozen": {"kind": "gradual"}}}, "gradual needs `every`"),
+        ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing is of cross_entropy"),
+    ],
+)
+def test_bad_params_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        world.params(**changes)
+
+
+# -- sets
+
+
+def test_sets_are_the_splits_and_a_subset_keeps_every_class(manifest: Manifest, cache: Path) -> None:
+    found = cached(manifest, VIEW, cache)
+    whole = sets_of(manifest, found, 1, max_train=0, seed=0)
+    for split in ("train", "val", "test"):
+        assert getattr(whole, split).tolist() == manifest.rows(split, 1).tolist()
+    few = sets_of(manifest, found, 1, max_train=7, seed=0)
+    assert set(few.train) < set(whole.train)
+    assert sorted(np.bincount(few.y_train)) == [2, 2, 3]
+    assert few.test.tolist() == whole.test.tolist()
+    assert few.train.tolist() != sets_of(manifest, found, 1, max_train=7, seed=1).train.tolist()
+    with pytest.raises(UserError, match="below the number of classes"):
+        sets_of(manifest, found, 1, max_train=2, seed=0)
+
+
+def test_a_class_that_vanishes_from_train_is_named(manifest: Manifest, cache: Path) -> None:
+    splits = manifest.splits.copy()
+    splits[0, manifest.labels == "green"] = "test"
+    broken = dataclasses.replace(manifest, splits=splits)
+    with pytest.raises(UserError, match="no training image of 1 of 3 classes: green"):
+        sets_of(broken, cached(broken, VIEW, cache), 0, max_train=0, seed=0)
+
+
+def test_without_labels_the_files_say_so(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    bare = dataclasses.replace(manifest, labels=np.full(len(manifest), "", dtype="U1"))
+    assert run_strategy("cnn", bare, world.weights(), world.params(), tmp_path, cache=cache) == {
+        "strategy": "cnn",
+        "skipped": "no labels",
+    }
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "metrics.json",
+        "predictions.csv",
+        "curves.csv",
+        "groups.json",
+        "model.safetensors",
+        "head.safetensors",
+    }
+
+
+# -- the cache of images
+
+
+def test_images_are_decoded_once(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cached(manifest, VIEW, tmp_path)
+    assert first.pixels.shape == (len(manifest), 36, 36, 3)
+    for row in (0, 17, 41):
+        with Image.open(manifest.file(row)) as image:
+            # 40 x 44 -> 36 x 40 -> the central 36 x 36.
+            expected = np.asarray(image.resize((36, 40), Image.Resampling.BILINEAR))[2:38]
+        assert np.abs(first.pixels[first.at[row]].astype(int) - expected).max() <= 1
+    monkeypatch.setattr(images, "decode", None)
+    moved = dataclasses.replace(manifest, paths=np.array([f"moved/{p}" for p in manifest.paths]))
+    assert np.array_equal(cached(moved, VIEW, tmp_path).pixels, first.pixels)
+    with pytest.raises(TypeError):
+        cached(manifest, CachedView("squash", 36, (255, 255, 255)), tmp_path)
+    assert sorted(p.suffix for p in (tmp_path / images.FOLDER).iterdir()) == [".json", ".npy"]
+
+
+def test_broken_images_are_left_out_and_never_anothers(
+    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(manifest.root, folder)
+    changed = dataclasses.replace(manifest, root=folder)
+    changed.file(3).unlink()
+    changed.file(5).write_bytes(changed.file(6).read_bytes())
+    found = cached(changed, VIEW, tmp_path / "cache")
+    assert np.flatnonzero(found.at < 0).tolist() == [3, 5]
+    assert "changed since the dataset was listed" in caplog.text
+    assert cached(changed, VIEW, tmp_path / "cache").at.tolist() == found.at.tolist()
+    rows = sets_of(changed, found, 0, max_train=0, seed=0)
+    assert not {3, 5} & {*rows.train, *rows.val, *rows.test}
+    assert rows.left_out == 2
+
+
+# -- a tuned network is a network
+
+
+@pytest.fixture(scope="module")
+def tuned(manifest: Manifest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned")
+    run_strategy("finetune", manifest, world.weights(), world.params(head="vgg", epochs=1), out, cache=cache)
+    return out
+
+
+def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Manifest) -> None:
+    layers.ARCHS.pop("tinyvgg-32px-fc12-10")  # as in a process that made no such network
+    weights = saved.read_weights(tuned / saved.MODEL)
+    assert weights.arch == "tinyvgg-32px-fc12-10"
+    assert weights.classes == world.CLASSES
+    assert held_layers(weights)[-1] == "prob"
+    assert weights.provenance["source"] == "finetune:finetune"
+    assert weights.provenance["from_sha256"] == world.weights().sha256
+    model = saved.read(tuned)
+    file = manifest.file(0)
+    x = model.model.normalise(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8))
+    values = Network.of(weights)(x, ("fc7", "prob"))
+    assert values["fc7"].shape == (1, 10, 1, 1)
+    torch.testing.assert_close(values["prob"][:, :, 0, 0], model.model.top(model.model.body(x)).softmax(dim=1))
+    assert model.probabilities([file]).shape == (1, 3)
+
+
+def test_model_files_that_do_not_belong_together_are_refused(
+    tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tuned / saved.HEAD, tmp_path)
+    with pytest.raises(UserError, match=r"there is no .*model.safetensors"):
+        saved.read(tmp_path)
+    (tmp_path / saved.MODEL).write_bytes((tuned / saved.MODEL).read_bytes()[:-9])
+    with pytest.raises(UserError, match="not a whole"):
+        saved.read(tmp_path)
+    other = tmp_path / "other"
+    run_strategy("frozen", manifest, world.weights(), world.params(epochs=1), other, cache=cache)
+    shutil.copy(tuned / saved.HEAD, other)
+    with pytest.raises(UserError, match="of another architecture"):
+        saved.read(other)
+    with pytest.raises(UserError, match="can't be read"):
+        saved.read(tuned).probabilities([tmp_path / "none.png"])
+
+
+def test_variants_are_named_for_what_they_change() -> None:
+    assert variant("vgg16", 224, (4096, 4096)) == "vgg16"
+    assert variant("alexnet", 224, (4096, 4096)) == "alexnet"
+    name = know("vgg16-64px-fc256-128")
+    assert layers.tensor_shapes(name, num_classes=5)["fc6.weight"] == (256, 512 * 2 * 2)
+    assert layers.tensor_shapes(name, num_classes=5)["fc8.weight"] == (5, 128)
+    assert layers.shape(name, "fc7", 64, 64) == (128, 1, 1)
+    with pytest.raises(UserError, match="at least 64 x 64"):
+        layers.shape(name, "fc7", 63, 64)
+    with pytest.raises(UserError, match="unknown architecture"):
+        layers.find(know("vgg17-64px"))
+
+
+def test_a_gap_network_is_weights_up_to_its_last_pooling(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    run_strategy("frozen", manifest, world.weights(), world.params(epochs=1), tmp_path, cache=cache)
+    weights = read_canonical(tmp_path / saved.MODEL)
+    assert (weights.arch, held_layers(weights)[-1]) == ("tinyvgg", "pool5")
+    assert all(torch.equal(t, world.weights().tensors[n]) for n, t in weights.tensors.items())
+    assert schema.read_json(tmp_path / "metrics.json")["trained"] == "classifier at 1"
+
+
+# -- curves
+
+
+def test_gains_by_hand() -> None:
+    rising = [0.2, 0.4, 0.6, 0.75, 0.8]
+    assert gains.shape(rising) == gains.Shape(0.2, pytest.approx(0.55 / 3), 0.8)
+    assert gains.shape([0.5, 0.4]) == gains.Shape(0.5, 0.0, 0.4)
+    assert gains.shape([0.7]) == gains.Shape(0.7, 0.0, 0.7)
+
+    def curve(values: list[float]) -> list[dict[str, Any]]:
+        return [{"val_accuracy": v} for v in values]
+
+    found = gains.gains([curve(rising), curve([0.5] * 5)], [curve([0.1] * 5), curve([0.3] * 5)])
+    assert found == pytest.approx({"start": 0.15, "slope": 0.55 / 6, "asymptote": 0.45})
+    assert gains.gains([curve([math.nan])], []) is None
+    assert gains.gains([[{"val_accuracy": None}]], [curve([0.5])]) is None
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "word"),
+    [
+        ([2.0, 1.0, 0.5, 0.2], [2.0, 1.5, 1.6, 1.9], "Overfits"),
+        ([2.0, 1.5, 1.2], [2.0, 1.6, 1.3], "Not finished"),
+        ([2.0, 2.5, 3.0], [2.0, 2.0, 2.0], "Does not learn"),
+        ([2.0, 1.0, 0.9], [2.0, 1.2, 1.199], "Levelled off"),
+    ],
+)
+def test_a_curve_is_read(train: list[float], val: list[float], word: str) -> None:
+    curve = [{"train_loss": t, "val_loss": v} for t, v in zip(train, val, strict=True)]
+    assert gains.reading(curve).startswith(word)

@@ -19,7 +19,17 @@ from typing import Any
 from pipeline.errors import UserError
 
 # One number per on-disk layout. A reader refuses a version it does not know.
-VERSIONS = {"manifest": 1, "weights": 1, "codes": 1, "head": 1, "predictions": 1, "bits": 1, "index": 1, "run": 1}
+VERSIONS = {
+    "manifest": 1,
+    "weights": 1,
+    "codes": 1,
+    "head": 1,
+    "predictions": 1,
+    "bits": 1,
+    "index": 1,
+    "run": 1,
+    "collection": 1,
+}
 
 
 def canonical_json(value: Any) -> str:
@@ -66,7 +76,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def raise_if_disk(error: OSError, path: str | Path) -> None:
-    """Raises UserError if `error` means no space or no permission, which the user can mend; else returns.
+    """Raises UserError if `error` means no space, no permission or no such place, which the user can mend.
 
     h5py hides the errno of a failed write inside its message, so the text is searched too.
     """
@@ -75,6 +85,10 @@ def raise_if_disk(error: OSError, path: str | Path) -> None:
         raise UserError(f"no space left on the device while writing {path}", see="`cnncodes cache size`") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         raise UserError(f"no permission to write {path}", allowed="a folder that you can write") from error
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        raise UserError(
+            f"can't write {path} ({os.strerror(error.errno)})", allowed="a folder that you can write"
+        ) from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

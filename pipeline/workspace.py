@@ -12,12 +12,13 @@ Values not given come from pipeline/preset.yaml; `cnncodes info` prints what was
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import config
+from pipeline import config, schema
 from pipeline.cache import cache_root
 from pipeline.errors import UserError
 
@@ -85,6 +86,20 @@ def preset(model: type[config.S], **changes: Any) -> config.S:
     return config.validate(model, config.read_params(PRESET)[section] | changes, where=section)
 
 
+def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
+    """The canonical file of these weights under `cache`, made once: what has it loads no torch. Raises UserError."""
+    source: dict[str, Any] = params.model_dump() | {"version": schema.VERSIONS["weights"]}
+    if params.source == "file":
+        named = [Path(params.file), Path(params.file + ".json")]
+        source["file"] = [schema.sha256_file(path) for path in named if path.is_file()]
+    path = cache / "weights" / f"{schema.fingerprint(source)}.safetensors"
+    if not path.is_file():
+        from pipeline.nets.weights import resolve, write_canonical
+
+        write_canonical(resolve(params, cache), path)
+    return path
+
+
 def extract(
     images: str | Path,
     *,
@@ -102,16 +117,19 @@ def extract(
     (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Raises UserError.
     """
     from pipeline.codes import extract as run_extraction
+    from pipeline.codes.plan import check
+    from pipeline.codes.weights_header import WeightsHeader
     from pipeline.data.build import build
-    from pipeline.nets.weights import resolve, write_canonical
 
     space = Workspace(Path(out))
     params = preset(config.CodesParams, **(codes or {}), **({"layers": list(layers)} if layers else {}))
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
-    found = resolve(config.WeightsParams.of(arch, weights), cache_root())
+    canonical = canonical_weights(config.WeightsParams.of(arch, weights), cache_root())
+    check(WeightsHeader.of(canonical), params)
     manifest = build(data, space.root / "dataset", labels_needed=False)
-    write_canonical(found, space.weights_file)
-    run_extraction(manifest, found, params, space.root / "codes", shard=shard)
+    with schema.atomic_path(space.weights_file) as tmp:
+        shutil.copyfile(canonical, tmp)
+    run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)
     return space
 
 

@@ -84,6 +84,19 @@ class Plan:
         }
 
 
+def check(weights: WeightsHeader, params: CodesParams) -> dict[str, Settings]:
+    """Spec name -> settings, if these weights can make such codes on this machine, whatever the images.
+
+    Raises UserError on layers that the architecture or the weights lack or that don't fit the images' size, and on a
+    device that is not there.
+    """
+    settings = resolve(params, arch=weights.arch, weights_sha256=weights.sha256, normalisation=weights.normalisation)
+    weights.require_layers(s.layer for s in settings.values())
+    for s in settings.values():
+        s.dim(num_classes=weights.num_classes)
+    return settings
+
+
 def make_plan(
     manifest: Manifest,
     weights: WeightsHeader,
@@ -94,11 +107,9 @@ def make_plan(
 ) -> Plan:
     """Checks all that can be checked before work starts and finds what the store already holds.
 
-    `shard` (i, n), i from 1: only images whose digest falls to i. Raises UserError on layers that the architecture or
-    the weights lack or that don't fit the images' size, and on a device that is not there.
+    `shard` (i, n), i from 1: only images whose digest falls to i. Raises UserError, see `check`.
     """
-    settings = resolve(params, arch=weights.arch, weights_sha256=weights.sha256, normalisation=weights.normalisation)
-    weights.require_layers(s.layer for s in settings.values())
+    settings = check(weights, params)
     stores = {
         name: Store(s.as_json(), dim=s.dim(num_classes=weights.num_classes), dtype=s.dtype, root=cache or cache_root())
         for name, s in settings.items()

@@ -23,7 +23,7 @@ from pipeline.heads.base import LinearHead, Targets
 from pipeline.heads.newton import Curvature, Doubles, Point, Singles, Span, minimise, space_of
 from pipeline.heads.stream import Rows
 
-TOLERANCE = 1e-6  # relative duality gap
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)

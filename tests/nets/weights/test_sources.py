@@ -141,7 +141,8 @@ def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest
 
 def test_a_refused_stage_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "file", "file": "none.pth"}}))
+    weights = {"arch": "tinyvgg", "source": "file", "file": "none.pth"}
+    Path("params.yaml").write_text(yaml.safe_dump({"weights": weights}))
     with pytest.raises(UserError, match=r"there is no weights file none\.pth"):
         stage.main()
     assert not Path("out").exists()

@@ -25,13 +25,17 @@ ALLOWED: dict[str, set[str]] = {
     "heads": BASE | {"data", "nets", "codes"},
     "hashing": BASE | {"data", "nets", "codes"},
     "index": BASE | {"data", "nets", "codes", "hashing"},
+    "retrieval": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
     "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "finetune"},
     "query": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index"},
     "workspace": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report"},
+    "collection": BASE | {"workspace", "data", "nets", "codes", "hashing", "index"},
+    "montage": BASE | {"data"},
     "finetune": BASE | {"data", "nets", "codes", "heads"},
     "cli": BASE
-    | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"},
-    "web": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index", "report", "query"},
+    | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}
+    | {"collection", "montage"},
+    "web": BASE | {"workspace", "data", "nets", "codes", "hashing", "index", "query", "collection", "montage"},
 }
 
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.cli import codes, heads
+from pipeline.cli import codes, heads, search
 from pipeline.errors import UserError
 
 app = typer.Typer(
@@ -20,11 +20,13 @@ app = typer.Typer(
 )
 codes.register(app)
 heads.register(app)
+search.register(app)
 
 
 def main() -> None:
     """The console script: a UserError is one line on stderr and exit code 2; Ctrl-C is 130."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells of each set of instructions that it tries
     try:
         app()
     except UserError as e:

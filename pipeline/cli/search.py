@@ -1,0 +1,282 @@
+"""`cnncodes index | search | duplicates`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.collection import Answer, Collection
+
+IndexArgument = Annotated[Path, typer.Argument(help="A folder made by `cnncodes index`.")]
+MethodOption = Annotated[str | None, typer.Option(help="One of those that `cnncodes index info` lists.")]
+
+
+class _BuildByDefault(TyperGroup):
+    """`cnncodes index photos/ --out my.index` is `cnncodes index build photos/ --out my.index`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["build", *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+index = typer.Typer(
+    cls=_BuildByDefault,
+    help="Make a searchable index: cnncodes index photos/ --out my.index. Then change it, look into it, check it.",
+    no_args_is_help=True,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.add_typer(index, name="index")
+    app.command()(search)
+    app.command()(duplicates)
+
+
+@index.command()
+def build(
+    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the label.")],
+    out: Annotated[Path, typer.Option(help="New folder for the index.")],
+    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    weights: Annotated[
+        str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
+    ] = "demo",
+    layer: Annotated[
+        str | None, typer.Option(help="Of cosine and the short code; the last convolution, averaged, if not given.")
+    ] = None,
+    long_layer: Annotated[
+        str | None, typer.Option(help="Of the long codes; the last pooling, flattened, if not given.")
+    ] = None,
+    hasher: Annotated[str | None, typer.Option(help="Of the short code: itq, pca, lsh, learned, dbn, ...")] = None,
+    bits: Annotated[int, typer.Option(min=8, help="Length of the short code.")] = 64,
+    long: Annotated[str, typer.Option(help="Long codes with commas, '' for none.")] = "topk,sigmoid",
+    size: Annotated[int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224.")] = None,
+    view: Annotated[str | None, typer.Option(help="crop | squash.")] = None,
+    splits: Annotated[str | None, typer.Option(help="folders, if the top folders are train, val, test.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
+    on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
+    from pipeline import collection
+
+    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None}
+    dataset = {"splits": splits, "on_error": on_error}
+    collection.build(
+        images,
+        out,
+        arch=arch,
+        weights=weights,
+        layer=layer,
+        long_layer=long_layer,
+        hasher=hasher,
+        nbits=bits,
+        long=[name.strip() for name in long.split(",") if name.strip()],
+        codes={key: value for key, value in codes.items() if value is not None},
+        dataset={key: value for key, value in dataset.items() if value is not None},
+    )
+    _show_info(collection.info(out), json=json)
+
+
+@index.command()
+def add(
+    folder: IndexArgument,
+    images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
+    json: JsonFlag = False,
+) -> None:
+    """Add a folder's images, or take in what changed in it."""
+    from pipeline.collection import add as run
+
+    done = run(folder, images)
+    if json:
+        print_json(done.as_json())
+        return
+    typer.echo(
+        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.known} known; {done.images:,} images"
+    )
+    if done.note:
+        typer.echo(done.note)
+
+
+@index.command()
+def remove(
+    folder: IndexArgument,
+    images: Annotated[list[str] | None, typer.Argument(help="Ids, or files as they were indexed.")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="All images whose file is gone.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Take images out of the index; their files stay."""
+    from pipeline.collection import remove as run
+
+    if not images and not missing:
+        raise UserError("nothing to remove was named", allowed="ids, files, or --missing")
+    gone = run(folder, images or (), missing=missing)
+    if json:
+        print_json({"removed": gone})
+    else:
+        typer.echo(f"{len(gone)} removed")
+
+
+@index.command()
+def info(folder: IndexArgument, json: JsonFlag = False) -> None:
+    """What is in an index, how it was made with every default spelled out, and how it can be searched."""
+    from pipeline.collection import info as run
+
+    _show_info(run(folder), json=json)
+
+
+@index.command()
+def verify(
+    folder: IndexArgument,
+    files: Annotated[bool, typer.Option("--files", help="Read every image's file too.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Whether an index is whole and its images are where they were. Exit code 1 if not."""
+    from pipeline.collection import verify as run
+
+    problems = run(folder, files=files)
+    if json:
+        print_json({"whole": not problems, "problems": problems})
+    else:
+        typer.echo("\n".join(problems) or f"{folder} is whole")
+    if problems:
+        raise typer.Exit(1)
+
+
+def search(
+    folder: IndexArgument,
+    query: Annotated[str | None, typer.Argument(help="An image file, or the id of an image in the index.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="Neighbours; 12 if not given, all with --radius.")] = None,
+    radius: Annotated[float | None, typer.Option(help="Only images within this distance.")] = None,
+    method: MethodOption = None,
+    label: Annotated[str | None, typer.Option(help="Only images with this label.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
+    montage: Annotated[Path | None, typer.Option(help="Picture to make: .png, .jpg or .webp.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """The images most like a query."""
+    from pipeline.collection import Collection
+
+    if (query is None) != random:
+        raise UserError("a search needs one query", allowed="an image file, an id, or --random")
+    photos = Collection.open(folder)
+    query_id = _query_id(photos, query)
+    file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
+    wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "label": label, "split": split}
+    started_s = time.perf_counter()
+    answer = photos.search_id(query_id, **wanted) if query_id else photos.search(file, **wanted)
+    took_s = time.perf_counter() - started_s
+    if montage is not None:
+        _draw(photos, answer, file, query_id, montage)
+    if json:
+        about = {"query": str(file), "id": query_id, "method": answer.method.name, "distance": answer.method.unit}
+        print_json({**about, "seconds": took_s, "neighbours": [n.as_json() for n in answer.neighbours]})
+    else:
+        _show(answer, file)
+        if montage is not None:
+            typer.echo(f"\n{montage}")
+
+
+def duplicates(
+    folder: IndexArgument,
+    radius: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits that may differ between two of a kind; if not given, 8 in 100 of those that topk sets in both."
+        ),
+    ] = None,
+    method: MethodOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Groups of near-identical images: pairs within a Hamming radius, joined."""
+    from pipeline.collection import Collection
+    from pipeline.collection import duplicates as run
+
+    photos = Collection.open(folder)
+    groups, used = run(photos, radius=radius, method=method)
+    if json:
+        members = [[{"id": str(photos.ids[r]), "path": str(photos.file(r))} for r in group] for group in groups]
+        print_json({"radius": used, "groups": members})
+        return
+    images = sum(map(len, groups))
+    typer.echo(f"{len(groups)} groups of {images} near-identical images, within {used} bits of one another")
+    for group in groups:
+        typer.echo("\n" + "\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group))
+
+
+def _query_id(photos: Collection, query: str | None) -> str | None:
+    """The id that is asked for; None if the query is a file. Raises UserError if it is neither."""
+    if query is None:
+        return photos.random()
+    if Path(query).exists():
+        return None
+    try:
+        photos.row(query)
+    except UserError:
+        raise UserError(
+            f"{query!r} is no file, and no id in {photos.folder}", allowed="an image file, an id, or --random"
+        ) from None
+    return query
+
+
+def _show(answer: Answer, query: Path) -> None:
+    if answer.neighbours:
+        typer.echo(f"{query}: {answer.method.name}, distance is {answer.method.unit}")
+        rows = [(n.rank, answer.method.format(n.distance), n.label or "-", n.id, n.path) for n in answer.neighbours]
+        typer.echo(table(("rank", "distance", "label", "id", "file"), rows))
+    elif answer.nearest is not None:
+        typer.echo(f"no image is within the radius; the nearest is at {answer.method.format(answer.nearest)}")
+    else:
+        typer.echo("there are no other images")
+
+
+def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, path: Path) -> None:
+    from pipeline.montage import Tile
+    from pipeline.montage import montage as run
+
+    method = answer.method
+    label = str(photos.labels[photos.row(query_id)]) if query_id else ""
+    tiles = [Tile(n.path, f"{n.rank} · {method.format(n.distance)}", n.label) for n in answer.neighbours]
+    run(
+        Tile(file, "query", label or file.name),
+        tiles,
+        path,
+        title=f"{method.name} · {method.spec} · distance is {method.unit}",
+        max_pixels=photos.made_by["dataset"]["max_pixels"],
+    )
+
+
+def _show_info(about: dict[str, Any], *, json: bool) -> None:
+    if json:
+        print_json(about)
+        return
+    weights = about["weights"]
+    typer.echo(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
+    typer.echo(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")
+    for name, one in [("short code", about["short"]), *(("long code", long) for long in about["long"].values())]:
+        params = ", ".join(f"{key} {value}" for key, value in one["params"].items())
+        typer.echo(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
+    if about["short"]["note"]:
+        typer.echo(f"note: {about['short']['note']}")
+    for spec, one in about["codes"].items():
+        typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
+    # The layers have all but their own names and poolings in common.
+    for key, value in next(iter(about["codes"].values()))["settings"].items():
+        if key not in ("layer", "pooling", "pooling_settings", "l2", "arch", "weights_sha256", "dtype"):
+            typer.echo(f"  {key}: {value}")
+    for root in about["roots"]:
+        typer.echo(f"images below {root}")
+    rows = [(n, m["spec"], m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()]
+    typer.echo("\nmethods, the default one first")
+    typer.echo(table(("method", "codes", "bytes an image", "distance"), rows))

@@ -1,0 +1,65 @@
+"""What an index is, and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.collection.collection import Collection, require_collection, weights_file
+from pipeline.collection.methods import methods_of
+from pipeline.errors import UserError
+from pipeline.index import save
+
+
+def info(folder: str | Path) -> dict[str, Any]:
+    """Plain values: images, methods (the default first), weights, settings, hashers, roots, bytes. No rows are read."""
+    folder = Path(folder)
+    about = save.info(folder)
+    made_by: Mapping[str, Any] = about["made_by"]
+    require_collection(folder, made_by)
+    weights = weights_file(folder, made_by)
+    return {
+        "images": about["count"],
+        "fingerprint": about["fingerprint"],
+        "methods": {m.name: _method(m) for m in methods_of(made_by).values()},
+        "weights": {**made_by["weights"], "bytes": weights.stat().st_size if weights.is_file() else 0},
+        "index_bytes": sum(f["bytes"] for f in about["files"].values()),
+        "short": made_by["short"],
+        "long": made_by["long"],
+        "codes": made_by["codes"],
+        "roots": made_by["roots"],
+    }
+
+
+def verify(folder: str | Path, *, files: bool = False) -> list[str]:
+    """What is wrong, in words, [] if nothing is: the index and the network read in full, every image's file looked for.
+
+    `files`: reads them too, to see whether they are still what was indexed. Raises UserError if it is no index at all.
+    """
+    folder = Path(folder)
+    save.info(folder)
+    try:
+        collection = Collection.open(folder)
+    except UserError as e:
+        return [str(e)]
+    problems = []
+    try:
+        collection.check_parts()
+    except UserError as e:
+        problems.append(str(e))
+    for row in range(len(collection)):
+        path = collection.file(row)
+        try:
+            if files and hashlib.sha256(path.read_bytes()).hexdigest() != collection.digest(row):
+                problems.append(f"{path} changed since it was indexed; see `cnncodes index add`")
+            elif not files:
+                path.stat()
+        except OSError as e:
+            problems.append(f"{path}: {(e.strerror or str(e)).lower()}; see `cnncodes index remove --missing`")
+    return problems
+
+
+def _method(method: Any) -> dict[str, Any]:
+    return {"unit": method.unit, "spec": method.spec, "bytes_per_image": method.bytes_per_image}

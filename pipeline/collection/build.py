@@ -1,0 +1,198 @@
+"""A new collection from a folder of images, whole or not there at all."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.cache import cache_root
+from pipeline.collection.collection import WEIGHTS, Collection
+from pipeline.collection.encode import Photos, encode, hasher_bytes, photos
+from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
+from pipeline.config import CodesParams, DatasetParams, LayerSpec, WeightsParams
+from pipeline.errors import UserError
+from pipeline.hashing import base as hashing
+from pipeline.index import make, save
+from pipeline.nets import layers
+from pipeline.workspace import preset
+
+log = logging.getLogger(__name__)
+
+# Images that a hasher is fitted on, at most: more cost time and change little.
+_FIT_ROWS = 20_000
+# A folder of a build that was killed is cleared away by the next one after this long.
+_ABANDONED_S = 24 * 3600
+_PARTIAL = ".partial"
+_FEW_ROWS = 1000
+
+
+def build(
+    images: str | Path,
+    out: str | Path,
+    *,
+    arch: str = "vgg16",
+    weights: str = "demo",
+    layer: str | None = None,
+    long_layer: str | None = None,
+    hasher: str | None = None,
+    nbits: int = SHORT_BITS,
+    long: Sequence[str] = tuple(LONG_HASHERS),
+    dataset: Mapping[str, Any] | None = None,
+    codes: Mapping[str, Any] | None = None,
+) -> Collection:
+    """Indexes a folder of images into the new folder `out`, which then holds all that a query needs.
+
+    `layer`: the spec of float codes and short code, the deepest convolution averaged if None; `long_layer`: that of the
+    long codes, the last pooling flattened if None. `hasher`: of the short code; itq if None, or lsh where the images
+    are too few for it. `long`: of LONG_HASHERS. `dataset`, `codes`: keys of those params sections to change. Raises
+    UserError, with nothing left behind.
+    """
+    from pipeline.nets.weights import resolve, write_canonical
+
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already", allowed="a new folder", see="`cnncodes index add`")
+    unknown = [name for name in long if name not in LONG_HASHERS]
+    if unknown:
+        raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
+    specs = _specs(arch, layer, long_layer)
+    params = preset(CodesParams, **{**(codes or {}), "layers": list(dict.fromkeys(specs if long else specs[:1]))})
+    # Every image of a collection is one to be found; splits are the folder's own or none.
+    data = preset(
+        DatasetParams,
+        **{"source": "folder", "root": os.path.abspath(images)}  # noqa: PTH100  no symlink is resolved
+        | {"val_share": 0.0, "test_share": 0.0, "repeats": 1}
+        | dict(dataset or {}),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _clear_abandoned(out)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
+    try:
+        found = resolve(WeightsParams.of(arch, weights), cache_root())
+        write_canonical(found, staging / WEIGHTS / f"{found.sha256}.safetensors")
+        about = {"arch": arch, "source": weights, "sha256": found.sha256}
+        with photos(data, params, staging / WEIGHTS / f"{found.sha256}.safetensors") as pictures:
+            saved = _saved(pictures, params, data, specs=specs, hasher=hasher, nbits=nbits, long=long, weights=about)
+        save.create(staging / "index", saved)
+        (staging / WEIGHTS).rename(staging / "index" / WEIGHTS)
+        (staging / "index").rename(out)
+    except OSError as e:
+        schema.raise_if_disk(e, out)
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Collection.open(out)
+
+
+def _specs(arch: str, layer: str | None, long_layer: str | None) -> tuple[str, str]:
+    """The spec of the float and short codes, and that of the long codes."""
+    facts = [f for f in layers.layers(arch) if not f.pre]
+    convolution = [f.name for f in facts if f.kind == "conv"][-1]
+    pooling = [f.name for f in facts if f.kind == "pool"][-1]
+    return (
+        LayerSpec.parse(layer or convolution, pooling="avg").name,
+        LayerSpec.parse(long_layer or pooling, pooling="flatten").name,
+    )
+
+
+def _saved(
+    found: Photos,
+    params: CodesParams,
+    data: DatasetParams,
+    *,
+    specs: tuple[str, str],
+    hasher: str | None,
+    nbits: int,
+    long: Sequence[str],
+    weights: dict[str, Any],
+) -> save.Saved:
+    """The index of a folder's images, in memory."""
+    rows = _fit_rows(found)
+    targets = found.manifest.targets[np.searchsorted(found.manifest.ids, found.codes[specs[0]].ids)][rows]
+    short, note = _fit_short(found.codes[specs[0]].rows(rows), targets, hasher=hasher, nbits=nbits)
+    hashers = {short.name: short}
+    for name in long:
+        codes = found.codes[specs[1]]
+        # These learn a dimension or less: a few rows do.
+        hashers[name] = hashing.make(name, **_fitting(LONG_HASHERS[name], codes.dim)).fit(codes.rows(rows[:_FEW_ROWS]))
+    spec_of = {short.name: specs[0]} | dict.fromkeys(long, specs[1])
+    files, marks = {}, {}
+    for name, fitted in hashers.items():
+        files[f"{name}.h5"], marks[name] = hasher_bytes(fitted, found.codes[spec_of[name]].settings)
+    one = next(iter(found.codes.values())).settings
+    made_by: dict[str, Any] = {
+        "version": schema.VERSIONS["collection"],
+        "weights": weights,
+        # As resolved here, so that images added on another machine get codes of the same kind.
+        "params": params.model_dump(mode="json") | {"precision": one["precision"], "device": one["device"]},
+        "dataset": {"splits": data.splits, "max_pixels": data.max_pixels},
+        "codes": {s: {"dim": c.dim, "dtype": str(c.dtype), "settings": c.settings} for s, c in found.codes.items()},
+        "short": _about(short, specs[0], marks) | {"fitted_on": len(rows), "note": note},
+        "long": {name: _about(hashers[name], specs[1], marks) for name in long},
+        "roots": [data.root],
+    }
+    encoded = encode(found, hashers, made_by, root=0)
+    index = make("exact", short.nbits)
+    index.add(encoded.packed, encoded.ids)  # encoded is sorted by id, as the index is
+    return save.Saved(index, made_by, encoded.columns, files)
+
+
+def _fit_rows(found: Photos) -> NDArray[np.int64]:
+    """Rows of the codes to fit on: images of the train split, a fixed random part of them where they are many."""
+    ids = next(iter(found.codes.values())).ids
+    if not len(ids):
+        raise UserError("none of the images could be read", see="the warnings above")
+    rows = np.flatnonzero(found.manifest.splits[0][np.searchsorted(found.manifest.ids, ids)] == "train")
+    if len(rows) > _FIT_ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(rows, _FIT_ROWS, replace=False))
+    return rows
+
+
+def _fit_short(
+    codes: NDArray[Any], targets: NDArray[np.int64], *, hasher: str | None, nbits: int
+) -> tuple[hashing.Hasher, str]:
+    """The fitted hasher of the short code, and a note where it is not the usual one."""
+    note = ""
+    if hasher is None:
+        hasher = SHORT_HASHER
+        if len(codes) <= nbits or codes.shape[1] < nbits:
+            hasher = UNTRAINED_HASHER
+            note = f"{len(codes)} images of {codes.shape[1]} values are too few for {SHORT_HASHER} of {nbits} bits"
+            log.warning("%s: the short code is %s", note, hasher)
+    elif "nbits" not in hashing.make(hasher).params():
+        allowed = [name for name in hashing.HASHERS if "nbits" in hashing.make(name).params()]
+        raise UserError(f"hasher {hasher} does not make short codes", allowed=allowed)
+    return hashing.make(hasher, nbits=nbits).fit(codes, targets=targets), note
+
+
+def _fitting(params: Mapping[str, Any], dim: int) -> dict[str, Any]:
+    """The hasher's params, k at most an eighth of a small layer's values: bits that are nearly all set say nothing."""
+    return {**params, **({"k": max(1, min(params["k"], dim // 8))} if "k" in params else {})}
+
+
+def _about(hasher: hashing.Hasher, spec: str, marks: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "hasher": hasher.name,
+        "params": hasher.params(),
+        "spec": spec,
+        "nbits": hasher.nbits,
+        "fingerprint": marks[hasher.name],
+    }
+
+
+def _clear_abandoned(out: Path) -> None:
+    """Removes what builds of `out` that were killed left behind."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*{_PARTIAL}"):
+        if time.time() - folder.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,115 @@
+"""Images to rows of a collection: codes from the store or the network, bits of every hasher, and what is known of them.
+
+The short code is the index itself; long codes and float codes are columns beside it, so that one generation of the
+index on disk holds them all.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import cache_root
+from pipeline.collection.methods import COSINE
+from pipeline.config import CodesParams, DatasetParams
+from pipeline.errors import UserError
+from pipeline.hashing.base import Hasher
+from pipeline.hashing.pack import pack
+from pipeline.hashing.save import read_hasher, write_hasher
+
+if TYPE_CHECKING:
+    from pipeline.codes import Codes
+    from pipeline.data.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+# Codes that are in memory at once, for hashing.
+_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The images of a folder with their codes. `manifest` rows and `codes` rows are the same images, sorted by id."""
+
+    manifest: Manifest
+    codes: Mapping[str, Codes]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as `index.save.Saved.add` takes them."""
+
+    ids: NDArray[np.str_]
+    packed: NDArray[np.uint8]
+    columns: dict[str, NDArray[Any]]
+
+    def take(self, at: NDArray[np.int64]) -> Rows:
+        return Rows(self.ids[at], self.packed[at], {name: values[at] for name, values in self.columns.items()})
+
+
+@contextmanager
+def photos(data: DatasetParams, codes: CodesParams, weights: Path) -> Iterator[Photos]:
+    """The images below `data.root` and their codes, new ones computed; the codes can be read inside the context only.
+
+    Images that can't be read are left out with a warning. Raises UserError if there are none at all.
+    """
+    from pipeline.codes import extract
+    from pipeline.data.build import build
+
+    work = cache_root() / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        manifest = build(data, Path(name) / "dataset", labels_needed=False)
+        yield Photos(manifest, extract(manifest, weights, codes, Path(name) / "codes"))
+
+
+def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, Any], *, root: int) -> Rows:
+    """Rows of all images that have codes. `root`: the number of the manifest's root among those of the collection."""
+    short = found.codes[made_by["short"]["spec"]]
+    if not len(short):
+        raise UserError("none of the images could be read", see="the warnings above")
+    manifest, ids = found.manifest, short.ids
+    at = np.searchsorted(manifest.ids, ids)
+    columns: dict[str, NDArray[Any]] = {
+        "path": manifest.paths[at],
+        "root": np.full(len(ids), root, np.int32),
+        "label": manifest.labels[at],
+        "split": manifest.splits[0][at],
+        "sha256": manifest.sha256[at],
+        COSINE: short.rows(slice(None)),
+    }
+    for name, long in made_by["long"].items():
+        columns[name] = _packed(hashers[name], found.codes[long["spec"]])
+    return Rows(ids, _packed(hashers[made_by["short"]["hasher"]], short), columns)
+
+
+def _packed(hasher: Hasher, codes: Codes) -> NDArray[np.uint8]:
+    """(n, nbits/8)."""
+    rows = max(1, _BLOCK_BYTES // (codes.dim * 4))
+    return np.concatenate([pack(hasher.bits(block)) for _, block in codes.blocks(rows)])
+
+
+def hasher_bytes(hasher: Hasher, settings: dict[str, Any]) -> tuple[bytes, str]:
+    """A fitted hasher's file, and its fingerprint."""
+    with tempfile.TemporaryDirectory() as folder:
+        mark = write_hasher(Path(folder) / "hasher.h5", hasher, settings=settings)
+        return (Path(folder) / "hasher.h5").read_bytes(), mark
+
+
+def hasher_from(data: bytes, fingerprint: str, name: str) -> Hasher:
+    """The inverse of `hasher_bytes`. Raises UserError if it is not the one that the index names."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.h5"
+        path.write_bytes(data)
+        fitted = read_hasher(path)
+    if fitted.fingerprint != fingerprint or fitted.hasher.name != name:
+        raise UserError(f"the index holds another hasher than the {name} that made its bits", see="`cnncodes index`")
+    return fitted.hasher

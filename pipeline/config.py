@@ -63,6 +63,73 @@ def _is_spec(text: str) -> str:
 
 
 Spec = Annotated[str, AfterValidator(_is_spec)]
+
+# Hasher -> the parameter that the number in a spec's name sets, "" where it takes none. `cosine` keeps the floats.
+HASHER_NUMBERS = {
+    "cosine": "",
+    "sigmoid": "",
+    "topk": "k",
+    "median": "",
+    "lsh": "nbits",
+    "pca": "nbits",
+    "itq": "nbits",
+    "dbn": "nbits",
+    "learned": "nbits",
+    "supervised": "nbits",
+}
+_HASH_SPEC = re.compile(r"(?P<hasher>[a-z]+)(?P<number>[1-9][0-9]{0,5})?-(?P<codes>.+)")
+
+
+class HashSpec(BaseModel):
+    """One way to search: a hasher, its number where it takes one, and the codes that it hashes."""
+
+    model_config = ConfigDict(frozen=True)
+    hasher: str
+    number: int | None
+    codes: LayerSpec
+
+    @classmethod
+    def parse(cls, text: str) -> HashSpec:
+        """`itq64-conv5_3-avg`, `topk256-pool5-flatten`, `sigmoid-pool5-flatten`, `cosine-conv5_3-avg`.
+
+        Raises UserError on anything else. Whether there are such codes is checked where they are read.
+        """
+        match = _HASH_SPEC.fullmatch(text)
+        if match is None or match["hasher"] not in HASHER_NUMBERS:
+            raise UserError(
+                f"hash spec {text!r} is not HASHER[NUMBER]-LAYER-POOLING",
+                allowed=f"one of {', '.join(HASHER_NUMBERS)}, then codes, e.g. itq64-conv5_3-avg",
+                see="docs/params.md",
+            )
+        sets, number = HASHER_NUMBERS[match["hasher"]], match["number"]
+        if bool(sets) != bool(number):
+            wanted = f"{match['hasher']}64-{match['codes']}, where 64 is {sets}" if sets else "no number after its name"
+            raise UserError(f"hash spec {text!r} has {number or 'no number'} for {match['hasher']}", allowed=wanted)
+        if sets == "nbits" and int(number) % 8:
+            raise UserError(f"hash spec {text!r} asks for {number} bits", allowed="a multiple of 8")
+        return cls(
+            hasher=match["hasher"], number=int(number) if number else None, codes=LayerSpec.parse(match["codes"])
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self.hasher}{self.number or ''}-{self.codes.name}"
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """What the number sets, by the hasher's name for it."""
+        return {} if self.number is None else {HASHER_NUMBERS[self.hasher]: self.number}
+
+
+def _is_hash_spec(text: str) -> str:
+    try:
+        HashSpec.parse(text)
+    except UserError as e:
+        raise ValueError(str(e)) from None
+    return text
+
+
+HashSpecName = Annotated[str, AfterValidator(_is_hash_spec)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -144,6 +211,35 @@ class HeadsParams(Section):
         return self
 
 
+class RetrievalParams(Section):
+    specs: list[HashSpecName] = Field(min_length=1)
+    settings: dict[str, dict[str, int | float | str | list[int]]] = Field(
+        description="of a hasher, where they are not its own defaults"
+    )
+    k: int = Field(ge=1, description="AP and precision at k; the whole database where it is smaller")
+    neighbours: int = Field(ge=1, description="true cosine neighbours of a query that recall asks for")
+    radius: int = Field(ge=0, description="bits; precision within it")
+    max_queries: int = Field(ge=1, description="of more test images, so many are drawn")
+    timed_queries: int = Field(ge=1, le=100_000)
+    c_grid: list[float] = Field(min_length=1, description="C of the linear head on the bits, chosen on validation")
+    memory_mb: int = Field(ge=16, description="of the linear head's rows; above this they are streamed")
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> RetrievalParams:
+        if len(set(self.specs)) != len(self.specs):
+            raise ValueError("retrieval.specs names a spec twice")
+        if any(c <= 0 for c in self.c_grid):
+            raise ValueError("retrieval.c_grid must be positive")
+        unknown = sorted(set(self.settings) - (set(HASHER_NUMBERS) - {"cosine"}))
+        if unknown:
+            raise ValueError(f"retrieval.settings names {unknown}, which are no hashers")
+        for hasher, values in self.settings.items():
+            if HASHER_NUMBERS[hasher] in values:
+                raise ValueError(f"retrieval.settings.{hasher}.{HASHER_NUMBERS[hasher]} belongs in the spec's name")
+        return self
+
+
 class ReportParams(Section):
     selection: Literal["accuracy", "mean_class_recall", "macro_f1"]
     learning_curve: list[Annotated[float, Field(gt=0.0, le=1.0)]]
@@ -158,6 +254,7 @@ SECTIONS: dict[str, type[Section]] = {
     "weights": WeightsParams,
     "codes": CodesParams,
     "heads": HeadsParams,
+    "retrieval": RetrievalParams,
     "report": ReportParams,
 }
 S = TypeVar("S", bound=Section)

@@ -1,0 +1,33 @@
+"""What a linear head can tell from the bits alone."""
+
+from __future__ import annotations
+
+from pipeline.codes.reader import Codes
+from pipeline.config import HeadsParams, RetrievalParams
+from pipeline.data.manifest import Manifest
+from pipeline.heads.select import choose, rows_of, score
+from pipeline.heads.sets import sets_of
+from pipeline.metrics import classify
+from pipeline.retrieval.sets import REPEAT
+
+
+def svm_accuracy(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, float] | None:
+    """Accuracy on the test images of a linear SVM on rows of length 1, C chosen on val; None if no test image is left.
+
+    Raises UserError if it can't be trained or there is no val to choose on.
+    """
+    if len(manifest.classes) < 2 or not len(manifest.rows("test", REPEAT)):
+        return None
+    heads = HeadsParams(
+        heads=["svm"],
+        scaling="l2",
+        c_grid=params.c_grid,
+        k_grid=[1],
+        class_weight="none",
+        memory_mb=params.memory_mb,
+        seed=params.seed,
+    )
+    sets, k = sets_of(codes, manifest, REPEAT), len(manifest.classes)
+    chosen = choose(codes, sets, k, head="svm", params=heads)
+    scores = score(chosen.head, rows_of(codes, sets.test, chosen.scaling, heads), k)
+    return {"accuracy": float((classify.predicted(scores) == sets.y_test).mean()), "C": chosen.value}

@@ -1,0 +1,235 @@
+"""One hash spec, or the exact cosine of the reference row: fitted on train, searched with test, written down."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.codes.reader import Codes
+from pipeline.config import HashSpec, RetrievalParams
+from pipeline.data.manifest import Manifest
+from pipeline.hashing import base
+from pipeline.hashing.base import Hasher
+from pipeline.hashing.dbn.hasher import Dbn
+from pipeline.hashing.pack import pack
+from pipeline.hashing.save import write_bits, write_hasher
+from pipeline.hashing.sigmoid import Sigmoid
+from pipeline.hashing.supervised import Supervised
+from pipeline.index import make
+from pipeline.index.cosine import Cosine
+from pipeline.retrieval import bits as spread
+from pipeline.retrieval.linear import svm_accuracy
+from pipeline.retrieval.measures import Curve, by_class, by_neighbours, mean_average_precision
+from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours, Ranking
+from pipeline.retrieval.sets import Sets, sets_of
+from pipeline.retrieval.timing import query_times
+
+log = logging.getLogger(__name__)
+
+Packed = NDArray[np.uint8]
+Record = dict[str, Any]
+_HASHED_ROWS = 4096  # at a time
+_FEW_QUERIES = 1000  # for what needs a product with every unrounded code
+
+
+@dataclass
+class Evaluation:
+    """`record`: what metrics.json holds. Without a hasher (cosine), or `skipped`, there are no bits."""
+
+    record: Record
+    curve: Curve | None = None
+    hasher: Hasher | None = None
+    bits: NDArray[np.bool_] | None = None
+    training: list[dict[str, float | int | str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Task:
+    spec: HashSpec
+    codes: Codes
+    manifest: Manifest
+    sets: Sets
+    params: RetrievalParams
+
+    @property
+    def k(self) -> int:
+        return min(self.params.k, self.sets.answers)
+
+    @property
+    def near(self) -> int:
+        return min(self.params.neighbours, self.sets.answers)
+
+
+def evaluate(spec: HashSpec, codes: Codes, manifest: Manifest, params: RetrievalParams) -> Evaluation:
+    """Queries are the first split's test images, the database its train and val; only train fits the hasher.
+
+    Relevant is what has the query's label, ties are resolved by expectation, and a query is never its own answer;
+    without labels there is recall against exact cosine alone. AP is over the first min(k, answers). Raises UserError
+    if the hasher refuses the codes, or there are too few of them.
+    """
+    sets = sets_of(codes, manifest, max_queries=params.max_queries, seed=params.seed)
+    task = _Task(spec, codes, manifest, sets, params)
+    if spec.hasher == Supervised.name and sets.targets is None:
+        log.info("%s: no labels, skipped", spec.name)
+        return Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": "no labels"})
+    cosine, build_s, true = _true_neighbours(task)
+    result, ranking = _reference(task, cosine, build_s) if spec.hasher == "cosine" else _hashed(task)
+    figures, result.curve = by_neighbours(ranking, true, k=task.k)
+    result.record = _about(task) | result.record | figures
+    if sets.targets is not None:
+        classes = Classes(sets.targets[sets.queries], sets.targets[sets.database])
+        figures, result.curve = by_class(ranking, classes, k=task.k, radius=params.radius)
+        result.record |= figures
+        log.info("%s: mAP@%d %.3f", spec.name, task.k, figures["map_at_k"])
+    return result
+
+
+def write(result: Evaluation, codes: Codes, out: Path) -> None:
+    """hasher.h5, bits.h5 (of every image, in id order), curve.csv, training.csv and last metrics.json.
+
+    DVC asks for every out of a stage: where there are no bits the HDF5 files hold only a word that says so.
+    """
+    if result.hasher is not None and result.bits is not None:
+        mark = write_hasher(out / "hasher.h5", result.hasher, settings=codes.settings)
+        write_bits(out / "bits.h5", codes.ids, result.bits, hasher=result.hasher.name, hasher_fingerprint=mark)
+    else:
+        for name in ("hasher.h5", "bits.h5"):
+            with schema.atomic_path(out / name) as tmp, h5py.File(tmp, "w") as f:
+                f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
+    points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
+    schema.write_text(out / "curve.csv", _csv(["recall", "precision"], [[f"{r:.6f}", f"{p:.6f}"] for r, p in points]))
+    header = list(dict.fromkeys(["phase", "epoch", *(name for row in result.training for name in row)]))
+    rows = [[row.get(name, "") for name in header] for row in result.training]
+    schema.write_text(out / "training.csv", _csv(header, rows))
+    schema.write_json(out / "metrics.json", result.record)
+
+
+def _about(task: _Task) -> Record:
+    sets = task.sets
+    return {
+        "spec": task.spec.name,
+        "hasher": task.spec.hasher,
+        "codes": task.codes.spec,
+        "dim": task.codes.dim,
+        "queries_from": sets.protocol,
+        "n_fit": len(sets.train),
+        "n_database": len(sets.database),
+        "n_queries": len(sets.queries),
+        "k": task.k,
+        "neighbours": task.near,
+        "radius": task.params.radius,
+    }
+
+
+def _true_neighbours(task: _Task) -> tuple[Cosine, float, Neighbours]:
+    """The cosine index of the database, the seconds it took, and each query's nearest rows in it, itself left out."""
+    codes, sets = task.codes, task.sets
+    rows = codes.rows(sets.database)
+    start = time.perf_counter()
+    cosine = Cosine(rows, codes.ids[sets.database])
+    build_s = time.perf_counter() - start
+    wanted = min(task.near + int((sets.own >= 0).any()), len(sets.database))
+    _, found = cosine.search_rows(codes.rows(sets.queries), wanted)
+    # Its own row moves behind the others, in whose order nothing changes.
+    order = np.argsort(found == sets.own[:, None], axis=1, kind="stable")
+    return cosine, build_s, Neighbours(np.take_along_axis(found, order, axis=1)[:, : task.near])
+
+
+def _reference(task: _Task, cosine: Cosine, build_s: float) -> tuple[Evaluation, Ranking]:
+    codes, sets = task.codes, task.sets
+    queries = codes.rows(sets.queries)
+    record: Record = {"nbits": None, "bytes_per_image": codes.dim * codes.dtype.itemsize, "build_s": build_s}
+    record |= query_times(lambda q: cosine.search_rows(q, task.k), queries, task.params.timed_queries)
+    record["linear"] = svm_accuracy(codes, task.manifest, task.params)
+    return Evaluation(record), FloatRanking.cosine(queries, cosine.codes, sets.own)
+
+
+def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
+    spec, codes, sets, params = task.spec, task.codes, task.sets, task.params
+    hasher = base.make(spec.hasher, **params.settings.get(spec.hasher, {}), **spec.parameters)
+    start = time.perf_counter()
+    _fit(hasher, codes, sets, k=task.k)
+    fitted = time.perf_counter()
+    found = np.concatenate([hasher.bits(rows) for _, rows in codes.blocks(_HASHED_ROWS)])
+    encoded = time.perf_counter()
+    packed = pack(found)
+    index = make("exact", hasher.nbits)
+    begun = time.perf_counter()
+    index.add(packed[sets.database], codes.ids[sets.database])
+    build_s = time.perf_counter() - begun
+    queries = packed[sets.queries]
+    record: Record = {
+        "nbits": hasher.nbits,
+        "bytes_per_image": packed.shape[1],
+        "params": hasher.params(),
+        "fit_s": fitted - start,
+        "encode_ms": 1000 * (encoded - fitted) / len(codes),
+        "build_s": build_s,
+    }
+    record |= query_times(lambda q: index.search_rows(q, task.k), queries, params.timed_queries)
+    share = spread.sparse_share(index, queries[:_FEW_QUERIES], task.near)
+    record["popcount"] = spread.popcounts(index.packed) | {"sparse_share": share}
+    record["bits_balanced"] = spread.balanced(index.packed)
+    record["linear"] = svm_accuracy(_as_codes(codes, found), task.manifest, params)
+    record |= _rounding(hasher, codes, packed, sets, task.k)
+    training = hasher.history if isinstance(hasher, Dbn) else []
+    ranking = HammingRanking(queries, packed[sets.database], sets.own)
+    return Evaluation(record, hasher=hasher, bits=found, training=training), ranking
+
+
+def _fit(hasher: Hasher, codes: Codes, sets: Sets, *, k: int) -> None:
+    """On train alone; val, where there is one, only says when to stop."""
+    train = codes.rows(sets.train)
+    targets = None if sets.targets is None else sets.targets[sets.train]
+    val = codes.rows(sets.val) if len(sets.val) else None
+    if not isinstance(hasher, Dbn) or targets is None or val is None or len(val) < 3:
+        hasher.fit(train, targets=targets, val=val)
+        return
+    assert sets.targets is not None
+    labels, own = sets.targets[sets.val][:_FEW_QUERIES], np.arange(min(len(val), _FEW_QUERIES))
+    classes, most = Classes(labels, labels), min(k, len(own) - 1)
+
+    def rounding(soft: NDArray[np.float32], cut: NDArray[np.bool_]) -> dict[str, float]:
+        """mAP among the validation images, each a query among the others, before and after rounding."""
+        soft, packed = soft[: len(own)], pack(cut[: len(own)])
+        return {
+            "map_unrounded": mean_average_precision(FloatRanking.euclidean(soft, soft, own), classes, k=most),
+            "map_rounded": mean_average_precision(HammingRanking(packed, packed, own), classes, k=most),
+        }
+
+    hasher.fit(train, val=val, rounding=rounding, watch=lambda told: log.info("%s", told))
+
+
+def _rounding(hasher: Hasher, codes: Codes, packed: Packed, sets: Sets, k: int) -> Record:
+    """mAP@k by squared Euclidean distance of the code before it was cut, and what the cut lost, on the same queries."""
+    if not isinstance(hasher, Dbn | Sigmoid) or sets.targets is None:
+        return {}
+    queries, own = sets.queries[:_FEW_QUERIES], sets.own[:_FEW_QUERIES]
+    classes = Classes(sets.targets[queries], sets.targets[sets.database])
+    soft = FloatRanking.euclidean(hasher.soft(codes.rows(queries)), hasher.soft(codes.rows(sets.database)), own)
+    cut = HammingRanking(packed[queries], packed[sets.database], own)
+    unrounded = mean_average_precision(soft, classes, k=k)
+    return {"map_at_k_unrounded": unrounded, "rounding_loss": unrounded - mean_average_precision(cut, classes, k=k)}
+
+
+def _as_codes(codes: Codes, bits: NDArray[np.bool_]) -> Codes:
+    """Bits as values of +-1, which a linear head takes for codes."""
+    values = np.where(bits, np.float16(1), np.float16(-1))
+    return Codes.from_arrays(codes.ids, values, spec=codes.spec, settings=codes.settings)
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([header, *rows])
+    return out.getvalue()

@@ -62,7 +62,7 @@ def resolve(
             penalised = decay_biases or not suffix
             groups.append(
                 Group(
-                    name=", ".join(entry.layers) + suffix,
+                    name=_named(entry) + suffix,
                     layers=tuple(dict.fromkeys(layer_of(n) for n in names)),
                     parameters=tuple(names),
                     values=sum(_size(shapes[n]) for n in names),
@@ -87,7 +87,7 @@ def describe(groups: Sequence[Group]) -> str:
     for g in groups:
         frozen = "frozen" if g.multiple == 0 else f"{g.multiple:g}"
         lines.append(
-            f"{_shortened(g.name):<44} {g.values:>12,} {frozen:>9} {g.weight_decay:>9g} {g.l1:>9g}  "
+            f"{g.name:<44} {g.values:>12,} {frozen:>9} {g.weight_decay:>9g} {g.l1:>9g}  "
             f"{g.optimiser:<9}  {g.from_epoch}"
         )
     return "\n".join(lines)
@@ -98,7 +98,7 @@ def _require_exact(matches: Mapping[str, list[int]], table: Sequence[TableEntry]
     unmatched = [name for name, found in matches.items() if not found]
     if unmatched:
         problems.append(f"no entry for {', '.join(unmatched)}")
-    twice = [f"{n} ({' and '.join(', '.join(table[i].layers) for i in f)})" for n, f in matches.items() if len(f) > 1]
+    twice = [f"{n} ({' and '.join(_named(table[i]) for i in f)})" for n, f in matches.items() if len(f) > 1]
     if twice:
         problems.append(f"more than one entry for {'; '.join(twice)}")
     layers = {layer_of(name) for name in matches}
@@ -124,5 +124,6 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _shortened(text: str, width: int = 44) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _named(entry: TableEntry) -> str:
+    """Short, and no other entry's: none shares a layer with it."""
+    return ", ".join(entry.layers) if len(entry.layers) < 3 else f"{entry.layers[0]} .. {entry.layers[-1]}"

@@ -7,15 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import schema
 from pipeline.data.manifest import Manifest
-from pipeline.finetune import saved, strategies
+from pipeline.errors import UserError
+from pipeline.finetune import baselines, saved, strategies
+from pipeline.finetune.augment import centre
+from pipeline.finetune.batches import PixelRows
 from pipeline.finetune.outputs import read_curves
+from pipeline.finetune.predict import probabilities
+from pipeline.finetune.prepared import place_of, prepared
 from pipeline.finetune.run import run_strategy
+from pipeline.finetune.sets import sets_of
 from tests.finetune import world
 
-NAMES = [n for n in world.PARAMS["strategies"] if n != "direct"]
+NAMES = [
+    pytest.param(n, marks=pytest.mark.slow) if n == "resnet18" else n
+    for n in world.PARAMS["strategies"]
+    if n != "direct"
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,3 +63,53 @@ def test_every_strategy_ends_in_its_files(name: str, manifest: Manifest, cache: 
 def test_strategies_are_all_tried() -> None:
     kinds = {s["kind"] for s in world.PARAMS["strategies"].values()}
     assert kinds | {"resnet50"} == set(strategies.STRATEGIES)
+
+
+@pytest.mark.parametrize("kind", baselines.BASELINES)
+def test_baselines_give_a_score_a_class(kind: str) -> None:
+    with torch.device("meta"):
+        net = baselines.BASELINES[kind](baselines.Settings(7, (12, 10), 0.5)).eval()
+        assert net(torch.zeros(2, 3, 48, 48)).shape == (2, 7)
+
+
+def test_several_views_are_averaged(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    """The mean of what each view gives alone."""
+    params = world.params(test_views=3, precision="bf16")
+    place = place_of("finetune", manifest, world.weights(), params, cache)
+    made = prepared(place, [sets_of(manifest, place.images, 0, max_train=0, seed=0)], 0)
+    model, rows = made.ready.model.eval(), made.test
+    how = {"batch_size": 4, "device": "cpu", "precision": "fp32"}
+    assert isinstance(rows, PixelRows)
+    each = []
+    for view in range(3):
+        pictures = rows.__getitems__([(view, i) for i in range(len(rows))])[0]
+        if view == 0:
+            pictures = torch.stack([centre(p, 32) for p in _whole(rows)])
+        each.append(model(pictures).softmax(dim=1).detach())
+    found = torch.from_numpy(probabilities(model, rows, views=3, **how))  # type: ignore[arg-type]
+    torch.testing.assert_close(found, torch.stack(each).mean(dim=0), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(each[1], each[2])
+
+
+def _whole(rows: PixelRows) -> list[torch.Tensor]:
+    return [torch.from_numpy(rows.images.pixels[at].copy()).permute(2, 0, 1) for at in rows.at]
+
+
+def test_bf16_and_hinge_run(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    params = world.params(precision="bf16", loss="hinge", epochs=1, inference_txt=True)
+    result = run_strategy("finetune", manifest, world.weights(), params, tmp_path, cache=cache)
+    assert result["precision"] == "bf16"
+    assert result["mean"]["log_loss"] is None
+    assert len((tmp_path / "inference.txt").read_text().splitlines()) == 9
+
+
+def test_the_same_run_gives_the_same_bytes(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        run_strategy("gradual", manifest, world.weights(), world.params(), tmp_path / folder, cache=cache)
+    for name in ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_an_unknown_strategy_is_named(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown strategy 'svm'; allowed: direct, frozen"):
+        run_strategy("svm", manifest, world.weights(), world.params(), tmp_path, cache=cache)

@@ -35,7 +35,3 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("cnncodes: stopped", err=True)
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

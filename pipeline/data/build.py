@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections import Counter, defaultdict
@@ -33,6 +34,7 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
     """
     out = Path(out)
     _require_ours(out)
+    new_parent = not out.parent.exists()
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
@@ -46,6 +48,9 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if new_parent and not out.exists():
+            with contextlib.suppress(OSError):  # something else is in it by now, or it could not even be made
+                out.parent.rmdir()
     return Manifest.read(out)
 
 

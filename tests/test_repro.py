@@ -1,0 +1,92 @@
+"""A whole `dvc repro` on a tiny set: it ends, it is up to date, and what changes reruns what it must and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pictures import draw_classes
+from tests.test_imports import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def dvc(*args: str, cwd: Path) -> str:
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONPATH": str(cwd),
+    }
+    done = subprocess.run(["dvc", *args], capture_output=True, text=True, cwd=cwd, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's files with params for a folder of 36 drawings and a tiny network."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    draw_classes(folder / "photos", per_class=12)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["dataset"] |= {"source": "folder", "root": "photos", "repeats": 2}
+    params["weights"] |= {"arch": "tinyvgg", "source": "random:0"}
+    params["codes"] |= {"layers": ["conv5_2-avg", "pool4-flatten"], "crop": 32, "scales": [32]}
+    params["heads"] |= {"heads": ["svm", "knn"]}
+    params["report"] |= {"learning_curve": [0.5, 1.0], "map_images": 20, "map_method": "pca"}
+    edit_for_tiny(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    dvc("init", "--no-scm", "-q", cwd=folder)
+    return folder
+
+
+def edit_for_tiny(params: dict[str, dict[str, object]]) -> None:
+    """Sections beyond the main job, cut down to what the tiny network has."""
+    if "retrieval" in params:
+        params["retrieval"] |= {"specs": ["cosine-conv5_2-avg", "lsh16-conv5_2-avg"]}
+
+
+def change(project: Path, section: str, **values: object) -> None:
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params[section] |= values
+    path.write_text(yaml.safe_dump(params))
+
+
+def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
+    stages = ran(dvc("repro", cwd=project))
+    assert {"dataset", "weights", "codes", "report", "heads@conv5_2-avg-svm", "heads@pool4-flatten-knn"} <= stages
+    assert "conv5_2-avg" in (project / "out/report/index.html").read_text()
+    assert ran(dvc("repro", cwd=project)) == set()
+
+    # The parts are a function of manifest, weights and params: a cold store gives the same bytes.
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    codes = lock["stages"]["codes"]["outs"]
+    shutil.rmtree(project / ".cnncodes")
+    dvc("repro", "--force", "--single-item", "codes", cwd=project)
+    assert yaml.safe_load((project / "dvc.lock").read_text())["stages"]["codes"]["outs"] == codes
+
+    # A new layer runs its own heads alone.
+    change(project, "codes", layers=["conv5_2-avg", "pool4-flatten", "pool5-max"])
+    again = ran(dvc("repro", cwd=project))
+    assert {s for s in again if s.startswith("heads@")} == {"heads@pool5-max-svm", "heads@pool5-max-knn"}
+    assert "dataset" not in again and "weights" not in again
+
+    # A new photograph is noticed.
+    draw_classes(project / "photos", per_class=13, seed=1)
+    assert {"dataset", "codes", "report"} <= ran(dvc("repro", cwd=project))

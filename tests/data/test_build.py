@@ -216,7 +216,7 @@ def test_a_run_that_is_stopped_leaves_nothing(photos: Path, tmp_path: Path, monk
     monkeypatch.setattr(module, "verify", stopped)
     with pytest.raises(KeyboardInterrupt):
         build(params(root=photos), tmp_path / "out/dataset")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_the_users_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_a_full_disk_is_the_users_error(photos: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="no space left"):
         build(params(root=photos), tmp_path / "out/dataset")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,16 +6,22 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import optimisers
 from pipeline.finetune.batches import Batch, EpochSampler
+from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.predict import autocast
+from pipeline.finetune.prepared import place_of, prepared
+from pipeline.finetune.sets import sets_of
 from pipeline.finetune.training import Training
+from pipeline.nets.weights import Weights
 
 # The sweep ends where the smoothed loss is this many times its lowest.
 _BLOWN_UP = 4.0
@@ -33,6 +39,34 @@ class Sweep:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     suggested: float | None
+
+
+def find(
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    params: FinetuneParams,
+    *,
+    cache: Path,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 60,
+) -> Sweep:
+    """The sweep of a named strategy on repeat 0. Raises UserError if it trains nothing, or doesn't fit."""
+    place = place_of(name, manifest, weights, params, cache)
+    sets = [sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)]
+    made = prepared(place, sets, 0)
+    if made.training is None or made.train is None:
+        raise UserError(f"strategy {name} trains nothing", allowed="a strategy that does")
+    return sweep(
+        made.training,
+        made.train,
+        low=low,
+        high=high,
+        steps=steps,
+        device=place.device,
+        precision=place.precision,
+    )
 
 
 def sweep(

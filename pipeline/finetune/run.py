@@ -61,6 +61,7 @@ def run_strategy(
     result = {
         "strategy": name,
         "kind": place.strategy.kind,
+        "settings": place.strategy.model_dump(mode="json"),
         "classes": len(manifest.classes),
         "trained": outputs.trained_text(made.table),
         "trained_values": sum(g.values for g in made.table if g.multiple),

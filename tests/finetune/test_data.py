@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import schema
+from pipeline import config, schema
+from pipeline.codes import extract
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import gains, images, saved
@@ -24,6 +25,7 @@ from pipeline.finetune.variants import know, variant
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import held_layers, read_canonical
+from pipeline.workspace import preset
 from tests.finetune import world
 
 VIEW = CachedView("crop", 36, (255, 255, 255))
@@ -149,6 +151,29 @@ def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Man
     assert values["fc7"].shape == (1, 10, 1, 1)
     torch.testing.assert_close(values["prob"][:, :, 0, 0], model.model.top(model.model.body(x)).softmax(dim=1))
     assert model.probabilities([file]).shape == (1, 3)
+
+
+def test_codes_of_a_tuned_network_are_extracted_like_any_others(
+    tuned: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    weights = saved.read_weights(tuned / saved.MODEL)
+    params = preset(
+        config.CodesParams,
+        layers=["pool5-avg", "fc6-flatten", "fc7-flatten"],
+        crop=32,
+        scales=[36],
+        precision="fp32",
+        dtype="float32",
+        device="cpu",
+    )
+    found = extract(manifest, weights, params, tmp_path / "codes", cache=tmp_path / "cache")
+    assert [found[s].dim for s in params.layers] == [16, 12, 10]
+    # fc8 of these fc7 codes is what the classifier says.
+    rows = manifest.rows("test")[:3]
+    codes = torch.from_numpy(found["fc7-flatten"].by_id(manifest.ids[rows]).astype(np.float32))
+    logits = codes @ weights.tensors["fc8.weight"].T + weights.tensors["fc8.bias"]
+    shown = saved.read(tuned).probabilities([manifest.file(int(i)) for i in rows])
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), shown, atol=2e-2)
 
 
 def test_model_files_that_do_not_belong_together_are_refused(

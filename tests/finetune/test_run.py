@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +116,30 @@ def test_the_same_run_gives_the_same_bytes(manifest: Manifest, cache: Path, tmp_
 def test_an_unknown_strategy_is_named(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown strategy 'svm'; allowed: direct, frozen"):
         run_strategy("svm", manifest, world.weights(), world.params(), tmp_path, cache=cache)
+
+
+@pytest.mark.slow
+def test_a_real_kill_and_a_second_run_give_the_undisturbed_bytes(manifest: Manifest, tmp_path: Path) -> None:
+    manifest.write(tmp_path / "dataset")
+    code = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from pipeline.data.manifest import Manifest; from pipeline.finetune.run import run_strategy\n"
+        "from tests.finetune import world; base = Path(sys.argv[1])\n"
+        "run_strategy('scratch', Manifest.read(base / 'dataset'), world.weights(),\n"
+        "             world.params(epochs=60), base / sys.argv[2], cache=base / (sys.argv[2] + '-cache'))\n"
+    )
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path), out])
+
+    assert start("whole").wait() == 0
+    killed = start("killed")
+    while not list(tmp_path.glob("killed-cache/finetune-runs/*/last.ckpt")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    assert start("killed").wait() == 0
+    for name in ("predictions.csv", "curves.csv", saved.MODEL):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -334,6 +334,13 @@ def test_lr_finder_leaves_weights_and_ratios_untouched(manifest: Manifest, cache
     assert found == lr_find.sweep(training, made.train, low=1e-5, high=10.0, steps=13), "a sweep can be repeated"
 
 
+def test_lr_finder_by_the_strategys_name(manifest: Manifest, cache: Path) -> None:
+    found = lr_find.find("frozen", manifest, world.weights(), world.params(), cache=cache, low=1e-4, high=1.0, steps=5)
+    assert found.rates[:2] == pytest.approx((1e-4, 1e-3))
+    with pytest.raises(UserError, match="shows nothing; allowed: 0 < low < high"):
+        lr_find.find("frozen", manifest, world.weights(), world.params(), cache=cache, low=1.0, high=0.1)
+
+
 def test_lr_finder_suggests_the_steepest_fall() -> None:
     rates = [10.0**i for i in range(-6, 1)]
     assert lr_find.suggest(rates, [2, 2, 1.9, 1.2, 0.4, 0.5, 3]) == pytest.approx(1e-3)

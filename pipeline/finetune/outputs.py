@@ -107,7 +107,7 @@ def trained_text(groups: Sequence[Group]) -> str:
     for run in runs:
         multiple, from_epoch = how[run[0]]
         if multiple:
-            names = run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
+            names = "everything" if run == order else run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
             parts.append(f"{names} at {multiple:g}" + (f" from epoch {from_epoch + 1}" if from_epoch else ""))
     return ", ".join(parts) or "nothing"
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.finetune import groups
+from pipeline.finetune.outputs import trained_text
 from pipeline.finetune.params import TableEntry
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -74,3 +75,10 @@ def test_the_table_as_text_says_what_is_frozen() -> None:
     assert "frozen" in lines[1]
     assert "0.5" in lines[3]
     assert lines[3].endswith("3")
+
+
+def test_what_was_trained_in_words() -> None:
+    assert trained_text(resolved(entry("*"))) == "everything at 1"
+    assert trained_text(resolved(entry("*", multiple=0.0))) == "nothing"
+    table = [entry("conv1_1", "bn1_1", multiple=0.0), entry("conv1_2", multiple=0.1), entry("fc6", from_epoch=2)]
+    assert trained_text(resolved(*table)) == "conv1_2 at 0.1, fc6 at 1 from epoch 3"

@@ -28,10 +28,14 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture with its caption. `image`: a file or its bytes. `note` is shown in bold, `label` below it."""
+    """A picture with its caption: `note` in bold on the left, `distance` on the right, `label` below.
+
+    `image`: a file or its bytes.
+    """
 
     image: Path | bytes
     note: str
+    distance: str = ""
     label: str = ""
 
 
@@ -56,7 +60,7 @@ def draw(query: Tile, neighbours: Sequence[Tile], *, title: str = "", max_pixels
     labelled = any(t.label for t in neighbours)
     # A cell: the picture, the note, and the label if any has one.
     height = side + 6 + line * (2 if labelled else 1)
-    columns = max(1, min(len(neighbours), math.ceil(math.sqrt(len(neighbours) * _ASPECT * height / side))))
+    columns = _columns(len(neighbours), height / side)
     rows = max(1, math.ceil(len(neighbours) / columns))
     query_side = max(min(round(side * 1.6), 320), 180)
     left = _MARGIN + query_side + 2 * _GAP + 1 + 2 * _GAP
@@ -82,6 +86,15 @@ def draw(query: Tile, neighbours: Sequence[Tile], *, title: str = "", max_pixels
     return page
 
 
+def _columns(count: int, cell_height: float) -> int:
+    """Columns for a grid of about _ASPECT, its last row as full as can be; cells are 1 wide."""
+    ideal = math.sqrt(max(1, count) * _ASPECT * cell_height)
+    if count <= ideal:
+        return max(1, count)
+    candidates = range(max(1, round(ideal * 0.8)), min(count, round(ideal * 1.25)) + 1)
+    return min(candidates, key=lambda c: (-count % c, abs(c - ideal)))
+
+
 def _cell(page: Image.Image, tile: Tile, at: tuple[int, int], side: int, *, size: int, max_pixels: int) -> None:
     """A picture within side x side px at `at`, its proportions kept, and its caption below."""
     pen, (x, y) = ImageDraw.Draw(page), at
@@ -89,18 +102,21 @@ def _cell(page: Image.Image, tile: Tile, at: tuple[int, int], side: int, *, size
         picture = Image.fromarray(decode(tile.image, max_pixels=max_pixels, reduced_to=2 * side))
     except DecodeError as e:
         pen.rectangle((x, y, x + side - 1, y + side - 1), fill=_EMPTY, outline=_FRAME)
-        reason = str(e).removeprefix("can't be read: ").lower()
+        gone = isinstance(tile.image, Path) and not tile.image.exists()
+        reason = "the file is gone" if gone else str(e)
         _write(pen, (x + 8, y + side // 2 - size), reason, size=size, room=side - 16, ink=_QUIET)
     else:
         scale = side / max(picture.size)
         shown = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        # Small pictures are enlarged by whole pixels' worth of blur at most: bicubic up, Lanczos down.
         filter_ = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
         corner = (x + (side - shown[0]) // 2, y + (side - shown[1]) // 2)
+        pen.rectangle((x, y, x + side - 1, y + side - 1), fill=_EMPTY)
         page.paste(picture.resize(shown, filter_), corner)
-        pen.rectangle((corner[0], corner[1], corner[0] + shown[0] - 1, corner[1] + shown[1] - 1), outline=_FRAME)
+        pen.rectangle((x, y, x + side - 1, y + side - 1), outline=_FRAME)
     line = round(size * 1.35)
-    _write(pen, (x, y + side + 4), tile.note, size=size, room=side, ink=_INK, bold=True)
+    taken = _write(pen, (x, y + side + 4), tile.note, size=size, room=side, ink=_INK, bold=True)
+    if tile.distance:
+        _write(pen, (x, y + side + 4), tile.distance, size=size, room=side - taken - size, ink=_INK, right=x + side)
     if tile.label:
         _write(pen, (x, y + side + 4 + line), tile.label, size=size, room=side, ink=_QUIET)
 
@@ -114,18 +130,25 @@ def _write(
     room: int,
     ink: tuple[int, int, int],
     bold: bool = False,
-) -> None:
-    """One line of text, cut with an ellipsis to `room` px."""
+    right: int | None = None,
+) -> int:
+    """One line of text, cut with an ellipsis to `room` px; it ends at `right` if given. Returns its width in px."""
     # File systems may take accents apart; fonts draw them better in one piece. A line holds no line breaks.
     text = " ".join(unicodedata.normalize("NFC", text).split())
-    font = _font(_font_file(frozenset(text), bold), size)
+    file = _font_file(frozenset(text), bold)
+    there = _characters(file)
+    # What no font here can draw is told apart by its code point, rather than by an empty box.
+    text = "".join(c if c.isspace() or ord(c) in there else f"‹{ord(c):04X}›" for c in text)
+    font = _font(file, size)
     if font.getlength(text) > room:
         low, high = 0, len(text)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if font.getlength(text[:middle] + "…") <= room else (low, middle - 1)
         text = text[:low].rstrip() + "…"
-    pen.text(at, text, font=font, fill=ink)
+    width = math.ceil(font.getlength(text))
+    pen.text(at if right is None else (right - width, at[1]), text, font=font, fill=ink)
+    return width
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "hashing": BASE | {"data", "nets", "codes"},
     "index": BASE | {"data", "nets", "codes", "hashing"},
     "retrieval": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
-    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "finetune"},
+    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval", "finetune"},
     "query": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index"},
     "workspace": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report"},
     "collection": BASE | {"workspace", "data", "nets", "codes", "hashing", "index"},

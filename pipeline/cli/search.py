@@ -232,7 +232,7 @@ def _query_id(photos: Collection, query: str | None) -> str | None:
 
 def _show(answer: Answer, query: Path) -> None:
     if answer.neighbours:
-        typer.echo(f"{query}: {answer.method.name}, distance is {answer.method.unit}")
+        typer.echo(f"{query}: {answer.method.name}, distance: {answer.method.unit}")
         rows = [(n.rank, answer.method.format(n.distance), n.label or "-", n.id, n.path) for n in answer.neighbours]
         typer.echo(table(("rank", "distance", "label", "id", "file"), rows))
     elif answer.nearest is not None:
@@ -247,12 +247,12 @@ def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, 
 
     method = answer.method
     label = str(photos.labels[photos.row(query_id)]) if query_id else ""
-    tiles = [Tile(n.path, f"{n.rank} · {method.format(n.distance)}", n.label) for n in answer.neighbours]
+    tiles = [Tile(n.path, str(n.rank), method.format(n.distance), n.label) for n in answer.neighbours]
     run(
-        Tile(file, "query", label or file.name),
+        Tile(file, "query", label=label or file.name),
         tiles,
         path,
-        title=f"{method.name} · {method.spec} · distance is {method.unit}",
+        title=f"{method.name} · {method.spec} · distance: {method.unit}",
         max_pixels=photos.made_by["dataset"]["max_pixels"],
     )
 

@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.cache import cache_root
 from pipeline.collection.collection import WEIGHTS, Collection
-from pipeline.collection.encode import Photos, encode, hasher_bytes, photos
+from pipeline.collection.encode import Photos, clear_abandoned, encode, hasher_bytes, photos
 from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
 from pipeline.config import CodesParams, DatasetParams, LayerSpec, WeightsParams
 from pipeline.errors import UserError
@@ -31,8 +30,6 @@ log = logging.getLogger(__name__)
 
 # Images that a hasher is fitted on, at most: more cost time and change little.
 _FIT_ROWS = 20_000
-# A folder of a build that was killed is cleared away by the next one after this long.
-_ABANDONED_S = 24 * 3600
 _PARTIAL = ".partial"
 _FEW_ROWS = 1000
 
@@ -76,7 +73,7 @@ def build(
         | dict(dataset or {}),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    _clear_abandoned(out)
+    clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
     try:
         found = resolve(WeightsParams.of(arch, weights), cache_root())
@@ -189,10 +186,3 @@ def _about(hasher: hashing.Hasher, spec: str, marks: Mapping[str, str]) -> dict[
         "nbits": hasher.nbits,
         "fingerprint": marks[hasher.name],
     }
-
-
-def _clear_abandoned(out: Path) -> None:
-    """Removes what builds of `out` that were killed left behind."""
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.*{_PARTIAL}"):
-        if time.time() - folder.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(folder, ignore_errors=True)

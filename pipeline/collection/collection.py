@@ -25,7 +25,7 @@ from pipeline.collection.methods import COSINE, SHORTLIST, SHORTLIST_FACTOR, Met
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.pack import pack
-from pipeline.index import make, save
+from pipeline.index import INDEXES, save
 from pipeline.index.base import State, check_k, require_rows
 from pipeline.index.cosine import Cosine
 from pipeline.index.rerank import TwoStage
@@ -165,8 +165,8 @@ class Collection:
         chosen = choose(self.methods, method)
         own = self.row(image_id)
         rows = self._selected(label, split)
-        rows = rows[rows != own]
-        self._check(chosen, k, radius, len(rows))
+        count = len(rows) - int(own in rows)
+        self._check(chosen, k, radius, count)
         return self._answer(chosen, own, rows, k=k, radius=radius)
 
     def embed(self, image: str | Path | bytes, spec: str) -> NDArray[Any]:
@@ -242,15 +242,21 @@ class Collection:
     def _answer(
         self, method: Method, query: NDArray[Any] | int, rows: Rows, *, k: int | None, radius: float | None
     ) -> Answer:
-        """`query`: (1, d) codes, or the row of an image."""
-        if not len(rows):
+        """`query`: (1, d) codes, or the row of an image, which is not among its own neighbours."""
+        # Of all but the query's own row, the first k are among the first k + 1 of all: no rows need be copied.
+        own = int(isinstance(query, int) and query in rows)
+        count = len(rows) - own
+        if not count:
             return Answer(method, ())
         if radius is None:
-            return self._listed(method, *self._nearest(method, query, rows, k or min(DEFAULT_K, len(rows))))
-        distances, found = self._within(method, query, rows, radius)
+            k = k or min(DEFAULT_K, count)
+            distances, found = _without(query, *self._nearest(method, query, rows, k + own))
+            return self._listed(method, distances[:k], found[:k])
+        distances, found = _without(query, *self._within(method, query, rows, radius))
         if len(found):
             return self._listed(method, distances[:k], found[:k])
-        return Answer(method, (), nearest=self._nearest(method, query, rows, 1)[0].item())
+        nearest, _ = _without(query, *self._nearest(method, query, rows, 1 + own))
+        return Answer(method, (), nearest=nearest[0].item())
 
     def _listed(self, method: Method, distances: NDArray[Any], rows: Rows) -> Answer:
         return Answer(
@@ -309,6 +315,12 @@ class Collection:
         return self._floats.codes[query][None] if isinstance(query, int) else query
 
 
+def _without(query: object, distances: NDArray[Any], rows: Rows) -> tuple[NDArray[Any], Rows]:
+    """Both without the query's own row, if it is one."""
+    kept = rows != query if isinstance(query, int) else slice(None)
+    return distances[kept], rows[kept]
+
+
 def load(folder: Path) -> save.Saved:
     """A collection's index. Raises UserError as `Collection.open`."""
     saved = save.load(folder)
@@ -333,4 +345,4 @@ def weights_file(folder: Path, made_by: Mapping[str, Any]) -> Path:
 def exact(ids: NDArray[np.str_], packed: NDArray[np.uint8]) -> PackedIndex:
     """An exact index over rows that are sorted by id, which is not copied."""
     nbits = packed.shape[1] * 8
-    return type(make("exact", nbits)).restored(nbits, {}, State(ids, packed, None, np.arange(len(ids))))
+    return INDEXES["exact"].restored(nbits, {}, State(ids, packed, None, np.arange(len(ids))))

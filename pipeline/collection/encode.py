@@ -7,7 +7,9 @@ index on disk holds them all.
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # Codes that are in memory at once, for hashing.
 _BLOCK_BYTES = 64 << 20
+# A working folder this old belongs to a run that was killed.
+_ABANDONED_S = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Path) -> Iterator[P
 
     work = cache_root() / "work"
     work.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
         manifest = build(data, Path(name) / "dataset", labels_needed=False)
         yield Photos(manifest, extract(manifest, weights, codes, Path(name) / "codes"))
@@ -95,6 +100,13 @@ def _packed(hasher: Hasher, codes: Codes) -> NDArray[np.uint8]:
     """(n, nbits/8)."""
     rows = max(1, _BLOCK_BYTES // (codes.dim * 4))
     return np.concatenate([pack(hasher.bits(block)) for _, block in codes.blocks(rows)])
+
+
+def clear_abandoned(folder: Path, pattern: str) -> None:
+    """Removes folders that runs which were killed left behind."""
+    for leftover in folder.glob(pattern):
+        if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def hasher_bytes(hasher: Hasher, settings: dict[str, Any]) -> tuple[bytes, str]:

@@ -37,7 +37,7 @@ class Method:
     @property
     def unit(self) -> str:
         """What its distances count."""
-        return f"bits of {self.nbits} that differ" if self.kind == "hamming" else "1 - cosine"
+        return f"differing bits of {self.nbits:,}" if self.kind == "hamming" else "1 - cosine"
 
     def format(self, distance: float) -> str:
         """A distance as people read it."""

@@ -1,0 +1,361 @@
+"""A collection: built, changed, killed, searched; answers against a popcount and a cosine by definition."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import collection
+from pipeline.collection import Collection
+from pipeline.collection.collection import WEIGHTS
+from pipeline.collection.methods import COSINE
+from pipeline.errors import UserError
+from pipeline.index import save
+from pipeline.nets.weights import Weights, resolve, write_canonical
+from tests.codes.conftest import count_images, draw  # noqa: F401  (a fixture)
+
+SMALL: dict[str, Any] = {
+    "arch": "tinyvgg",
+    "weights": "random:0",
+    "codes": {"crop": 64, "scales": [64], "batch_size": 4},
+}
+
+
+def folder_of_images(root: Path, seeds: range = range(9)) -> Path:
+    for i in seeds:
+        draw(root / ("犬" if i % 3 else "çat") / f"{i}.png", i)
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of nine images, with their folder beside it; copied by each test that changes it."""
+    root = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNCODES_CACHE", str(root / "cache"))
+        collection.build(folder_of_images(root / "photos"), root / "my.index", **SMALL)
+    return root
+
+
+@pytest.fixture
+def world(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`my.index` of its own, and the shared photos and cache."""
+    shutil.copytree(built / "my.index", tmp_path / "my.index")
+    monkeypatch.setenv("CNNCODES_CACHE", str(built / "cache"))
+    return tmp_path
+
+
+def answers(photos: Collection, *args: Any, **kwargs: Any) -> list[tuple[float, str]]:
+    search = photos.search_id if isinstance(args[0], str) else photos.search
+    return [(n.distance, n.id) for n in search(*args, **kwargs).neighbours]
+
+
+@pytest.mark.parametrize("method", ["topk", "sigmoid", "lsh", COSINE, "two-stage"])
+def test_an_image_of_the_collection_finds_itself_first(built: Path, method: str) -> None:
+    photos = Collection.open(built / "my.index")
+    for row in (0, 4):
+        found = photos.search(photos.file(row), k=9, method=method).neighbours
+        assert found[0].distance == pytest.approx(0, abs=1e-6)
+        assert str(photos.ids[row]) in [n.id for n in found if n.distance <= 1e-6]
+        assert [n.rank for n in found] == list(range(1, 10))
+        assert found == photos.search(photos.file(row).read_bytes(), k=9, method=method).neighbours
+
+
+@pytest.mark.parametrize("method", ["topk", "lsh"])
+def test_hamming_answers_are_those_of_a_popcount(built: Path, method: str) -> None:
+    photos = Collection.open(built / "my.index")
+    packed = photos.packed(method)
+    for row, own in enumerate(photos.ids.tolist()):
+        distances = np.unpackbits(packed ^ packed[row], axis=1).sum(axis=1)
+        expected = sorted((int(d), i) for d, i in zip(distances, photos.ids.tolist(), strict=True) if i != own)
+        assert answers(photos, own, k=8, method=method) == expected
+        radius = expected[3][0]
+        assert answers(photos, own, radius=radius, method=method) == [e for e in expected if e[0] <= radius]
+        assert answers(photos, own, radius=radius, k=2, method=method) == expected[:2]
+
+
+def test_cosine_and_two_stage_answers_are_those_of_the_definition(built: Path) -> None:
+    photos = Collection.open(built / "my.index")
+    codes = save.load(built / "my.index").columns[COSINE].astype(np.float64)
+    unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
+    for row, own in enumerate(photos.ids.tolist()):
+        expected = sorted((d, i) for d, i in zip(1 - unit @ unit[row], photos.ids.tolist(), strict=True) if i != own)
+        found = answers(photos, own, k=8, method=COSINE)
+        assert [i for _, i in found] == [i for _, i in expected]
+        assert [d for d, _ in found] == pytest.approx([d for d, _ in expected], abs=1e-6)
+        assert answers(photos, own, k=8, method="two-stage") == found  # the shortlist holds all
+        assert answers(photos, own, radius=found[2][0], method=COSINE) == found[:3]
+
+
+def test_labels_are_found_and_filter(built: Path) -> None:
+    photos = Collection.open(built / "my.index")
+    found = photos.search(photos.file(0), method="topk", label="çat").neighbours
+    assert len(found) == 3
+    assert {n.label for n in found} == {"çat"} == {n.path.parent.name for n in found}
+    with pytest.raises(UserError, match=r"no image has the label 'cow'.*çat"):
+        photos.search(photos.file(0), label="cow")
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    for i in range(3):
+        draw(tmp_path / "photos" / f"{i}.png", i)
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", long=[], **SMALL)
+    assert photos.labels.tolist() == ["", "", ""]
+    assert list(photos.methods) == [COSINE, "lsh", "two-stage"]
+    assert len(photos.search(photos.file(1)).neighbours) == 3  # 12 are not there, and were not asked for
+
+
+def test_itq_where_there_are_enough_images(tmp_path: Path) -> None:
+    photos = collection.build(folder_of_images(tmp_path / "photos", range(20)), tmp_path / "i", nbits=16, **SMALL)
+    assert photos.made_by["short"]["hasher"] == "itq"
+    assert photos.made_by["short"]["fitted_on"] == 20
+
+
+def test_adding_computes_only_what_is_new(
+    world: Path,
+    built: Path,
+    count_images: Callable[[], int],  # noqa: F811
+) -> None:
+    more = shutil.copytree(built / "photos", world / "more")
+    draw(more / "new" / "20.png", 20)
+    before = Collection.open(world / "my.index")
+    done = collection.add(world / "my.index", more)
+    assert (done.added, done.known, done.moved, done.images) == (10, 0, 0, 19)  # copies are images of their own
+    assert count_images() == 1
+    assert not before.is_current() and len(before) == 9
+    after = Collection.open(world / "my.index")
+    assert set(before.ids.tolist()) < set(after.ids.tolist())
+    done = collection.add(world / "my.index", more)
+    assert (done.added, done.known, done.images) == (0, 10, 19)
+    groups, _ = collection.duplicates(after, radius=0)
+    copies = [{after.digest(r) for r in group} for group in groups]
+    assert all(len(group) >= 2 for group in groups) and len(set().union(*copies)) == 9
+
+
+def test_adding_gives_what_building_gives(tmp_path: Path) -> None:
+    """Row by row: the same codes and bits, whichever way an image came in."""
+    folder_of_images(tmp_path / "photos", range(4))
+    part = collection.build(tmp_path / "photos", tmp_path / "part", **SMALL)
+    folder_of_images(tmp_path / "photos", range(9))
+    collection.add(tmp_path / "part", tmp_path / "photos")
+    whole = collection.build(tmp_path / "photos", tmp_path / "whole", **SMALL)
+    added = Collection.open(tmp_path / "part")
+    assert added.ids.tolist() == whole.ids.tolist()
+    assert [added.file(r) for r in range(9)] == [whole.file(r) for r in range(9)]
+    for method in ("topk", "sigmoid"):  # these learn nothing from the images
+        assert (added.packed(method) == whole.packed(method)).all()
+    assert answers(added, str(whole.ids[0]), method=COSINE) == answers(whole, str(whole.ids[0]), method=COSINE)
+    assert part.ids.tolist() == [i for i in added.ids.tolist() if i in set(part.ids.tolist())]
+
+
+def test_moved_and_edited_files(world: Path) -> None:
+    photos = shutil.copytree(folder_of_images(world / "mine"), world / "copy")
+    collection.add(world / "my.index", photos)
+    first = next(photos.rglob("0.png"))
+    target = photos / "a much longer name of a folder" / "0.png"
+    target.parent.mkdir()
+    first.rename(target)
+    edited = next(photos.rglob("1.png"))
+    draw(edited, 99)
+    done = collection.add(world / "my.index", photos)
+    assert (done.added, done.moved, done.replaced, done.known, done.images) == (0, 1, 1, 7, 18)
+    after = Collection.open(world / "my.index")
+    [(row, found)] = [(r, after.file(r)) for r in range(18) if after.file(r).parent == target.parent]
+    assert found == target and after.labels[row] == target.parent.name
+    assert answers(after, edited, k=1)[0][0] == 0
+    assert collection.verify(world / "my.index", files=True) == []
+
+
+def test_removing(world: Path, built: Path) -> None:
+    before = Collection.open(world / "my.index")
+    gone = [str(before.ids[2]), str(before.file(5))]
+    assert collection.remove(world / "my.index", gone) == sorted([gone[0], str(before.ids[5])])
+    after = Collection.open(world / "my.index")
+    assert len(after) == 7
+    kept = [d for d in answers(before, before.file(0), k=9) if d[1] not in (gone[0], str(before.ids[5]))]
+    assert answers(after, before.file(0), k=7) == kept
+    with pytest.raises(UserError, match="'nothing' not in"):
+        collection.remove(world / "my.index", ["nothing"])
+    assert len(Collection.open(world / "my.index")) == 7
+    collection.remove(world / "my.index", after.ids.tolist())
+    with pytest.raises(UserError, match="the collection is empty"):
+        Collection.open(world / "my.index").search(before.file(0))
+    collection.add(world / "my.index", built / "photos")
+    assert answers(Collection.open(world / "my.index"), before.file(0), k=9) == answers(before, before.file(0), k=9)
+
+
+def test_missing_files_are_told_and_removed(world: Path) -> None:
+    extra = draw(world / "extra" / "x" / "31.png", 31)
+    collection.add(world / "my.index", world / "extra")
+    draw(extra, 32)
+    assert collection.verify(world / "my.index") == []
+    [problem] = collection.verify(world / "my.index", files=True)
+    assert f"{extra} changed" in problem
+    extra.unlink()
+    [problem] = collection.verify(world / "my.index")
+    assert "no such file" in problem
+    assert len(collection.remove(world / "my.index", missing=True)) == 1
+    assert collection.verify(world / "my.index") == []
+
+
+@pytest.mark.parametrize("moment", ["_write", "_sync", "write_json"])
+def test_killed_in_the_middle_of_an_add(world: Path, moment: str) -> None:
+    draw(world / "more" / "x" / "40.png", 40)
+    code = f"""
+import os, signal
+from pipeline import collection, schema
+from pipeline.index import save
+def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
+setattr({"schema" if moment == "write_json" else "save"}, {moment!r}, die)
+collection.add({str(world / "my.index")!r}, {str(world / "more")!r})
+"""
+    before = answers(Collection.open(world / "my.index"), world / "more" / "x" / "40.png", k=9)
+    killed = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert killed.returncode == -signal.SIGKILL
+    assert collection.verify(world / "my.index") == []
+    assert answers(Collection.open(world / "my.index"), world / "more" / "x" / "40.png", k=9) == before
+    assert collection.add(world / "my.index", world / "more").images == 10
+    assert answers(Collection.open(world / "my.index"), world / "more" / "x" / "40.png", k=1)[0][0] == 0
+
+
+def test_a_build_that_fails_leaves_nothing(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(built / "cache"))
+    monkeypatch.setattr(save, "create", lambda *_: (_ for _ in ()).throw(UserError("stop")))
+    with pytest.raises(UserError, match="stop"):
+        collection.build(built / "photos", tmp_path / "my.index", **SMALL)
+    assert list(tmp_path.glob("[!c]*")) == list(tmp_path.glob(".*")) == []
+
+
+def test_searching_while_adding_and_removing(world: Path) -> None:
+    """Each answer is that of one generation, whole."""
+    draw(world / "more" / "x" / "50.png", 50)
+    query = Collection.open(world / "my.index").ids[0].item()
+    valid, seen, stop = [], [], threading.Event()
+    old = Collection.open(world / "my.index")
+    valid.append(answers(old, query, k=8))
+    collection.add(world / "my.index", world / "more")
+    valid.append(answers(Collection.open(world / "my.index"), query, k=8))
+    new = next(iter(set(Collection.open(world / "my.index").ids.tolist()) - set(old.ids.tolist())))
+
+    def searching() -> None:
+        while not stop.is_set():
+            seen.append(answers(Collection.open(world / "my.index"), query, k=8))
+
+    thread = threading.Thread(target=searching)
+    thread.start()
+    try:
+        for _ in range(4):
+            collection.remove(world / "my.index", [new])
+            collection.add(world / "my.index", world / "more")
+    finally:
+        stop.set()
+        thread.join()
+    assert len(seen) > 2
+    assert all(answer in valid for answer in seen)
+
+
+def test_an_index_cut_short_is_refused(world: Path) -> None:
+    query = draw(world / "q.png", 3)
+    files = [p for p in (world / "my.index").rglob("*") if p.is_file() and p.name != ".lock"]
+    assert any(p.parent.name == WEIGHTS for p in files)
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError):
+            Collection.open(world / "my.index").search(query)
+        with pytest.raises(UserError) if path.name in ("current.json", "manifest.json") else contextlib.nullcontext():
+            assert collection.verify(world / "my.index") != []
+        path.write_bytes(whole)
+    assert collection.verify(world / "my.index") == []
+
+
+def test_other_weights_are_refused(world: Path) -> None:
+    from pipeline.config import WeightsParams
+
+    other: Weights = resolve(WeightsParams.of("tinyvgg", "random:1"), world / "cache")
+    [file] = (world / "my.index" / WEIGHTS).iterdir()
+    file.unlink()
+    write_canonical(other, file)
+    photos = Collection.open(world / "my.index")
+    with pytest.raises(UserError, match="other weights than those that made its codes"):
+        photos.search(photos.file(0))
+    assert any("other weights" in p for p in collection.verify(world / "my.index"))
+    draw(world / "more" / "60.png", 60)
+    with pytest.raises(UserError, match="made from other codes"):
+        collection.add(world / "my.index", world / "more")
+    assert answers(photos, str(photos.ids[0]), k=3)  # an image of the collection needs no network
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "itp"}, "no method 'itp'; allowed: topk, sigmoid, cosine, lsh, two-stage"),
+        ({"k": 10}, "k = 10 in a collection of 9; allowed: 1 to 9"),
+        ({"k": 0}, "k = 0"),
+        ({"radius": 2.5, "method": "topk"}, "radius 2.5 among codes of"),
+        ({"radius": -1, "method": "cosine"}, "radius -1 of a cosine distance"),
+        ({"radius": 1, "method": "two-stage"}, "orders a shortlist"),
+    ],
+)
+def test_bad_questions(built: Path, wrong: dict[str, Any], message: str) -> None:
+    photos = Collection.open(built / "my.index")
+    with pytest.raises(UserError, match=message):
+        photos.search(photos.file(0), **wrong)
+
+
+def test_bad_queries_and_folders(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(built / "cache"))
+    photos = Collection.open(built / "my.index")
+    with pytest.raises(UserError, match=r"broken|not an image"):
+        photos.search(photos.file(0).read_bytes()[:200])
+    with pytest.raises(UserError, match=r"no image of .* has the id 'zz'"):
+        photos.search_id("zz")
+    with pytest.raises(UserError, match="is there already"):
+        collection.build(built / "photos", built / "my.index", **SMALL)
+    with pytest.raises(UserError, match="does not exist"):
+        collection.build(tmp_path / "nowhere", tmp_path / "out", **SMALL)
+    with pytest.raises(UserError, match="is not an index"):
+        Collection.open(tmp_path)
+    with pytest.raises(UserError, match="unknown long codes bottomk"):
+        collection.build(built / "photos", tmp_path / "out", long=["bottomk"], **SMALL)
+    with pytest.raises(UserError, match="hasher topk does not make short codes; allowed: lsh"):
+        collection.build(built / "photos", tmp_path / "out", hasher="topk", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_duplicates_are_the_connected_groups_of_all_pairs(built: Path) -> None:
+    photos = Collection.open(built / "my.index")
+    packed = photos.packed("lsh")
+    distances = np.bitwise_count(packed[:, None] ^ packed).sum(axis=2)
+    for radius in (0, 1, 4, 9, 20, 64):
+        group = np.arange(9)
+        for _ in range(9):  # the lowest row that can be reached
+            group = np.array([group[distances[i] <= radius].min() for i in range(9)])
+        expected = [np.flatnonzero(group == g).tolist() for g in np.unique(group)]
+        expected = sorted((g for g in expected if len(g) > 1), key=lambda g: (-len(g), g[0]))
+        assert collection.duplicates(photos, radius=radius, method="lsh") == (expected, radius)
+    with pytest.raises(UserError, match="method cosine, which has no bits; allowed: topk, sigmoid, lsh"):
+        collection.duplicates(photos, method="cosine")
+
+
+def test_a_picture_saved_again_is_a_duplicate(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder_of_images(tmp_path / "photos")
+    copy = Image.open(next((tmp_path / "photos").rglob("4.png"))).convert("RGB")
+    copy.save(tmp_path / "photos" / "çat" / "again.jpg", quality=95)
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", **SMALL)
+    groups, radius = collection.duplicates(photos, method="lsh")
+    assert radius == 2
+    assert any({photos.file(r).stem for r in g} >= {"again", "4"} for g in groups)

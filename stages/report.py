@@ -16,6 +16,7 @@ def main() -> None:
         config.load(config.ReportParams),
         heads=config.load(config.HeadsParams),
         specs=codes.layers,
+        retrieval=config.load(config.RetrievalParams).specs,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import SECTIONS, CodesParams, DatasetParams, LayerSpec, load
+from pipeline.config import SECTIONS, CodesParams, DatasetParams, HashSpec, LayerSpec, load
 from pipeline.errors import UserError
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
@@ -54,6 +54,16 @@ def test_a_missing_key_is_named(section: str, tmp_path: Path) -> None:
         ("codes", {"batch_size": 0}, "batch_size: .*greater than or equal to 1"),
         ("heads", {"c_grid": [0.0]}, "c_grid must be positive"),
         ("heads", {"heads": ["tree"]}, "heads.0: .*'svm'"),
+        ("retrieval", {"specs": ["itq-pool5-avg"]}, "specs.0: .*no number for itq.*itq64-pool5-avg"),
+        ("retrieval", {"specs": ["itq60-pool5-avg"]}, "specs.0: .*multiple of 8"),
+        ("retrieval", {"specs": ["sigmoid64-pool5-flatten"]}, "specs.0: .*no number after its name"),
+        ("retrieval", {"specs": ["md5-pool5-avg"]}, "specs.0: .*one of cosine, sigmoid"),
+        ("retrieval", {"specs": ["itq64-pool5"]}, "specs.0: .*not LAYER-POOLING"),
+        ("retrieval", {"specs": ["lsh8-pool5-avg"] * 2}, "names a spec twice"),
+        ("retrieval", {"settings": {"cosine": {}}}, "no hashers"),
+        ("retrieval", {"settings": {"itq": {"nbits": 8}}}, "belongs in the spec's name"),
+        ("retrieval", {"settings": {"itq": {"seed": True}}}, "settings.itq.seed"),
+        ("retrieval", {"k": 0}, "k: .*greater than or equal to 1"),
         ("report", {"alpha": 0.9}, "alpha: .*less than 0.5"),
     ],
 )
@@ -101,3 +111,25 @@ def test_specs_parse_and_print(text: str, spec: LayerSpec) -> None:
 def test_bad_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="not LAYER-POOLING"):
         LayerSpec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hasher", "codes", "parameters"),
+    [
+        ("itq64-conv5_3-avg", "itq", "conv5_3-avg", {"nbits": 64}),
+        ("topk256-pool5-flatten", "topk", "pool5-flatten", {"k": 256}),
+        ("sigmoid-pool5-flatten", "sigmoid", "pool5-flatten", {}),
+        ("cosine-conv5_3.pre-avg-l2", "cosine", "conv5_3.pre-avg-l2", {}),
+    ],
+)
+def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, parameters: dict[str, int]) -> None:
+    spec = HashSpec.parse(text)
+    assert (spec.hasher, spec.codes.name, spec.parameters, spec.name) == (hasher, codes, parameters, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "itq64", "64-pool5-avg", "itq064-pool5-avg", "itq64-../x-avg", "itq64 -pool5-avg"]
+)
+def test_bad_hash_specs_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"hash spec|layer spec"):
+        HashSpec.parse(text)

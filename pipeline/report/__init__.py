@@ -8,14 +8,17 @@ from pathlib import Path
 from pipeline.config import HeadsParams, ReportParams
 
 
-def build(root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str]) -> Path:
+def build(
+    root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str], retrieval: Sequence[str] = ()
+) -> Path:
     """Makes `root`/report from what the earlier stages left beside it; returns its index.html. Raises UserError.
 
-    `specs` and `heads.heads` name the combinations to compare: results of others, left from earlier params, stay out.
+    `specs` and `heads.heads` name the combinations to compare, `retrieval` the hashes: results of others, left from
+    earlier params, stay out.
     """
     from pipeline.report.inputs import read_inputs
     from pipeline.report.page import write_report
 
     out = root / "report"
-    write_report(read_inputs(root, params, heads=heads, specs=specs), out)
+    write_report(read_inputs(root, params, heads=heads, specs=specs, retrieval=retrieval), out)
     return out / "index.html"

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.report.compare import Comparison, compare
 from pipeline.report.pictures import Album
+from pipeline.report.retrieved import Retrieved, read_retrieved
 from pipeline.report.runs import Run, read_runs
 
 # pipeline.nets.weights has the same name for it, and loads torch.
@@ -26,12 +27,14 @@ WEIGHTS_KEY = "cnncodes"
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels."""
+    """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` where the
+    retrieval stage was not asked for."""
 
     manifest: Manifest
     failures: Sequence[Failure]
     codes: Mapping[str, Codes]
     runs: tuple[Run, ...]
+    retrieved: tuple[Retrieved, ...]
     params: ReportParams
     heads_params: HeadsParams
     weights: Mapping[str, Any]
@@ -89,8 +92,10 @@ class Inputs:
         return max(self.specs, key=lambda s: (self.depth(LayerSpec.parse(s)), -self.codes[s].dim))
 
 
-def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str]) -> Inputs:
-    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/ and heads/.
+def read_inputs(
+    root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str], retrieval: Sequence[str] = ()
+) -> Inputs:
+    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/, heads/ and retrieval/.
 
     Raises UserError naming what is missing.
     """
@@ -105,6 +110,7 @@ def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, specs: 
         failures=read_failures(root / "dataset"),
         codes=codes,
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
+        retrieved=read_retrieved(root / "retrieval", retrieval),
         params=params,
         heads_params=heads,
         weights=_weights_facts(root / "weights" / "weights.safetensors"),

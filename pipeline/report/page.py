@@ -23,6 +23,7 @@ from pipeline.report.sections import (
     method,
     mistakes,
     result,
+    retrieval,
     tradeoff,
 )
 from pipeline.schema import write_json, write_text
@@ -39,6 +40,7 @@ SECTIONS: dict[str, Build] = {
     "confusions": confusion.build,
     "mistakes": mistakes.build,
     "map": codes_map.build,
+    "retrieval": retrieval.build,
     "figures": figures.build,
     "method": method.build,
 }

@@ -1,0 +1,115 @@
+"""The section on retrieval: there with results, left out without, and true to what the stage wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.codes.reader import Codes
+from pipeline.config import HashSpec
+from pipeline.data.manifest import Manifest
+from pipeline.errors import UserError
+from pipeline.report import build
+from pipeline.report.inputs import Inputs, read_inputs
+from pipeline.report.neighbours import NEIGHBOURS, QUERIES, shown
+from pipeline.report.sections import retrieval
+from pipeline.retrieval.run import evaluate, write
+from tests.report.test_page import Page
+from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
+from tests.retrieval.world import params
+
+SPECS = ("pool5-avg", "conv5_2-avg")
+NAMES = ("cosine-pool5-avg", "itq16-pool5-avg", "itq32-pool5-avg", "lsh16-conv5_2-avg", "sigmoid-pool5-avg")
+
+
+def make_results(out: Path, manifest: Manifest) -> None:
+    for name in NAMES:
+        spec = HashSpec.parse(name)
+        codes = Codes.open(out / "codes" / spec.codes.name)
+        write(evaluate(spec, codes, manifest, params(specs=list(NAMES))), codes, out / "retrieval" / name)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    names = [f"<{i:03}>.png" for i in range(90)]
+    make_images(folder / "images", names)
+    manifest = make_manifest(folder / "images", names, [("<b>cat</b>", "dog & co")[i % 2] for i in range(90)])
+    make_world(folder, manifest, SPECS)
+    make_results(folder, manifest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(world: Path) -> Inputs:
+    return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
+
+
+def test_the_page_has_the_section_and_its_files(world: Path) -> None:
+    path = build(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
+    page = Page(path)
+    assert "retrieval" in page.ids and page.silent == []
+    assert "<b>cat</b>" in page.text and "<b>cat" not in path.read_text(encoding="utf-8")
+    assert json.loads((path.parent / "metrics.json").read_text())["retrieval"]["spec"] in NAMES
+    assert (path.parent / "plots/retrieval.csv").is_file()
+
+
+def test_without_results_it_is_left_out(world: Path) -> None:
+    page = Page(build(world, report_params(), heads=heads_params(), specs=SPECS))
+    assert "retrieval" not in page.ids
+
+
+def test_results_that_are_missing_are_named(world: Path) -> None:
+    with pytest.raises(UserError, match="no results of pca16-pool5-avg, pca32-pool5-avg"):
+        build(
+            world, report_params(), heads=heads_params(), specs=SPECS, retrieval=["pca16-pool5-avg", "pca32-pool5-avg"]
+        )
+
+
+def test_the_table_is_what_the_stage_wrote(inputs: Inputs, world: Path) -> None:
+    section = retrieval.build(inputs)
+    assert section is not None
+    rows = {row["spec"]: row for row in csv.DictReader(io.StringIO(section.files["retrieval.csv"]))}
+    assert tuple(rows) == NAMES
+    for name, row in rows.items():
+        record = json.loads((world / "retrieval" / name / "metrics.json").read_text())
+        assert float(row["map_at_k"]) == pytest.approx(record["map_at_k"], rel=1e-5)
+        assert float(row["linear.accuracy"]) == pytest.approx(record["linear"]["accuracy"], rel=1e-5)
+        assert (row["nbits"] == "") == (record["nbits"] is None)
+    best = section.metrics["retrieval"]
+    assert best["map_at_k"] == pytest.approx(max(float(r["map_at_k"]) for r in rows.values() if r["nbits"]), abs=1e-5)
+
+
+def test_the_pictures_are_the_nearest_of_the_database(inputs: Inputs) -> None:
+    one = next(r for r in inputs.retrieved if r.is_reference)
+    queries = shown(inputs, [("cosine", one)])
+    assert len(queries) == QUERIES
+    codes, manifest = inputs.codes["pool5-avg"], inputs.manifest
+    database = np.flatnonzero(manifest.splits[0] != "test")
+    x = codes.rows(slice(0, len(codes))).astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    for query in queries:
+        row = list(manifest.paths).index(query.query.words)
+        assert manifest.splits[0][row] == "test" and query.label == manifest.labels[row]
+        nearest = database[np.argsort(-x[database] @ x[row], kind="stable")[:NEIGHBOURS]]
+        (_, name, pictures), *_ = query.found
+        assert name == one.name and len(pictures) == NEIGHBOURS
+        assert [p.words.split(" · ")[1] for p in pictures] == [str(manifest.paths[i]) for i in nearest]
+        assert [p.hit == "hit" for p in pictures] == [manifest.labels[i] == query.label for i in nearest]
+
+
+def test_unlabelled_sets_have_recall_alone(tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(60)]
+    make_images(tmp_path / "images", names)
+    manifest = make_manifest(tmp_path / "images", names, [""] * 60)
+    make_world(tmp_path, manifest, SPECS)
+    make_results(tmp_path, manifest)
+    path = build(tmp_path, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
+    text = " ".join(Page(path).text.split())
+    assert "recall@3 against cosine" in text and "mAP" not in text
+    assert "nan" not in text.lower().split()

@@ -99,7 +99,7 @@ def layers(
     from pipeline.nets import layers as facts
 
     side = size or facts.native_size(arch)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for layer in facts.layers(arch):
         try:
             shape = facts.shape(arch, layer.name, side, side)

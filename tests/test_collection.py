@@ -98,6 +98,21 @@ def test_cosine_and_two_stage_answers_are_those_of_the_definition(built: Path) -
         assert answers(photos, own, radius=found[2][0], method=COSINE) == found[:3]
 
 
+def test_a_new_image_has_the_codes_that_adding_it_gives(world: Path) -> None:
+    image = draw(world / "more" / "70.png", 70)
+    photos = Collection.open(world / "my.index")
+    row_less = {spec: photos.embed(image, spec) for spec in photos.made_by["codes"]}
+    alone = {m: photos.search(image, k=9, method=m).neighbours for m in photos.methods}
+    collection.add(world / "my.index", world / "more")
+    after = Collection.open(world / "my.index")
+    own = after.search(image, k=1).neighbours[0].id
+    kept = save.load(world / "my.index").columns[COSINE][after.row(own)]
+    assert row_less["conv5_3-avg"][0] == pytest.approx(kept, rel=2e-3)
+    for method, expected in alone.items():
+        found = after.search_id(own, k=9, method=method).neighbours
+        assert [n.distance for n in found] == pytest.approx([n.distance for n in expected], abs=1e-4)
+
+
 def test_labels_are_found_and_filter(built: Path) -> None:
     photos = Collection.open(built / "my.index")
     found = photos.search(photos.file(0), method="topk", label="çat").neighbours
@@ -266,7 +281,7 @@ def test_searching_while_adding_and_removing(world: Path) -> None:
 
 
 def test_an_index_cut_short_is_refused(world: Path) -> None:
-    query = draw(world / "q.png", 3)
+    query = draw(world / "q.png", 300)
     files = [p for p in (world / "my.index").rglob("*") if p.is_file() and p.name != ".lock"]
     assert any(p.parent.name == WEIGHTS for p in files)
     for path in files:
@@ -289,12 +304,12 @@ def test_other_weights_are_refused(world: Path) -> None:
     write_canonical(other, file)
     photos = Collection.open(world / "my.index")
     with pytest.raises(UserError, match="other weights than those that made its codes"):
-        photos.search(photos.file(0))
+        photos.search(draw(world / "q.png", 300))
     assert any("other weights" in p for p in collection.verify(world / "my.index"))
     draw(world / "more" / "60.png", 60)
     with pytest.raises(UserError, match="made from other codes"):
         collection.add(world / "my.index", world / "more")
-    assert answers(photos, str(photos.ids[0]), k=3)  # an image of the collection needs no network
+    assert answers(photos, photos.file(0), k=3)  # an image of the collection needs no network
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def duplicates(
     radius: Annotated[
         int | None,
         typer.Option(
-            help="Bits that may differ between two of a kind; if not given, 8 in 100 of those that topk sets in both."
+            help="Bits that may differ between two of a kind; if not given, 8 % of topk's set bits (16 % at 224 px)."
         ),
     ] = None,
     method: MethodOption = None,

@@ -8,6 +8,7 @@ What is opened is one generation, all of it in memory; changes by others show in
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Mapping
@@ -21,25 +22,21 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.collection.encode import hasher_from
-from pipeline.collection.methods import COSINE, SHORTLIST, SHORTLIST_FACTOR, Method, choose, methods_of
+from pipeline.collection.find import Finder, Query, Rows
+from pipeline.collection.methods import COSINE, Method, choose, methods_of
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
-from pipeline.hashing.pack import pack
-from pipeline.index import INDEXES, save
-from pipeline.index.base import State, check_k, require_rows
-from pipeline.index.cosine import Cosine
-from pipeline.index.rerank import TwoStage
+from pipeline.index import save
+from pipeline.index.base import check_k, require_rows
 
 if TYPE_CHECKING:
     from pipeline.codes import Embedder
-    from pipeline.index.base import PackedIndex
     from pipeline.nets.weights import Weights
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = "weights"
 DEFAULT_K = 12
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ class Collection:
         label: str | None = None,
         split: str | None = None,
     ) -> Answer:
-        """Neighbours of an image file, or of its bytes, that need not be in the collection.
+        """Neighbours of an image file, or of its bytes, which need not be in the collection; if it is, it comes first.
 
         k: 12 if None, fewer where there are fewer, all of them with a radius. radius: only images within it, itself
         included. label, split: only images that have it. Raises UserError if the image can't be read, or as `Index`.
@@ -148,8 +145,9 @@ class Collection:
         chosen = choose(self.methods, method)
         rows = self._selected(label, split)
         self._check(chosen, k, radius, len(rows))
-        code = self.embed(image, chosen.spec)
-        return self._answer(chosen, code, rows, k=k, radius=radius)
+        row = self._known(image)
+        query = Query(row=row) if row >= 0 else Query(self.embed(image, chosen.spec))
+        return self._answer(chosen, query, rows, k=k, radius=radius)
 
     def search_id(
         self,
@@ -167,10 +165,14 @@ class Collection:
         rows = self._selected(label, split)
         count = len(rows) - int(own in rows)
         self._check(chosen, k, radius, count)
-        return self._answer(chosen, own, rows, k=k, radius=radius)
+        return self._answer(chosen, Query(row=own, left_out=own), rows, k=k, radius=radius)
 
     def embed(self, image: str | Path | bytes, spec: str) -> NDArray[Any]:
-        """(1, d) codes of an image, made as those of the collection were. Raises UserError if it can't be read."""
+        """(1, d) codes of an image. Raises UserError if it can't be read.
+
+        It goes through the network alone, where the collection's went in batches padded to one size: its float32
+        values may differ from theirs in the last digits, and cost a batch less time.
+        """
         with self._embedding:
             if spec not in self._embedders:
                 self._embedders[spec] = self._embedder(spec)
@@ -201,16 +203,15 @@ class Collection:
         return weights
 
     def _settings_here(self, spec: str) -> dict[str, Any]:
-        """The settings of the codes, on this machine's processor where the device that made them is not here."""
+        """The settings of the codes for one image, on the processor where the device that made them is not here."""
         from pipeline.codes.settings import resolve_device, resolve_precision
 
-        settings: dict[str, Any] = self.made_by["codes"][spec]["settings"]
+        settings: dict[str, Any] = self.made_by["codes"][spec]["settings"] | {"images_per_batch": 1}
         try:
             resolve_device(settings["device"])
         except UserError:
             log.warning("%s made these codes and is not here: distances may differ slightly", settings["device"])
-            precision = resolve_precision("auto", "cpu")
-            return settings | {"device": "cpu", "precision": precision, "compile": False}
+            return settings | {"device": "cpu", "precision": resolve_precision("auto", "cpu"), "compile": False}
         return settings
 
     @cached_property
@@ -219,8 +220,10 @@ class Collection:
         return {n: hasher_from(self._saved.files[f"{n}.h5"], a["fingerprint"], n) for n, a in about.items()}
 
     @cached_property
-    def _floats(self) -> Cosine:
-        return Cosine(self._saved.columns[COSINE], self.ids)
+    def _finder(self) -> Finder:
+        short = self.made_by["short"]["hasher"]
+        packed = {name: self.packed(name) for name in (short, *self.made_by["long"])}
+        return Finder(self.ids, self._saved.columns[COSINE], packed, short, lambda name: self._hashers[name])
 
     def _selected(self, label: str | None, split: str | None) -> Rows:
         """Rows that have the label and the split. Raises UserError if none has."""
@@ -239,23 +242,20 @@ class Collection:
         if radius is not None:
             method.check_radius(radius)
 
-    def _answer(
-        self, method: Method, query: NDArray[Any] | int, rows: Rows, *, k: int | None, radius: float | None
-    ) -> Answer:
-        """`query`: (1, d) codes, or the row of an image, which is not among its own neighbours."""
-        # Of all but the query's own row, the first k are among the first k + 1 of all: no rows need be copied.
-        own = int(isinstance(query, int) and query in rows)
-        count = len(rows) - own
+    def _answer(self, method: Method, query: Query, rows: Rows, *, k: int | None, radius: float | None) -> Answer:
+        # Of all rows but one, the first k are among the first k + 1 of all: no rows need be copied.
+        extra = int(query.left_out in rows)
+        count = len(rows) - extra
         if not count:
             return Answer(method, ())
         if radius is None:
             k = k or min(DEFAULT_K, count)
-            distances, found = _without(query, *self._nearest(method, query, rows, k + own))
+            distances, found = query.answers(*self._finder.nearest(method, query, rows, k + extra))
             return self._listed(method, distances[:k], found[:k])
-        distances, found = _without(query, *self._within(method, query, rows, radius))
+        distances, found = query.answers(*self._finder.within(method, query, rows, radius))
         if len(found):
             return self._listed(method, distances[:k], found[:k])
-        nearest, _ = _without(query, *self._nearest(method, query, rows, 1 + own))
+        nearest, _ = query.answers(*self._finder.nearest(method, query, rows, 1 + extra))
         return Answer(method, (), nearest=nearest[0].item())
 
     def _listed(self, method: Method, distances: NDArray[Any], rows: Rows) -> Answer:
@@ -274,51 +274,19 @@ class Collection:
             ),
         )
 
-    def _nearest(self, method: Method, query: NDArray[Any] | int, rows: Rows, k: int) -> tuple[NDArray[Any], Rows]:
-        """The k nearest of `rows`, which ascend as their ids do: distances, and rows of the collection."""
-        if method.kind == "cosine":
-            distances, at = self._scorer(rows).search_rows(self._code(query), k)
-            return distances[0], rows[at[0]]
-        index, bits = self._hamming(method, query, rows)
-        if method.kind == "hamming":
-            bit_distances, at = index.search_rows(bits, k)
-            return bit_distances[0], rows[at[0]]
-        two = TwoStage(index, self._scorer(rows), shortlist=max(SHORTLIST, SHORTLIST_FACTOR * k))
-        distances, ids = two.search(bits, self._code(query), k)
-        return distances[0], rows[np.searchsorted(index.ids, ids[0])]
-
-    def _within(
-        self, method: Method, query: NDArray[Any] | int, rows: Rows, radius: float
-    ) -> tuple[NDArray[Any], Rows]:
-        """As `_nearest`, all within the radius."""
-        if method.kind == "cosine":
-            distances, found = self._nearest(method, query, rows, len(rows))
-            count = int(np.searchsorted(distances, radius, side="right"))
-            return distances[:count], found[:count]
-        index, bits = self._hamming(method, query, rows)
-        [(bit_distances, ids)] = index.range_search(bits, int(radius))
-        return bit_distances, rows[np.searchsorted(index.ids, ids)]
-
-    def _hamming(self, method: Method, query: NDArray[Any] | int, rows: Rows) -> tuple[PackedIndex, NDArray[np.uint8]]:
-        """An index of `rows`, and the query's bits (1, nbits/8)."""
-        hasher = self.made_by["short"]["hasher"] if method.kind == "two-stage" else method.name
-        packed = self.packed(hasher)
-        bits = packed[query][None] if isinstance(query, int) else pack(self._hashers[hasher].bits(query))
-        if len(rows) == len(self):
-            return exact(self.ids, packed), bits
-        return exact(self.ids[rows], np.ascontiguousarray(packed[rows])), bits
-
-    def _scorer(self, rows: Rows) -> Cosine:
-        return self._floats if len(rows) == len(self) else Cosine(self._floats.codes[rows], self.ids[rows])
-
-    def _code(self, query: NDArray[Any] | int) -> NDArray[Any]:
-        return self._floats.codes[query][None] if isinstance(query, int) else query
-
-
-def _without(query: object, distances: NDArray[Any], rows: Rows) -> tuple[NDArray[Any], Rows]:
-    """Both without the query's own row, if it is one."""
-    kept = rows != query if isinstance(query, int) else slice(None)
-    return distances[kept], rows[kept]
+    def _known(self, image: str | Path | bytes) -> int:
+        """The first row of an image with the same bytes, -1 if there is none: its codes are here, without a network."""
+        try:
+            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        except OSError:
+            return -1  # said when the image is to be decoded
+        digest = hashlib.sha256(data).hexdigest()
+        row = int(np.searchsorted(self.ids, digest[:16]))
+        while row < len(self) and str(self.ids[row]).startswith(digest[:16]):
+            if self.digest(row) == digest:
+                return row
+            row += 1
+        return -1
 
 
 def load(folder: Path) -> save.Saved:
@@ -340,9 +308,3 @@ def require_collection(folder: Path, made_by: Mapping[str, Any]) -> None:
 def weights_file(folder: Path, made_by: Mapping[str, Any]) -> Path:
     """Where the collection's network lies."""
     return folder / WEIGHTS / f"{made_by['weights']['sha256']}.safetensors"
-
-
-def exact(ids: NDArray[np.str_], packed: NDArray[np.uint8]) -> PackedIndex:
-    """An exact index over rows that are sorted by id, which is not copied."""
-    nbits = packed.shape[1] * 8
-    return INDEXES["exact"].restored(nbits, {}, State(ids, packed, None, np.arange(len(ids))))

@@ -10,9 +10,10 @@ from pipeline.collection.methods import Method, choose
 from pipeline.errors import UserError
 from pipeline.index import make
 
-# Of the bits in which two topk codes can differ, twice k: the same picture saved as JPEG, halved in size or a tenth
-# brighter stays within (60 drawings, 256 of 4,608 bits: at most 46 of 512, 9 in 10 within 30).
-_TOPK_SHARE = 0.08
+# Of the bits in which two topk codes can differ, twice k = 512. The same drawing saved as JPEG (quality 90 and 50) or a
+# tenth brighter: at most 46 of them at 96 px (4,608 bits, 60 drawings), 76 at 224 px (25,088 bits, 18 drawings), where
+# unrelated ones differ in 256 or more. Finer maps move more, so they are given more room.
+_TOPK_SHARE, _TOPK_SHARE_FINE, _FINE_NBITS = 0.08, 0.16, 8192
 # Of short codes and sigmoid's, whose density varies: a coarser sieve. Sigmoid bits of the same pictures: at most 62.
 _SHORT_RADIUS, _SIGMOID_SHARE = 2, 0.009
 # Pairs are proposed by the short code where they differ in up to this many bits.
@@ -52,8 +53,9 @@ def duplicates(
 def default_radius(collection: Collection, method: Method) -> int:
     """Bits within which images count as near-identical."""
     if method.name == "topk":
-        return round(_TOPK_SHARE * 2 * collection.made_by["long"]["topk"]["params"]["k"])
-    return round(_SIGMOID_SHARE * method.nbits) if method.name == "sigmoid" else _SHORT_RADIUS
+        share = _TOPK_SHARE_FINE if method.nbits > _FINE_NBITS else _TOPK_SHARE
+        return int(share * 2 * collection.made_by["long"]["topk"]["params"]["k"])
+    return int(_SIGMOID_SHARE * method.nbits) if method.name == "sigmoid" else _SHORT_RADIUS
 
 
 def _pairs(packed: NDArray[np.uint8], radius: int) -> NDArray[np.int64]:

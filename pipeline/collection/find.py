@@ -1,0 +1,98 @@
+"""From a query's codes to rows of a collection, by each kind of method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.collection.methods import SHORTLIST, SHORTLIST_FACTOR, Method
+from pipeline.hashing.base import Hasher
+from pipeline.hashing.pack import pack
+from pipeline.index import INDEXES, PackedIndex
+from pipeline.index.base import State
+from pipeline.index.cosine import Cosine
+from pipeline.index.rerank import TwoStage
+
+Rows = NDArray[np.int64]
+Found = tuple[NDArray[Any], Rows]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Codes (1, d) of an image, or the row of one whose codes are here. `left_out`: a row that is no answer, or -1."""
+
+    codes: NDArray[Any] | None = None
+    row: int = -1
+    left_out: int = -1
+
+    def answers(self, distances: NDArray[Any], rows: Rows) -> Found:
+        """Both without the row that is left out."""
+        kept = rows != self.left_out
+        return distances[kept], rows[kept]
+
+
+@dataclass(frozen=True)
+class Finder:
+    """The codes of a collection, (n, ...) in the order of `ids`, which ascend. `rows` of a question ascend as well, and
+    answers are in the order of (distance, row), which is that of (distance, id).
+
+    `packed`: bits by hasher. `short`: the hasher of two-stage's shortlist. `hasher`: name -> the fitted one.
+    """
+
+    ids: NDArray[np.str_]
+    codes: NDArray[Any]
+    packed: Mapping[str, NDArray[np.uint8]]
+    short: str
+    hasher: Callable[[str], Hasher]
+
+    def nearest(self, method: Method, query: Query, rows: Rows, k: int) -> Found:
+        """Distances and rows of the k nearest among `rows`."""
+        if method.kind == "cosine":
+            distances, at = self._scorer(rows).search_rows(self._code(query), k)
+            return distances[0], rows[at[0]]
+        index, bits = self._index(self.short if method.kind == "two-stage" else method.name, query, rows)
+        if method.kind == "hamming":
+            bit_distances, at = index.search_rows(bits, k)
+            return bit_distances[0], rows[at[0]]
+        two = TwoStage(index, self._scorer(rows), shortlist=max(SHORTLIST, SHORTLIST_FACTOR * k))
+        distances, ids = two.search(bits, self._code(query), k)
+        return distances[0], rows[np.searchsorted(index.ids, ids[0])]
+
+    def within(self, method: Method, query: Query, rows: Rows, radius: float) -> Found:
+        """Distances and rows of all within the radius among `rows`, for a method that compares every image."""
+        if method.kind == "cosine":
+            distances, found = self.nearest(method, query, rows, len(rows))
+            count = int(np.searchsorted(distances, radius, side="right"))
+            return distances[:count], found[:count]
+        index, bits = self._index(method.name, query, rows)
+        [(bit_distances, ids)] = index.range_search(bits, int(radius))
+        return bit_distances, rows[np.searchsorted(index.ids, ids)]
+
+    def _index(self, hasher: str, query: Query, rows: Rows) -> tuple[PackedIndex, NDArray[np.uint8]]:
+        """An index of `rows`, and the query's bits (1, nbits/8)."""
+        packed = self.packed[hasher]
+        bits = packed[query.row][None] if query.codes is None else pack(self.hasher(hasher).bits(query.codes))
+        if len(rows) == len(self.ids):
+            return _exact(self.ids, packed), bits
+        return _exact(self.ids[rows], np.ascontiguousarray(packed[rows])), bits
+
+    @cached_property
+    def _all(self) -> Cosine:
+        return Cosine(self.codes, self.ids)
+
+    def _scorer(self, rows: Rows) -> Cosine:
+        return self._all if len(rows) == len(self.ids) else Cosine(self.codes[rows], self.ids[rows])
+
+    def _code(self, query: Query) -> NDArray[Any]:
+        return self.codes[query.row][None] if query.codes is None else query.codes
+
+
+def _exact(ids: NDArray[np.str_], packed: NDArray[np.uint8]) -> PackedIndex:
+    """An exact index over rows that are sorted by id, which is not copied."""
+    nbits = packed.shape[1] * 8
+    return INDEXES["exact"].restored(nbits, {}, State(ids, packed, None, np.arange(len(ids))))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import collection
 from pipeline.collection import Collection
@@ -111,6 +112,15 @@ def test_a_new_image_has_the_codes_that_adding_it_gives(world: Path) -> None:
     for method, expected in alone.items():
         found = after.search_id(own, k=9, method=method).neighbours
         assert [n.distance for n in found] == pytest.approx([n.distance for n in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_a_query_of_any_mode_and_size(built: Path, tmp_path: Path, mode: str) -> None:
+    photos = Collection.open(built / "my.index")
+    small = Image.new("RGB", (300, 5), (200, 30, 90)).convert("L" if mode == "I;16" else mode)
+    path = tmp_path / ("q.jpg" if mode == "CMYK" else "q.png")
+    (small.convert("I").convert("I;16") if mode == "I;16" else small).save(path)
+    assert len(photos.search(path, k=9).neighbours) == 9
 
 
 def test_labels_are_found_and_filter(built: Path) -> None:
@@ -365,8 +375,6 @@ def test_duplicates_are_the_connected_groups_of_all_pairs(built: Path) -> None:
 
 
 def test_a_picture_saved_again_is_a_duplicate(tmp_path: Path) -> None:
-    from PIL import Image
-
     folder_of_images(tmp_path / "photos")
     copy = Image.open(next((tmp_path / "photos").rglob("4.png"))).convert("RGB")
     copy.save(tmp_path / "photos" / "çat" / "again.jpg", quality=95)

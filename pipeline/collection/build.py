@@ -76,10 +76,15 @@ def build(
     clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
     try:
-        found = resolve(WeightsParams.of(arch, weights), cache_root())
-        write_canonical(found, staging / WEIGHTS / f"{found.sha256}.safetensors")
-        about = {"arch": arch, "source": weights, "sha256": found.sha256}
-        with photos(data, params, staging / WEIGHTS / f"{found.sha256}.safetensors") as pictures:
+        about = {"arch": arch, "source": weights, "sha256": ""}
+
+        def network() -> Path:
+            found = resolve(WeightsParams.of(arch, weights), cache_root())
+            about["sha256"] = found.sha256
+            write_canonical(found, staging / WEIGHTS / f"{found.sha256}.safetensors")
+            return staging / WEIGHTS / f"{found.sha256}.safetensors"
+
+        with photos(data, params, network) as pictures:
             saved = _saved(pictures, params, data, specs=specs, hasher=hasher, nbits=nbits, long=long, weights=about)
         save.create(staging / "index", saved)
         (staging / WEIGHTS).rename(staging / "index" / WEIGHTS)

@@ -61,7 +61,7 @@ def add(folder: str | Path, images: str | Path) -> Added:
         **{"source": "folder", "root": root, "val_share": 0.0, "test_share": 0.0, "repeats": 1},
         **made_by["dataset"],
     )
-    with photos(data, codes, weights_file(folder, made_by)) as found:
+    with photos(data, codes, lambda: weights_file(folder, made_by)) as found:
         for spec, about in made_by["codes"].items():
             _require_settings(folder, spec, about["settings"], found.codes[spec].settings)
         with save.updating(folder) as saved:

@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,11 @@ class Rows:
 
 
 @contextmanager
-def photos(data: DatasetParams, codes: CodesParams, weights: Path) -> Iterator[Photos]:
+def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path]) -> Iterator[Photos]:
     """The images below `data.root` and their codes, new ones computed; the codes can be read inside the context only.
 
-    Images that can't be read are left out with a warning. Raises UserError if there are none at all.
+    `weights` gives the canonical file, once the folder is known to be good: weights may have to be fetched. Images that
+    can't be read are left out with a warning. Raises UserError if there are none at all.
     """
     from pipeline.codes import extract
     from pipeline.data.build import build
@@ -73,7 +74,7 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Path) -> Iterator[P
     clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
         manifest = build(data, Path(name) / "dataset", labels_needed=False)
-        yield Photos(manifest, extract(manifest, weights, codes, Path(name) / "codes"))
+        yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 
 def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, Any], *, root: int) -> Rows:

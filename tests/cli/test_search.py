@@ -113,6 +113,8 @@ def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "message"),
     [
         (["search", "my.index", "nowhere.jpg"], "'nowhere.jpg' is no file, and no id in my.index"),
+        (["search", "my.index", "x" * 5000], "is no file, and no id in my.index"),
+        (["search", "my.index", "photos"], "photos"),
         (["search", "my.index"], "a search needs one query"),
         (["search", "my.index", "photos/çat/2.png", "--random"], "a search needs one query"),
         (["search", "my.index", "photos/çat/2.png", "-k", "7"], "k = 7 in a collection of 6; allowed: 1 to 6"),
@@ -121,7 +123,7 @@ def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
         (["search", "my.index", "broken.jpg"], "broken.jpg"),
         (["search", "my.index", "photos/çat/2.png", "--montage", "m.txt"], "a montage named m.txt"),
         (["index", "photos", "--out", "my.index"], "my.index is there already"),
-        (["index", "empty", "--out", "new.index"], "empty holds no files"),
+        (["index", "empty", "--out", "new.index", *BUILD], "empty holds no files"),
         (["index", "remove", "my.index"], "nothing to remove was named"),
         (["duplicates", "my.index", "--radius", "65", "--method", "lsh"], "allowed: 0 to 64"),
     ],

@@ -67,8 +67,8 @@ class Exact(Protocol):
     def price(self, column: int, scores: Doubles) -> float:
         """What it costs, in steps of conjugate gradients; scores (n,)."""
 
-    def solve(self, columns: NDArray[np.int64], scores: Doubles) -> Doubles:
-        """beta (n, columns) at which Newton's steps from `scores` (n, columns) end."""
+    def step(self, columns: NDArray[np.int64], at: Doubles, scores: Doubles) -> Doubles:
+        """Newton's step (n, columns) from beta `at` with its `scores`, both (n, columns)."""
 
 
 class Space(Protocol):
@@ -247,8 +247,10 @@ def _newton_step(
         step[:, iterated], step_scores[:, iterated] = x * part.scale, image * part.scale
     rest = np.flatnonzero(~solved)
     if len(rest):
-        step[:, rest] = exact.solve(columns.live[rest], columns.scores[:, rest]) - columns.at[:, rest]
-        step_scores[:, rest] = space.scores(step[:, rest])
+        step[:, rest] = exact.step(columns.live[rest], columns.at[:, rest], columns.scores[:, rest])
+        image = space.image(step[:, rest].astype(np.float32))
+        assert image is not None
+        step_scores[:, rest] = image
         direct[columns.live[rest]] = True
     return step, step_scores
 

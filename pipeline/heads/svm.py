@@ -12,11 +12,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dposv
+from scipy.linalg.lapack import dposv, sposv
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pipeline.heads.base import LinearHead, Targets
@@ -63,35 +63,50 @@ class SquaredHinge:
 class SupportSystem:
     """Newton's point of a class from its support vectors S alone, the rows short of margin 1 (Chapelle 2007, eq. 13).
 
-    (K_SS + diag(1 / (2 cost_S))) beta_S = y_S, and beta is 0 elsewhere.
+    (K_SS + diag(1 / (2 cost_S))) beta_S = y_S, and beta is 0 elsewhere. What is solved for is the step to that point
+    from where we are: its right-hand side is known in float64 and shrinks as we come near, so that a float32 factor
+    costs no accuracy in the end (iterative refinement).
     """
 
-    gram: Doubles
+    gram: Singles
     loss: SquaredHinge
 
     def price(self, column: int, scores: Doubles) -> float:
-        """Cholesky's |S|^3 / 3 operations in float64 against 2 n^2 in float32, and 3 for copying out of K."""
+        """What Cholesky's |S|^3 / 3 operations are in steps of 2 n^2, and 3 for copying out of K."""
         support = int((self.loss.signs[:, column] * scores < 1).sum())
-        return 2 * support**3 / 3 / (2 * len(scores) ** 2) + 3
+        return support**3 / 3 / (2 * len(scores) ** 2) + 3
 
-    def solve(self, columns: NDArray[np.int64], scores: Doubles) -> Doubles:
+    def step(self, columns: NDArray[np.int64], at: Doubles, scores: Doubles) -> Doubles:
+        signs, half = self.loss.signs[:, columns], 0.5 / self.loss.costs[:, columns]
+        support = signs * scores < 1
+        # scores = K at, of which A at_S holds all but what the rows outside S still add.
+        outside = self.gram @ np.where(support, 0.0, at).astype(np.float32)
+        wanted = np.where(support, signs - scores - half * at + outside, 0.0)
+        scale = np.sqrt((wanted**2).sum(axis=0))
+        scale[scale == 0] = 1.0
+        step = np.where(support, 0.0, -at)
+
+        def solve(i: int) -> None:
+            rows = np.flatnonzero(support[:, i])
+            if len(rows):
+                step[rows, i] = self._solve(rows, half[rows, i], wanted[rows, i] / scale[i]) * scale[i]
+
         # A class a thread: LAPACK's own threads wait for each other more than they work on systems of this size.
         with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-            solved = list(threads.map(self._solve, columns, scores.T))
-        return np.stack(solved, axis=1)
+            list(threads.map(solve, range(len(columns))))
+        return step
 
-    def _solve(self, column: int, scores: Doubles) -> Doubles:
-        signs = self.loss.signs[:, column]
-        support = np.flatnonzero(signs * scores < 1)
-        beta = np.zeros(len(scores))
-        if len(support):
-            system = self.gram[np.ix_(support, support)]
-            system[np.diag_indices_from(system)] += 0.5 / self.loss.costs[support, column]
+    def _solve(self, rows: NDArray[np.int64], ridge: Doubles, wanted: Doubles) -> NDArray[np.floating[Any]]:
+        """(K_SS + diag(ridge))^-1 wanted, in float32 where that holds, else in float64."""
+        for dtype, posv in ((np.float32, sposv), (np.float64, dposv)):
+            system = self.gram[np.ix_(rows, rows)].astype(dtype, copy=False)
+            system[np.diag_indices_from(system)] += ridge
             # The transpose of a symmetric matrix is itself, in the order that LAPACK works on in place.
-            _, beta[support], info = dposv(system.T, signs[support], overwrite_a=True)
-            if info != 0:
-                raise np.linalg.LinAlgError(f"dposv: {info}; the rows are not finite")
-        return beta
+            _, found, info = posv(system.T, wanted.astype(dtype), overwrite_a=True)
+            if info == 0:
+                solution: NDArray[np.floating[Any]] = found
+                return solution
+        raise np.linalg.LinAlgError(f"dposv: {info}; the rows are not finite")
 
 
 @functools.cache
@@ -118,7 +133,7 @@ def svm_path(rows: Rows, targets: Targets, grid: Sequence[float], *, tol: float 
     found: dict[float, Doubles] = {}
     for c in sorted(set(grid)):
         loss = SquaredHinge(signs, c * factors)
-        exact = SupportSystem(space.wide, loss) if isinstance(space, Span) else None
+        exact = SupportSystem(space.gram, loss) if isinstance(space, Span) else None
         point = minimise(space, loss, point, tol=tol, exact=exact, what=f"svm, C={c:g}")
         found[c] = point.at
     every = space.weights(np.concatenate([found[c] for c in grid], axis=1))

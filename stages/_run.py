@@ -15,6 +15,8 @@ def run(main: Callable[[], None]) -> None:
     Any other exception is a bug of ours and keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # It tells of every instruction set that the processor lacks as if something had gone wrong.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     try:
         main()
     except UserError as e:

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from pipeline import config
-from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.retrieval.run import evaluate, write
+from pipeline.retrieval.run import run_spec
 from stages._run import run
 
 
@@ -16,9 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("spec", help="a name of retrieval.specs in params.yaml, e.g. itq64-conv5_3-avg")
     spec = config.HashSpec.parse(parser.parse_args().spec)
-    codes = Codes.open(Path("out/codes") / spec.codes.name)
-    result = evaluate(spec, codes, Manifest.read("out/dataset"), config.load(config.RetrievalParams))
-    write(result, codes, Path("out/retrieval") / spec.name)
+    params = config.load(config.RetrievalParams)
+    run_spec(spec, Path("out/codes"), Manifest.read("out/dataset"), params, Path("out/retrieval") / spec.name)
 
 
 if __name__ == "__main__":

@@ -248,9 +248,9 @@ def _newton_step(
     rest = np.flatnonzero(~solved)
     if len(rest):
         step[:, rest] = exact.step(columns.live[rest], columns.at[:, rest], columns.scores[:, rest])
-        image = space.image(step[:, rest].astype(np.float32))
-        assert image is not None
-        step_scores[:, rest] = image
+        scores = space.image(step[:, rest].astype(np.float32))
+        assert scores is not None
+        step_scores[:, rest] = scores
         direct[columns.live[rest]] = True
     return step, step_scores
 

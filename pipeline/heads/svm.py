@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from scipy.linalg.lapack import dposv, sposv
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pipeline.heads.base import LinearHead, Targets
-from pipeline.heads.newton import Curvature, Doubles, Point, Singles, Span, minimise, space_of
+from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, minimise, space_of
 from pipeline.heads.stream import Rows
 
 TOLERANCE = 1e-5
@@ -96,15 +96,15 @@ class SupportSystem:
             list(threads.map(solve, range(len(columns))))
         return step
 
-    def _solve(self, rows: NDArray[np.int64], ridge: Doubles, wanted: Doubles) -> NDArray[np.floating[Any]]:
+    def _solve(self, rows: NDArray[np.int64], ridge: Doubles, wanted: Doubles) -> Floats:
         """(K_SS + diag(ridge))^-1 wanted, in float32 where that holds, else in float64."""
         for dtype, posv in ((np.float32, sposv), (np.float64, dposv)):
-            system = self.gram[np.ix_(rows, rows)].astype(dtype, copy=False)
+            system: Floats = self.gram[np.ix_(rows, rows)].astype(dtype, copy=False)
             system[np.diag_indices_from(system)] += ridge
             # The transpose of a symmetric matrix is itself, in the order that LAPACK works on in place.
             _, found, info = posv(system.T, wanted.astype(dtype), overwrite_a=True)
             if info == 0:
-                solution: NDArray[np.floating[Any]] = found
+                solution: Floats = found
                 return solution
         raise np.linalg.LinAlgError(f"dposv: {info}; the rows are not finite")
 

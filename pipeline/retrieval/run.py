@@ -18,6 +18,7 @@ from pipeline import schema
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
 from pipeline.data.manifest import Manifest
+from pipeline.errors import UserError
 from pipeline.hashing import base
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.dbn.hasher import Dbn
@@ -94,12 +95,38 @@ def evaluate(spec: HashSpec, codes: Codes, manifest: Manifest, params: Retrieval
     return result
 
 
-def write(result: Evaluation, codes: Codes, out: Path) -> None:
+def run_spec(spec: HashSpec, folder: Path, manifest: Manifest, params: RetrievalParams, out: Path) -> None:
+    """Evaluates a spec on the codes in `folder`/<codes> and writes its files to `out`.
+
+    A spec that this set has no codes for, or too few images to fit, is skipped in words, and what comes after goes on:
+    a new `codes.layers` or a small folder must not need a new `retrieval.specs`. Raises UserError on bad settings.
+    """
+    _hasher_of(spec, params)
+    where = folder / spec.codes.name
+    codes = Codes.open(where) if where.is_dir() else None
+    try:
+        if codes is None:
+            raise UserError(f"there are no codes of {spec.codes.name}", see="codes.layers in params.yaml")
+        result = evaluate(spec, codes, manifest, params)
+    except UserError as e:
+        log.warning("%s: skipped: %s", spec.name, e)
+        result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})
+    write(result, codes, out)
+
+
+def _hasher_of(spec: HashSpec, params: RetrievalParams) -> Hasher | None:
+    """Unfitted; None for cosine. Raises UserError on settings that the hasher doesn't know."""
+    if spec.hasher == "cosine":
+        return None
+    return base.make(spec.hasher, **params.settings.get(spec.hasher, {}), **spec.parameters)
+
+
+def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
     """hasher.h5, bits.h5 (of every image, in id order), curve.csv, training.csv and last metrics.json.
 
     DVC asks for every out of a stage: where there are no bits the HDF5 files hold only a word that says so.
     """
-    if result.hasher is not None and result.bits is not None:
+    if codes is not None and result.hasher is not None and result.bits is not None:
         mark = write_hasher(out / "hasher.h5", result.hasher, settings=codes.settings)
         write_bits(out / "bits.h5", codes.ids, result.bits, hasher=result.hasher.name, hasher_fingerprint=mark)
     else:
@@ -156,7 +183,8 @@ def _reference(task: _Task, cosine: Cosine, build_s: float) -> tuple[Evaluation,
 
 def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
     spec, codes, sets, params = task.spec, task.codes, task.sets, task.params
-    hasher = base.make(spec.hasher, **params.settings.get(spec.hasher, {}), **spec.parameters)
+    hasher = _hasher_of(spec, params)
+    assert hasher is not None
     start = time.perf_counter()
     _fit(hasher, codes, sets, k=task.k)
     fitted = time.perf_counter()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.codes.reader import Codes
 from pipeline.config import HASHER_NUMBERS, HashSpec
 from pipeline.errors import UserError
 from pipeline.hashing.base import HASHERS
@@ -241,3 +242,23 @@ def test_a_failed_write_leaves_no_metrics(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk"):
         write(result, codes, tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_spec_without_codes_or_with_too_few_images_is_skipped_in_words(tmp_path: Path) -> None:
+    codes, manifest = dataset(*blobs(12, 6))
+    run.run_spec(HashSpec.parse("lsh16-conv5_3-avg"), tmp_path / "codes", manifest, params(), tmp_path / "none")
+    assert "no codes of conv5_3-avg" in json.loads((tmp_path / "none/metrics.json").read_text())["skipped"]
+    (tmp_path / "codes/pool5-flatten").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Codes, "open", lambda _: codes)
+        run.run_spec(HashSpec.parse("itq64-pool5-flatten"), tmp_path / "codes", manifest, params(), tmp_path / "few")
+    assert json.loads((tmp_path / "few/metrics.json").read_text())["skipped"]
+    assert {p.name for p in (tmp_path / "few").iterdir()} == {p.name for p in (tmp_path / "none").iterdir()}
+
+
+def test_bad_settings_of_a_hasher_are_an_error_and_no_skip(tmp_path: Path) -> None:
+    _, manifest = dataset(*blobs(12, 6))
+    bad = params(settings={"itq": {"iteratoins": 3}})
+    with pytest.raises(UserError, match="iteratoins"):
+        run.run_spec(HashSpec.parse("itq8-pool5-flatten"), tmp_path, manifest, bad, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

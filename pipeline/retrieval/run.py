@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,7 +236,7 @@ def _fit(hasher: Hasher, codes: Codes, sets: Sets, *, k: int) -> None:
             "map_rounded": mean_average_precision(HammingRanking(packed, packed, own), classes, k=most),
         }
 
-    hasher.fit(train, val=val, rounding=rounding, watch=lambda told: log.info("%s", told))
+    hasher.fit(train, val=val, rounding=rounding, watch=_log_epoch)
 
 
 def _rounding(hasher: Hasher, codes: Codes, packed: Packed, sets: Sets, k: int) -> Record:
@@ -254,6 +255,11 @@ def _as_codes(codes: Codes, bits: NDArray[np.bool_]) -> Codes:
     """Bits as values of +-1, which a linear head takes for codes."""
     values = np.where(bits, np.float16(1), np.float16(-1))
     return Codes.from_arrays(codes.ids, values, spec=codes.spec, settings=codes.settings)
+
+
+def _log_epoch(told: Mapping[str, float | int | str]) -> None:
+    figures = (f"{name.replace('_', ' ')} {v:.4g}" for name, v in told.items() if isinstance(v, float))
+    log.info("%s, epoch %s: %s", told["phase"], told["epoch"], ", ".join(figures))
 
 
 def _csv(header: list[str], rows: list[list[Any]]) -> str:

@@ -15,7 +15,7 @@ test: env
 	$(RUN) python -m pytest -n 2
 
 test-slow: env
-	$(RUN) python -m pytest -m slow
+	$(RUN) python -m pytest -n 2 -m slow
 
 lint: env
 	$(RUN) ruff check .

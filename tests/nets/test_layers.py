@@ -42,7 +42,8 @@ TORCHVISION = sorted(set(layers.ARCHS) - {"tinyvgg"})
 
 
 def test_every_architecture_is_pinned() -> None:
-    assert set(layers.ARCHS) == set(PINNED)
+    # Fine-tuning makes variants known to its own process, such as vgg16-64px-fc256-128; other tests may have.
+    assert {name for name in layers.ARCHS if "px-fc" not in name} == set(PINNED)
 
 
 @pytest.mark.parametrize("arch", PINNED)

@@ -52,6 +52,9 @@ def extract(
     batch_size: Annotated[int | None, typer.Option(help="Views at once.")] = None,
     reduced_decode: Annotated[bool | None, typer.Option(help="Decode large JPEGs at a reduced scale.")] = None,
     compile: Annotated[bool | None, typer.Option(help="torch.compile the network.")] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
+    ] = None,
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
     json: JsonFlag = False,
@@ -78,7 +81,7 @@ def extract(
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,
-        dataset={"on_error": on_error} if on_error else None,
+        dataset={key: value for key, value in (("splits", splits), ("on_error", on_error)) if value is not None},
         codes={key: value for key, value in codes.items() if value is not None},
         shard=_share(shard) if shard else None,
     )

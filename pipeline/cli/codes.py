@@ -85,9 +85,12 @@ def extract(
         codes={key: value for key, value in codes.items() if value is not None},
         shard=_share(shard) if shard else None,
     )
-    about = {spec: _about(space.codes(spec)) for spec in space.specs()}
+    # A share goes into the store alone: the parts are of all images.
+    about = {} if shard else {spec: _about(space.codes(spec)) for spec in space.specs()}
     if json:
         print_json(about)
+    elif shard:
+        typer.echo(f"share {shard} is in the store; once all shares are, the same without --shard writes {out}")
     else:
         rows = [(name, f"{a['images']:,}", a["dim"], a["dtype"]) for name, a in about.items()]
         typer.echo(table(("codes", "images", "dim", "dtype"), rows))

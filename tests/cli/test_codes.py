@@ -160,3 +160,14 @@ def test_help_answers_at_once(place: Path) -> None:
     ended = os.times()
     spent_s = ended.children_user + ended.children_system - started.children_user - started.children_system
     assert spent_s / 3 < 2, f"{spent_s / 3:.2f} s"
+
+
+def test_two_shares_then_the_whole_compute_each_image_once(place: Path, tmp_path: Path) -> None:
+    args = ("extract", str(place / "photos"), *BASE, "--layers", "conv3_1", "--out", "shared")
+    for share in ("1/2", "2/2"):
+        done = cnncodes(*args, "--shard", share, cwd=tmp_path)
+        assert f"share {share} is in the store" in done.stdout
+        assert not (tmp_path / "shared/codes").exists()
+    done = cnncodes(*args, cwd=tmp_path)
+    assert "all of them computed before" in done.stderr
+    assert (tmp_path / "shared/codes/conv3_1-avg/codes.json").exists()

@@ -64,9 +64,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.fchmod(fd, 0o666 & ~_umask())
         os.close(fd)
         yield tmp
-        _sync(tmp)
+        sync(tmp)
         tmp.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as e:
         raise_if_disk(e, path)
         raise
@@ -132,7 +132,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -32,6 +32,8 @@ def main() -> None:
     except UserError as e:
         typer.echo(f"cnncodes: error: {' '.join(str(e).split())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("cnncodes: stopped", err=True)
-        sys.exit(130)
+    except SystemExit as e:
+        # Typer turns Ctrl-C into this exit code without a word.
+        if e.code == 130:
+            typer.echo("cnncodes: stopped", err=True)
+        raise

@@ -39,11 +39,9 @@ class _Lines:
         self.started_s = self.said_s = time.monotonic()
 
     def advance(self, images: int) -> None:
-        first = self.done == 0
         self.done += images
         now_s = time.monotonic()
-        # The first batch says how long all of it will take.
-        if first or now_s - self.said_s >= _LINE_EVERY_S or self.done >= self.total:
+        if now_s - self.said_s >= _LINE_EVERY_S or self.done >= self.total:
             self.said_s = now_s
             rate = self.done / max(now_s - self.started_s, 1e-9)
             left = duration((self.total - self.done) / rate)

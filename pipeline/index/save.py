@@ -151,7 +151,7 @@ def _publish(folder: Path, saved: Saved) -> str:
         (staging / "files").mkdir(parents=True)
         digest = _write(staging, saved)
         staging.rename(final)
-        _sync(folder)  # the generation must be on disk before the pointer can name it
+        schema.sync(folder)  # the generation must be on disk before the pointer can name it
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -162,14 +162,6 @@ def _publish(folder: Path, saved: Saved) -> str:
     for old in generations[: -(_KEPT_GENERATIONS - 1)]:
         shutil.rmtree(old)
     return digest
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write(folder: Path, saved: Saved) -> str:

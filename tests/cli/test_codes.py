@@ -171,3 +171,17 @@ def test_two_shares_then_the_whole_compute_each_image_once(place: Path, tmp_path
     done = cnncodes(*args, cwd=tmp_path)
     assert "all of them computed before" in done.stderr
     assert (tmp_path / "shared/codes/conv3_1-avg/codes.json").exists()
+
+
+def test_ctrl_c_is_one_word_and_130(tmp_path: Path) -> None:
+    code = (
+        "import sys, pipeline.cli as cli\n"
+        "def stop(): raise KeyboardInterrupt\n"
+        "cli.app.command('stop')(stop); sys.argv = ['cnncodes', 'stop']; cli.main()"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr.strip() == "cnncodes: stopped"

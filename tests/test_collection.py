@@ -234,7 +234,7 @@ def test_missing_files_are_told_and_removed(world: Path) -> None:
     assert collection.verify(world / "my.index") == []
 
 
-@pytest.mark.parametrize("moment", ["_write", "_sync", "write_json"])
+@pytest.mark.parametrize("moment", ["_write", "sync", "write_json"])
 def test_killed_in_the_middle_of_an_add(world: Path, moment: str) -> None:
     draw(world / "more" / "x" / "40.png", 40)
     code = f"""

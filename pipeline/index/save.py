@@ -34,6 +34,7 @@ from pipeline.errors import UserError
 from pipeline.index import INDEXES
 from pipeline.index.base import Change, Ids, Packed, PackedIndex, State, checked_ids
 from pipeline.index.faiss_backend import from_bytes, to_bytes
+from pipeline.schema import sync
 
 POINTER = "current.json"
 _KEPT_GENERATIONS = 2  # the one in force, and the one that a reader may just have looked up
@@ -151,7 +152,7 @@ def _publish(folder: Path, saved: Saved) -> str:
         (staging / "files").mkdir(parents=True)
         digest = _write(staging, saved)
         staging.rename(final)
-        schema.sync(folder)  # the generation must be on disk before the pointer can name it
+        sync(folder)  # the generation must be on disk before the pointer can name it
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -211,10 +211,16 @@ class HeadsParams(Section):
         return self
 
 
+ApproximateIndex = Literal["multihash", "ivf", "hnsw"]
+
+
 class RetrievalParams(Section):
     specs: list[HashSpecName] = Field(min_length=1)
     settings: dict[str, dict[str, int | float | str | list[int]]] = Field(
         description="of a hasher, where they are not its own defaults"
+    )
+    approximate: dict[ApproximateIndex, dict[str, int]] = Field(
+        description="approximate indexes whose recall is measured, with their settings; {} for none"
     )
     k: int = Field(ge=1, description="AP and precision at k; the whole database where it is smaller")
     neighbours: int = Field(ge=1, description="true cosine neighbours of a query that recall asks for")

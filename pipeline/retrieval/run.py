@@ -30,6 +30,7 @@ from pipeline.hashing.supervised import Supervised
 from pipeline.index import make
 from pipeline.index.cosine import Cosine
 from pipeline.retrieval import bits as spread
+from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.linear import svm_accuracy
 from pipeline.retrieval.measures import Curve, by_class, by_neighbours, mean_average_precision
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours, Ranking
@@ -206,6 +207,9 @@ def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
         "build_s": build_s,
     }
     record |= query_times(lambda q: index.search_rows(q, task.k), queries, params.timed_queries)
+    record["approximate"] = approximate(
+        index, queries[:_FEW_QUERIES], task.near, params.approximate, timed=params.timed_queries
+    )
     share = spread.sparse_share(index, queries[:_FEW_QUERIES], task.near)
     record["popcount"] = spread.popcounts(index.packed) | {"sparse_share": share}
     record["bits_balanced"] = spread.balanced(index.packed)

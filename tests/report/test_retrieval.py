@@ -17,21 +17,32 @@ from pipeline.errors import UserError
 from pipeline.report import build
 from pipeline.report.inputs import Inputs, read_inputs
 from pipeline.report.neighbours import NEIGHBOURS, QUERIES, shown
-from pipeline.report.sections import retrieval
+from pipeline.report.sections import hash_training, retrieval
 from pipeline.retrieval.run import evaluate, write
 from tests.report.test_page import Page
 from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
 from tests.retrieval.world import params
 
 SPECS = ("pool5-avg", "conv5_2-avg")
-NAMES = ("cosine-pool5-avg", "itq16-pool5-avg", "itq32-pool5-avg", "lsh16-conv5_2-avg", "sigmoid-pool5-avg")
+NAMES = (
+    "cosine-pool5-avg",
+    "itq16-pool5-avg",
+    "itq32-pool5-avg",
+    "lsh16-conv5_2-avg",
+    "sigmoid-pool5-avg",
+    "dbn16-pool5-avg",
+)
 
 
 def make_results(out: Path, manifest: Manifest) -> None:
     for name in NAMES:
         spec = HashSpec.parse(name)
         codes = Codes.open(out / "codes" / spec.codes.name)
-        write(evaluate(spec, codes, manifest, params(specs=list(NAMES))), codes, out / "retrieval" / name)
+        write(
+            evaluate(spec, codes, manifest, params(specs=list(NAMES), settings={"dbn": {"hidden": []}})),
+            codes,
+            out / "retrieval" / name,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +94,28 @@ def test_the_table_is_what_the_stage_wrote(inputs: Inputs, world: Path) -> None:
         assert (row["nbits"] == "") == (record["nbits"] is None)
     best = section.metrics["retrieval"]
     assert best["map_at_k"] == pytest.approx(max(float(r["map_at_k"]) for r in rows.values() if r["nbits"]), abs=1e-5)
+
+
+def test_the_training_of_a_dbn_is_drawn_and_written(inputs: Inputs, world: Path) -> None:
+    section = retrieval.build(inputs)
+    assert section is not None
+    with (world / "retrieval/dbn16-pool5-avg/training.csv").open() as f:
+        wanted = list(csv.DictReader(f))
+    written = list(csv.DictReader(io.StringIO(section.files["plots/hash_training.csv"])))
+    assert [row["epoch"] for row in written] == [row["epoch"] for row in wanted]
+    assert {row["spec"] for row in written} == {"dbn16-pool5-avg"}
+    drawn = {plot.title: plot for plot in hash_training.draw(wanted)}
+    assert set(drawn) == {"Free-energy gap", "Reconstruction", "Bit means", "Rounding"}
+    assert [name for _, name in drawn["Rounding"].legend] == ["before rounding", "bits"]
+    assert "How dbn16-pool5-avg was trained" in section.html and "How itq16" not in section.html
+
+
+def test_approximate_indexes_are_told_beside_the_exact_scan(inputs: Inputs, world: Path) -> None:
+    section = retrieval.build(inputs)
+    assert section is not None
+    record = json.loads((world / "retrieval/itq16-pool5-avg/metrics.json").read_text())["approximate"]["multihash"]
+    assert f"{100 * record['recall']:.1f}" in section.html
+    assert section.html.count('<td data-key="multihash">') == len(NAMES) - 1  # all but cosine
 
 
 def test_the_pictures_are_the_nearest_of_the_database(inputs: Inputs) -> None:

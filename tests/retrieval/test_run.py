@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from pipeline.codes.reader import Codes
-from pipeline.config import HASHER_NUMBERS, HashSpec
+from pipeline.config import HASHER_NUMBERS, ApproximateIndex, HashSpec
 from pipeline.errors import UserError
 from pipeline.hashing.base import HASHERS
 from pipeline.hashing.save import read_bits, read_hasher
+from pipeline.index import make
 from pipeline.retrieval import run
+from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.run import evaluate, write
 from tests.retrieval.world import SPEC, blobs, dataset, params
 
@@ -262,3 +264,38 @@ def test_bad_settings_of_a_hasher_are_an_error_and_no_skip(tmp_path: Path) -> No
     with pytest.raises(UserError, match="iteratoins"):
         run.run_spec(HashSpec.parse("itq8-pool5-flatten"), tmp_path, manifest, bad, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", get_args(ApproximateIndex))
+def test_recall_of_an_approximate_index_by_brute_force(name: ApproximateIndex) -> None:
+    generator = np.random.default_rng(0)
+    packed = generator.integers(0, 256, (300, 4), dtype=np.uint8)
+    queries = generator.integers(0, 256, (20, 4), dtype=np.uint8)
+    exact = make("exact", 32)
+    exact.add(packed, np.array([f"{i:03}" for i in range(300)]))
+    settings = {
+        "multihash": {"tables": 2, "table_bits": 8, "flips": 1},
+        "ivf": {"lists": 8, "probes": 2},
+        "hnsw": {"links": 4, "build_width": 8, "search_width": 8},
+    }[name]
+    found = approximate(exact, queries, 5, {name: settings}, timed=2)[name]
+    index = make(name, 32, **settings)
+    index.add(packed, exact.ids)
+    rows = index.search_rows(queries, 5)[1]
+    distances = np.bitwise_count(queries[:, None] ^ packed[None]).sum(axis=2)
+    hits = [
+        sum(distances[q, row] <= np.sort(distances[q])[4] for row in rows[q]) for q in range(20)
+    ]  # places that hold a row no farther than the fifth
+    assert found["recall"] == pytest.approx(sum(hits) / 100)
+    assert found["recall"] < 1 and found["build_s"] > 0 and found["query_p50_ms"] <= found["query_p99_ms"]
+
+
+def test_an_index_that_does_not_fit_the_code_is_skipped_in_words_and_long_codes_have_none() -> None:
+    packed = np.arange(40, dtype=np.uint8).reshape(20, 2)
+    exact = make("exact", 16)
+    exact.add(packed, np.array([f"{i:02}" for i in range(20)]))
+    found = approximate(exact, packed, 3, {"multihash": {"tables": 4, "table_bits": 8, "flips": 0}}, timed=1)
+    assert "4 tables of 8 bits" in found["multihash"]["skipped"]
+    long = make("exact", 1024)
+    long.add(np.zeros((20, 128), np.uint8), exact.ids)
+    assert approximate(long, np.zeros((1, 128), np.uint8), 3, {"hnsw": {}}, timed=1) == {}

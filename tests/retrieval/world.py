@@ -19,6 +19,7 @@ def params(**changes: Any) -> RetrievalParams:
     values: dict[str, Any] = {
         "specs": ["cosine-pool5-flatten"],
         "settings": {},
+        "approximate": {"multihash": {"tables": 1, "table_bits": 8, "flips": 0}},
         "k": 5,
         "neighbours": 3,
         "radius": 2,

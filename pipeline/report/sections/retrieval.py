@@ -12,6 +12,7 @@ from pipeline.report.inputs import Inputs
 from pipeline.report.neighbours import shown
 from pipeline.report.retrieved import Retrieved
 from pipeline.report.section import Section, csv_text, number, percent, percent_ticks, render, seconds, size
+from pipeline.report.sections import hash_training
 from pipeline.report.svg import HALF, MARKERS, WIDE, Chart, both_widths, log_span, share_span, span, swatch
 
 COLOURS = 6
@@ -72,6 +73,7 @@ def build(inputs: Inputs) -> Section | None:
     title = f"mAP@{first['k']}" if quality == "map_at_k" else f"recall@{first['neighbours']} against cosine"
     best = max(hashes, key=lambda one: (_value(one, quality), -one.nbits))
     columns = [c for c in COLUMNS if any(one.figure(c.figure) is not None for one in found)]
+    training = {one.name: rows for one in hashes if (rows := hash_training.training_of(one))}
     html = render(
         "retrieval.html",
         first=first,
@@ -95,6 +97,8 @@ def build(inputs: Inputs) -> Section | None:
             :3
         ],
         queries=shown(inputs, _methods(found, hashes, best, quality)),
+        approximate=_approximate(hashes),
+        trained=[(name, hash_training.draw(rows)) for name, rows in training.items()],
     )
     table = [
         [one.name, one.spec.hasher, one.spec.codes.name, *(one.figure(c.figure) for c in COLUMNS)] for one in found
@@ -104,6 +108,14 @@ def build(inputs: Inputs) -> Section | None:
         "plots/retrieval.csv": csv_text(
             ["hasher", "codes", "nbits", quality],
             [[one.spec.hasher, one.spec.codes.name, one.nbits, one.figure(quality)] for one in hashes],
+        ),
+        "plots/hash_training.csv": csv_text(
+            ["spec", *hash_training.COLUMNS],
+            [
+                [name, *(row.get(c, "") for c in hash_training.COLUMNS)]
+                for name, rows in training.items()
+                for row in rows
+            ],
         ),
     }
     metrics = {"retrieval": {"spec": best.name, "nbits": best.nbits, quality: round(_value(best, quality), 6)}}
@@ -121,6 +133,23 @@ def _cell(one: Retrieved, column: Column) -> tuple[str, object]:
         return "–", ""
     text = FORMATS[column.unit](value)
     return text, value
+
+
+def _approximate(hashes: list[Retrieved]) -> list[dict[str, object]]:
+    """A row for each hash and index: recall, and the median query beside the exact scan's."""
+    return [
+        {
+            "spec": one.name,
+            "index": name,
+            "recall": figures["recall"],
+            "build_s": figures["build_s"],
+            "query_ms": figures["query_p50_ms"],
+            "exact_ms": one.record["query_p50_ms"],
+        }
+        for one in hashes
+        for name, figures in one.record["approximate"].items()
+        if "skipped" not in figures
+    ]
 
 
 def _reference_of(found: tuple[Retrieved, ...], one: Retrieved) -> Retrieved | None:

@@ -1,0 +1,131 @@
+"""How a deep belief network learned its bits: free energy, reconstruction, bit means and the loss from rounding."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.report.retrieved import Retrieved
+from pipeline.report.section import number, percent
+from pipeline.report.svg import HALF, Chart, both_widths, span, swatch
+
+# A drawn line: (what it is, phase that has it; "rbm": each of the machines, column of training.csv).
+Line = tuple[str, str, str]
+
+
+# Of training.csv, for the file beside the page.
+COLUMNS = (
+    "phase",
+    "epoch",
+    "free_energy_gap",
+    "reconstruction",
+    "reconstruction_held_out",
+    "rounded_held_out",
+    "bit_mean_min",
+    "bit_mean_max",
+    "bits_balanced",
+    "map_unrounded",
+    "map_rounded",
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """`caption` says how to read it; `share`: values from 0 to 1."""
+
+    title: str
+    lines: tuple[Line, ...]
+    caption: str
+    share: bool = False
+
+
+PLOTS = (
+    Plot(
+        "Free-energy gap",
+        (("machine", "rbm", "free_energy_gap"),),
+        "Mean free energy of held-out images less that of as many training images, by epoch of each machine; one that "
+        "keeps growing is overfitting.",
+    ),
+    Plot(
+        "Reconstruction",
+        (
+            ("training, noised", "finetune", "reconstruction"),
+            ("held out", "finetune", "reconstruction_held_out"),
+            ("held out, from bits", "finetune", "rounded_held_out"),
+        ),
+        "Squared error a value, by epoch of the fine-tuning; the epoch with the lowest error from bits is kept.",
+    ),
+    Plot(
+        "Bit means",
+        (("lowest", "finetune", "bit_mean_min"), ("highest", "finetune", "bit_mean_max")),
+        "The share of held-out images that set the rarest and the most frequent bit.",
+        share=True,
+    ),
+    Plot(
+        "Rounding",
+        (("before rounding", "finetune", "map_unrounded"), ("bits", "finetune", "map_rounded")),
+        "mAP among the validation images by squared Euclidean distance of the unrounded code, and by Hamming distance.",
+        share=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    title: str
+    chart: Markup
+    caption: str
+    legend: list[tuple[Markup, str]]
+
+
+def training_of(one: Retrieved) -> list[dict[str, str]]:
+    """Rows of training.csv; [] of a hasher that is not trained by epochs."""
+    path = one.folder / "training.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def draw(rows: Sequence[Mapping[str, str]]) -> list[Drawn]:
+    """The plots that have figures."""
+    drawn = []
+    for plot in PLOTS:
+        series = _series(plot, rows)
+        if series:
+            chart = both_widths(partial(_chart, plot, series), wide=HALF)
+            legend = [(swatch(f"c{i}"), name) for i, name in enumerate(series)] if len(series) > 1 else []
+            drawn.append(Drawn(plot.title, chart, plot.caption, legend))
+    return drawn
+
+
+def _series(plot: Plot, rows: Sequence[Mapping[str, str]]) -> dict[str, list[tuple[float, float]]]:
+    """Name of a line -> (epoch, value) points."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, phase, column in plot.lines:
+        for row in rows:
+            if row["phase"].startswith(phase) and row.get(column):
+                line = f"{name} {int(row['phase'].removeprefix('rbm')) + 1}" if phase == "rbm" else name
+                found.setdefault(line, []).append((float(row["epoch"]), float(row[column])))
+    return found
+
+
+def _chart(plot: Plot, series: Mapping[str, list[tuple[float, float]]], width: int) -> Markup:
+    points = [p for line in series.values() for p in line]
+    low, high = span([value for _, value in points])
+    last = max(epoch for epoch, _ in points)
+    chart = Chart.sized(width, (min(1.0, last - 1), last), (low, high), ratio=0.6)
+    digits = 0 if high - low > 20 else 1 if high - low > 2 else 2 if high - low > 0.2 else 4
+    ticks: Any = percent if plot.share else (lambda value: number(value, digits))
+    chart.axes("epoch", plot.title.lower(), x_format=lambda epoch: f"{epoch:.0f}", y_format=ticks)
+    for i, line in enumerate(series.values()):
+        if len(line) > 1:
+            chart.line(line, f"c{i}")
+        else:
+            chart.dot(*line[0], f"epoch {line[0][0]:.0f}", f"c{i}")
+    return chart.render(f"{plot.title} by epoch: {', '.join(series)}")

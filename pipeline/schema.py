@@ -28,7 +28,7 @@ VERSIONS = {
     "bits": 1,
     "index": 1,
     "run": 1,
-    "collection": 1,
+    "collection": 2,
 }
 
 

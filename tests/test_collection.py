@@ -19,8 +19,9 @@ from PIL import Image
 
 from pipeline import collection
 from pipeline.collection import Collection
-from pipeline.collection.collection import WEIGHTS
+from pipeline.collection.encode import codes_column
 from pipeline.collection.methods import COSINE
+from pipeline.collection.network import WEIGHTS
 from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.nets.weights import Weights, resolve, write_canonical
@@ -88,7 +89,7 @@ def test_hamming_answers_are_those_of_a_popcount(built: Path, method: str) -> No
 
 def test_cosine_and_two_stage_answers_are_those_of_the_definition(built: Path) -> None:
     photos = Collection.open(built / "my.index")
-    codes = save.load(built / "my.index").columns[COSINE].astype(np.float64)
+    codes = save.load(built / "my.index").columns[codes_column("conv5_3-avg")].astype(np.float64)
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
     for row, own in enumerate(photos.ids.tolist()):
         expected = sorted((d, i) for d, i in zip(1 - unit @ unit[row], photos.ids.tolist(), strict=True) if i != own)
@@ -102,16 +103,60 @@ def test_cosine_and_two_stage_answers_are_those_of_the_definition(built: Path) -
 def test_a_new_image_has_the_codes_that_adding_it_gives(world: Path) -> None:
     image = draw(world / "more" / "70.png", 70)
     photos = Collection.open(world / "my.index")
-    row_less = {spec: photos.embed(image, spec) for spec in photos.made_by["codes"]}
+    row_less = photos.embed(image)
     alone = {m: photos.search(image, k=9, method=m).neighbours for m in photos.methods}
     collection.add(world / "my.index", world / "more")
     after = Collection.open(world / "my.index")
     own = after.search(image, k=1).neighbours[0].id
-    kept = save.load(world / "my.index").columns[COSINE][after.row(own)]
+    kept = save.load(world / "my.index").columns[codes_column("conv5_3-avg")][after.row(own)]
     assert row_less["conv5_3-avg"][0] == pytest.approx(kept, rel=2e-3)
     for method, expected in alone.items():
         found = after.search_id(own, k=9, method=method).neighbours
         assert [n.distance for n in found] == pytest.approx([n.distance for n in expected], abs=1e-4)
+
+
+def test_cosine_on_each_layer_that_was_kept(tmp_path: Path) -> None:
+    layers = ["conv5_3", "conv3_3-max", "pool5-flatten"]
+    photos = collection.build(folder_of_images(tmp_path / "photos"), tmp_path / "my.index", layers=layers, **SMALL)
+    assert photos.methods["itq" if "itq" in photos.methods else "lsh"].spec == "conv5_3-avg"
+    new = draw(tmp_path / "new.png", 500)
+    look = photos.look(new)
+    for spec in ("conv5_3-avg", "conv3_3-max", "pool5-flatten"):
+        codes = photos.codes(spec).astype(np.float64)
+        unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
+        expected = photos.ids[np.argsort(1 - unit @ unit[4], kind="stable")][1:].tolist()
+        for method in (COSINE, "two-stage"):  # whose shortlist holds all
+            answer = photos.search_id(str(photos.ids[4]), k=8, method=method, layer=spec)
+            assert [n.id for n in answer.neighbours] == expected
+            assert (answer.method.spec, answer.method.name) == (spec, method)
+        assert photos.look(new).codes is not None and look.codes is not None
+        one = look.codes[spec][0].astype(np.float64)
+        by_image = photos.search(look, k=9, method=COSINE, layer=spec).neighbours
+        assert [n.id for n in by_image] == photos.ids[np.argsort(-(unit @ one), kind="stable")].tolist()
+        assert by_image == photos.search(new, k=9, method=COSINE, layer=spec).neighbours
+    assert photos.search(look, layer="conv3_3").method.name == COSINE  # the first method that has it
+    assert photos.search(look, layer="pool5").method.name == "topk"
+    for wrong, allowed in ((COSINE, "conv5_3-avg, conv3_3-max, pool5-flatten"), ("topk", "pool5-flatten")):
+        with pytest.raises(UserError, match=f"method {wrong} of this index has no layer 'conv1_1'; allowed: {allowed}"):
+            photos.search(look, method=wrong, layer="conv1_1")
+    with pytest.raises(UserError, match="conv5_3-avg, conv5_3-avg name one twice"):
+        collection.build(tmp_path / "photos", tmp_path / "out", layers=["conv5_3", "conv5_3-avg"], **SMALL)
+
+
+def test_a_look_outlives_a_change(world: Path) -> None:
+    draw(world / "more" / "x" / "40.png", 40)
+    before = Collection.open(world / "my.index")
+    own, new = before.look(before.file(0)), before.look(world / "more" / "x" / "40.png")
+    expected = answers(before, new, k=9)
+    collection.add(world / "my.index", world / "more")
+    after = before.reopened()
+    assert not before.is_current() and after.is_current() and len(after) == 10
+    assert answers(after, new, k=1)[0][0] == 0  # it is in the collection by now
+    collection.remove(world / "my.index", [str(before.ids[0]), answers(after, new, k=1)[0][1]])
+    last = after.reopened()
+    assert answers(last, new, k=8) == [e for e in expected if e[1] != before.ids[0]]
+    with pytest.raises(UserError, match="the image is no longer in the collection"):
+        last.search(own)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])

@@ -53,8 +53,8 @@ def build(
         str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
     ] = "demo",
     layer: Annotated[
-        str | None, typer.Option(help="Of cosine and the short code; the last convolution, averaged, if not given.")
-    ] = None,
+        str, typer.Option(help="Of cosine, with commas, the short code's first; if '', the last convolution averaged.")
+    ] = "",
     long_layer: Annotated[
         str | None, typer.Option(help="Of the long codes; the last pooling, flattened, if not given.")
     ] = None,
@@ -78,11 +78,11 @@ def build(
         out,
         arch=arch,
         weights=weights,
-        layer=layer,
+        layers=_names(layer),
         long_layer=long_layer,
         hasher=hasher,
         nbits=bits,
-        long=[name.strip() for name in long.split(",") if name.strip()],
+        long=_names(long),
         codes={key: value for key, value in codes.items() if value is not None},
         dataset={key: value for key, value in dataset.items() if value is not None},
     )
@@ -160,6 +160,7 @@ def search(
     k: Annotated[int | None, typer.Option("-k", help="Neighbours; 12 if not given, all with --radius.")] = None,
     radius: Annotated[float | None, typer.Option(help="Only images within this distance.")] = None,
     method: MethodOption = None,
+    layer: Annotated[str | None, typer.Option(help="Of those that the method can take, as `info` lists them.")] = None,
     label: Annotated[str | None, typer.Option(help="Only images with this label.")] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
@@ -174,15 +175,24 @@ def search(
     photos = Collection.open(folder)
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
-    wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "label": label, "split": split}
+    wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "layer": layer}
+    wanted |= {"label": label, "split": split}
     started_s = time.perf_counter()
     answer = photos.search_id(query_id, **wanted) if query_id else photos.search(file, **wanted)
     took_s = time.perf_counter() - started_s
     if montage is not None:
         _draw(photos, answer, file, query_id, montage)
     if json:
-        about = {"query": str(file), "id": query_id, "method": answer.method.name, "distance": answer.method.unit}
-        print_json({**about, "seconds": took_s, "neighbours": [n.as_json() for n in answer.neighbours]})
+        chosen = answer.method
+        about = {"query": str(file), "id": query_id, "method": chosen.name, "layer": chosen.spec}
+        print_json(
+            {
+                **about,
+                "distance": chosen.unit,
+                "seconds": took_s,
+                "neighbours": [n.as_json() for n in answer.neighbours],
+            }
+        )
     else:
         _show(answer, file)
         if montage is not None:
@@ -216,6 +226,11 @@ def duplicates(
         typer.echo("\n" + "\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group))
 
 
+def _names(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _query_id(photos: Collection, query: str | None) -> str | None:
     """The id that is asked for; None if the query is a file. Raises UserError if it is neither."""
     if query is None:
@@ -233,7 +248,7 @@ def _query_id(photos: Collection, query: str | None) -> str | None:
 
 def _show(answer: Answer, query: Path) -> None:
     if answer.neighbours:
-        typer.echo(f"{query}: {answer.method.name}, distance: {answer.method.unit}")
+        typer.echo(f"{query}: {answer.method.name} of {answer.method.spec}, distance: {answer.method.unit}")
         rows = [(n.rank, answer.method.format(n.distance), n.label or "-", n.id, n.path) for n in answer.neighbours]
         typer.echo(table(("rank", "distance", "label", "id", "file"), rows))
     elif answer.nearest is not None:
@@ -278,6 +293,6 @@ def _show_info(about: dict[str, Any], *, json: bool) -> None:
             typer.echo(f"  {key}: {value}")
     for root in about["roots"]:
         typer.echo(f"images below {root}")
-    rows = [(n, m["spec"], m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()]
+    rows = [(n, ",".join(m["layers"]), m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()]
     typer.echo("\nmethods, the default one first")
     typer.echo(table(("method", "codes", "bytes an image", "distance"), rows))

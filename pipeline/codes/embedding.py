@@ -25,9 +25,13 @@ class Embedder:
     """A network kept ready: call it with images, as often as wanted. Not for several threads at once."""
 
     def __init__(
-        self, weights: Weights | str | Path, settings: Mapping[str, Any], *, max_pixels: int = MAX_PIXELS
+        self,
+        weights: Weights | str | Path,
+        settings: Mapping[str, Any],
+        *more: Mapping[str, Any],
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """`settings` are `Codes.settings`.
+        """`settings` are `Codes.settings`; `more` those of other layers of the same images, from the same pass.
 
         Raises UserError if the weights are others than those that made the codes, or their device is not here.
         """
@@ -37,21 +41,27 @@ class Embedder:
         self.max_pixels = max_pixels
         resolve_device(self.settings.device)
         header = WeightsHeader.of(weights)
-        self.dim = self.settings.dim(num_classes=header.num_classes)
-        self._forward = Forward(header.load(), [self.settings])
+        every = [self.settings, *map(Settings.from_json, more)]
+        self._dims = {s.spec.name: s.dim(num_classes=header.num_classes) for s in every}
+        self.dim = self._dims[self.settings.spec.name]
+        self._forward = Forward(header.load(), every)
 
     def __call__(self, images: Sequence[str | Path | bytes]) -> NDArray[Any]:
         """Files, or their bytes -> (n, dim) rows in the order given, each as extraction would make it.
 
         Raises one UserError naming every image that can't be read.
         """
+        return self.every(images)[self.settings.spec.name]
+
+    def every(self, images: Sequence[str | Path | bytes]) -> dict[str, NDArray[Any]]:
+        """As a call, for all layers: spec name -> (n, dim)."""
         from pipeline.codes.extraction import require_finite
 
         sources = [
             loading.Source((image if isinstance(image, bytes) else Path(image),), None, self.max_pixels)
             for image in images
         ]
-        rows = np.empty((len(sources), self.dim), dtype=self.settings.dtype)
+        rows = {name: np.empty((len(sources), dim), dtype=self.settings.dtype) for name, dim in self._dims.items()}
         problems: list[str] = []
         done = 0
         for batch in loading.batches(sources, self.settings, pinned=self._forward.device.type == "cuda"):
@@ -59,7 +69,8 @@ class Embedder:
             if not problems:
                 result = self._forward.launch(batch)()
                 require_finite(result, batch, self._forward)
-                rows[done : done + len(batch.sources)] = result.rows[self.settings.spec.name][: len(batch.sources)]
+                for name, values in result.rows.items():
+                    rows[name][done : done + len(batch.sources)] = values[: len(batch.sources)]
             done += len(batch.sources)
         if problems:
             raise UserError(f"{len(problems)} of {len(sources)} images cannot be read: {', '.join(problems)}")

@@ -10,7 +10,7 @@ photos.search("query.jpg", k=12).neighbours
 from pipeline.collection.about import info, verify
 from pipeline.collection.build import build
 from pipeline.collection.change import Added, add, remove
-from pipeline.collection.collection import Answer, Collection, Neighbour
+from pipeline.collection.collection import Answer, Collection, Look, Neighbour
 from pipeline.collection.duplicates import duplicates
 from pipeline.collection.methods import Method
 
@@ -18,6 +18,7 @@ __all__ = [
     "Added",
     "Answer",
     "Collection",
+    "Look",
     "Method",
     "Neighbour",
     "add",

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.collection.collection import Collection, require_collection, weights_file
+from pipeline.collection.collection import Collection, require_collection
 from pipeline.collection.methods import methods_of
+from pipeline.collection.network import weights_file
 from pipeline.errors import UserError
 from pipeline.index import save
 
@@ -28,6 +29,7 @@ def info(folder: str | Path) -> dict[str, Any]:
         "index_bytes": sum(f["bytes"] for f in about["files"].values()),
         "short": made_by["short"],
         "long": made_by["long"],
+        "layers": made_by["layers"],
         "codes": made_by["codes"],
         "roots": made_by["roots"],
     }
@@ -62,4 +64,5 @@ def verify(folder: str | Path, *, files: bool = False) -> list[str]:
 
 
 def _method(method: Any) -> dict[str, Any]:
-    return {"unit": method.unit, "spec": method.spec, "bytes_per_image": method.bytes_per_image}
+    about = {"unit": method.unit, "spec": method.spec, "bytes_per_image": method.bytes_per_image}
+    return {**about, "layers": list(method.layers)}

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.cache import cache_root
-from pipeline.collection.collection import WEIGHTS, Collection
+from pipeline.collection.collection import Collection
 from pipeline.collection.encode import Photos, clear_abandoned, encode, hasher_bytes, photos
 from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
+from pipeline.collection.network import WEIGHTS
 from pipeline.config import CodesParams, DatasetParams, LayerSpec, WeightsParams
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.index import make, save
-from pipeline.nets import layers
+from pipeline.nets import layers as nets
 from pipeline.workspace import preset
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def build(
     *,
     arch: str = "vgg16",
     weights: str = "demo",
-    layer: str | None = None,
+    layers: Sequence[str] = (),
     long_layer: str | None = None,
     hasher: str | None = None,
     nbits: int = SHORT_BITS,
@@ -50,10 +51,10 @@ def build(
 ) -> Collection:
     """Indexes a folder of images into the new folder `out`, which then holds all that a query needs.
 
-    `layer`: the spec of float codes and short code, the deepest convolution averaged if None; `long_layer`: that of the
-    long codes, the last pooling flattened if None. `hasher`: of the short code; itq if None, or lsh where the images
-    are too few for it. `long`: of LONG_HASHERS. `dataset`, `codes`: keys of those params sections to change. Raises
-    UserError, with nothing left behind.
+    `layers`: specs whose float codes are kept, for cosine, the first also that of the short code; the deepest
+    convolution averaged if empty. `long_layer`: that of the long codes, the last pooling flattened if None. `hasher`:
+    of the short code; itq if None, or lsh where the images are too few for it. `long`: of LONG_HASHERS. `dataset`,
+    `codes`: keys of those params sections to change. Raises UserError, with nothing left behind.
     """
     from pipeline.nets.weights import resolve, write_canonical
 
@@ -63,8 +64,9 @@ def build(
     unknown = [name for name in long if name not in LONG_HASHERS]
     if unknown:
         raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
-    specs = _specs(arch, layer, long_layer)
-    params = preset(CodesParams, **{**(codes or {}), "layers": list(dict.fromkeys(specs if long else specs[:1]))})
+    kept, long_spec = _specs(arch, layers, long_layer)
+    wanted = [*kept, long_spec] if long else kept
+    params = preset(CodesParams, **{**(codes or {}), "layers": list(dict.fromkeys(wanted))})
     # Every image of a collection is one to be found; splits are the folder's own or none.
     data = preset(
         DatasetParams,
@@ -85,7 +87,8 @@ def build(
             return staging / WEIGHTS / f"{found.sha256}.safetensors"
 
         with photos(data, params, network) as pictures:
-            saved = _saved(pictures, params, data, specs=specs, hasher=hasher, nbits=nbits, long=long, weights=about)
+            hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
+            saved = _saved(pictures, params, data, layers=kept, long_spec=long_spec, weights=about, **hashes)
         save.create(staging / "index", saved)
         (staging / WEIGHTS).rename(staging / "index" / WEIGHTS)
         (staging / "index").rename(out)
@@ -97,15 +100,15 @@ def build(
     return Collection.open(out)
 
 
-def _specs(arch: str, layer: str | None, long_layer: str | None) -> tuple[str, str]:
-    """The spec of the float and short codes, and that of the long codes."""
-    facts = [f for f in layers.layers(arch) if not f.pre]
+def _specs(arch: str, layers: Sequence[str], long_layer: str | None) -> tuple[list[str], str]:
+    """The specs of the float codes, the short code's first, and that of the long codes."""
+    facts = [f for f in nets.layers(arch) if not f.pre]
     convolution = [f.name for f in facts if f.kind == "conv"][-1]
     pooling = [f.name for f in facts if f.kind == "pool"][-1]
-    return (
-        LayerSpec.parse(layer or convolution, pooling="avg").name,
-        LayerSpec.parse(long_layer or pooling, pooling="flatten").name,
-    )
+    kept = [LayerSpec.parse(layer, pooling="avg").name for layer in layers or [convolution]]
+    if len(set(kept)) < len(kept):
+        raise UserError(f"layers {', '.join(kept)} name one twice", allowed="each layer and pooling once")
+    return kept, LayerSpec.parse(long_layer or pooling, pooling="flatten").name
 
 
 def _saved(
@@ -113,22 +116,23 @@ def _saved(
     params: CodesParams,
     data: DatasetParams,
     *,
-    specs: tuple[str, str],
+    layers: Sequence[str],
+    long_spec: str,
     hasher: str | None,
     nbits: int,
     long: Sequence[str],
     weights: dict[str, Any],
 ) -> save.Saved:
     """The index of a folder's images, in memory."""
-    rows = _fit_rows(found)
-    targets = found.manifest.targets[np.searchsorted(found.manifest.ids, found.codes[specs[0]].ids)][rows]
-    short, note = _fit_short(found.codes[specs[0]].rows(rows), targets, hasher=hasher, nbits=nbits)
+    rows, first = _fit_rows(found), layers[0]
+    targets = found.manifest.targets[np.searchsorted(found.manifest.ids, found.codes[first].ids)][rows]
+    short, note = _fit_short(found.codes[first].rows(rows), targets, hasher=hasher, nbits=nbits)
     hashers = {short.name: short}
     for name in long:
-        codes = found.codes[specs[1]]
+        codes = found.codes[long_spec]
         # These learn a dimension or less: a few rows do.
         hashers[name] = hashing.make(name, **_fitting(LONG_HASHERS[name], codes.dim)).fit(codes.rows(rows[:_FEW_ROWS]))
-    spec_of = {short.name: specs[0]} | dict.fromkeys(long, specs[1])
+    spec_of = {short.name: first} | dict.fromkeys(long, long_spec)
     files, marks = {}, {}
     for name, fitted in hashers.items():
         files[f"{name}.h5"], marks[name] = hasher_bytes(fitted, found.codes[spec_of[name]].settings)
@@ -140,8 +144,9 @@ def _saved(
         "params": params.model_dump(mode="json") | {"precision": one["precision"], "device": one["device"]},
         "dataset": {"splits": data.splits, "max_pixels": data.max_pixels},
         "codes": {s: {"dim": c.dim, "dtype": str(c.dtype), "settings": c.settings} for s, c in found.codes.items()},
-        "short": _about(short, specs[0], marks) | {"fitted_on": len(rows), "note": note},
-        "long": {name: _about(hashers[name], specs[1], marks) for name in long},
+        "layers": list(layers),
+        "short": _about(short, first, marks) | {"fitted_on": len(rows), "note": note},
+        "long": {name: _about(hashers[name], long_spec, marks) for name in long},
         "roots": [data.root],
     }
     encoded = encode(found, hashers, made_by, root=0)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.collection.collection import require_collection, weights_file
+from pipeline.collection.collection import require_collection
 from pipeline.collection.encode import Rows, encode, hasher_from, photos
+from pipeline.collection.network import weights_file
 from pipeline.config import CodesParams, DatasetParams, validate
 from pipeline.errors import UserError
 from pipeline.index import save

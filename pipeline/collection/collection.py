@@ -9,33 +9,25 @@ What is opened is one generation, all of it in memory; changes by others show in
 from __future__ import annotations
 
 import hashlib
-import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.collection.encode import hasher_from
+from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
-from pipeline.collection.methods import COSINE, Method, choose, methods_of
+from pipeline.collection.methods import Method, choose, methods_of
+from pipeline.collection.network import Network
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
 from pipeline.index import save
 from pipeline.index.base import check_k, require_rows
 
-if TYPE_CHECKING:
-    from pipeline.codes import Embedder
-    from pipeline.nets.weights import Weights
-
-log = logging.getLogger(__name__)
-
-WEIGHTS = "weights"
 DEFAULT_K = 12
 
 
@@ -65,16 +57,25 @@ class Answer:
     nearest: float | None = None
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a search needs of an image, and nothing else of it: the sha256 of its bytes, and its codes by spec, each
+    (1, d); none where an image of the collection has the same bytes.
+    """
+
+    sha256: str
+    codes: Mapping[str, NDArray[Any]] | None
+
+
 class Collection:
     """An open index. Searches may come from several threads; images are embedded one query at a time."""
 
-    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str) -> None:
+    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network | None = None) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.made_by = saved.made_by
         self.methods: dict[str, Method] = methods_of(saved.made_by)
         self._saved = saved
-        self._embedders: dict[str, Embedder] = {}
-        self._embedding = threading.Lock()
+        self._network = network or Network(folder, saved.made_by)
 
     @classmethod
     def open(cls, folder: str | Path) -> Collection:
@@ -83,6 +84,12 @@ class Collection:
         # Looked up first: if it changes before the load, `is_current` says so and nothing is missed.
         fingerprint = save.info(folder)["fingerprint"]
         return cls(folder, load(folder), fingerprint)
+
+    def reopened(self) -> Collection:
+        """The generation that is in force now, with this one's network where the same made its codes."""
+        fresh = Collection.open(self.folder)
+        shared = self._network if self._network.serves(fresh.made_by) else None
+        return Collection(self.folder, fresh._saved, fresh.fingerprint, shared)
 
     def __len__(self) -> int:
         return len(self._saved.index)
@@ -111,8 +118,15 @@ class Collection:
 
     def file(self, row: int) -> Path:
         """Where the image was when it was indexed."""
-        columns = self._saved.columns
-        return Path(self.made_by["roots"][columns["root"][row]]) / str(columns["path"][row])
+        return self.root(row) / self.name(row)
+
+    def root(self, row: int) -> Path:
+        """The folder of images that it was found in."""
+        return Path(self.made_by["roots"][self._saved.columns["root"][row]])
+
+    def name(self, row: int) -> str:
+        """Its path below `root`."""
+        return str(self._saved.columns["path"][row])
 
     def digest(self, row: int) -> str:
         """sha256 of the image's file when it was indexed."""
@@ -129,24 +143,25 @@ class Collection:
 
     def search(
         self,
-        image: str | Path | bytes,
+        image: str | Path | bytes | Look,
         *,
         k: int | None = None,
         radius: float | None = None,
         method: str | None = None,
+        layer: str | None = None,
         label: str | None = None,
         split: str | None = None,
     ) -> Answer:
-        """Neighbours of an image file, or of its bytes, which need not be in the collection; if it is, it comes first.
+        """Neighbours of an image file, of its bytes, or of what `look` made of it; one of the collection comes first.
 
         k: 12 if None, fewer where there are fewer, all of them with a radius. radius: only images within it, itself
-        included. label, split: only images that have it. Raises UserError if the image can't be read, or as `Index`.
+        included. layer: of the method's; its own if None. label, split: only images that have it. Raises UserError if
+        the image can't be read, or as `Index`.
         """
-        chosen = choose(self.methods, method)
-        rows = self._selected(label, split)
-        self._check(chosen, k, radius, len(rows))
-        row = self._known(image)
-        query = Query(row=row) if row >= 0 else Query(self.embed(image, chosen.spec))
+        chosen = choose(self.methods, method, layer)
+        rows = self.select(label, split)
+        self._check(chosen, k, radius, len(rows))  # before the network works for nothing
+        query = self._query(image if isinstance(image, Look) else self.look(image))
         return self._answer(chosen, query, rows, k=k, radius=radius)
 
     def search_id(
@@ -156,27 +171,38 @@ class Collection:
         k: int | None = None,
         radius: float | None = None,
         method: str | None = None,
+        layer: str | None = None,
         label: str | None = None,
         split: str | None = None,
     ) -> Answer:
         """As `search`, from an image of the collection, which is not among its own neighbours. Needs no network."""
-        chosen = choose(self.methods, method)
+        chosen = choose(self.methods, method, layer)
         own = self.row(image_id)
-        rows = self._selected(label, split)
+        rows = self.select(label, split)
         count = len(rows) - int(own in rows)
         self._check(chosen, k, radius, count)
         return self._answer(chosen, Query(row=own, left_out=own), rows, k=k, radius=radius)
 
-    def embed(self, image: str | Path | bytes, spec: str) -> NDArray[Any]:
-        """(1, d) codes of an image. Raises UserError if it can't be read.
-
-        It goes through the network alone, where the collection's went in batches padded to one size: its float32
-        values may differ from theirs in the last digits, and cost a batch less time.
+    def look(self, image: str | Path | bytes) -> Look:
+        """What any search needs of an image file or its bytes, by one pass of the network, or none for an image whose
+        bytes are in the collection. Raises UserError if it can't be read.
         """
-        with self._embedding:
-            if spec not in self._embedders:
-                self._embedders[spec] = self._embedder(spec)
-            return self._embedders[spec]([image])
+        try:
+            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        except OSError:
+            return Look("", self.embed(image))  # which says what is wrong with it
+        digest = hashlib.sha256(data).hexdigest()
+        return Look(digest, None if self._row_of(digest) >= 0 else self.embed(image))
+
+    def embed(self, image: str | Path | bytes) -> dict[str, NDArray[Any]]:
+        """Codes of an image by spec, each (1, d), of all layers that the index knows. Raises UserError if it can't be
+        read.
+        """
+        return self._network.embed(image)
+
+    def codes(self, spec: str) -> NDArray[Any]:
+        """(n, d) float codes of one of the layers that were kept, in the order of ids."""
+        return self._saved.columns[codes_column(spec)]
 
     def packed(self, name: str) -> NDArray[np.uint8]:
         """(n, nbits/8) bits of a Hamming method, in the order of ids."""
@@ -186,33 +212,7 @@ class Collection:
 
     def check_parts(self) -> None:
         """Raises UserError unless network and hashers are those that made the codes."""
-        _ = self._weights, self._hashers
-
-    def _embedder(self, spec: str) -> Embedder:
-        from pipeline.codes import Embedder
-
-        return Embedder(self._weights, self._settings_here(spec))
-
-    @cached_property
-    def _weights(self) -> Weights:
-        from pipeline.nets.weights import read_canonical
-
-        weights = read_canonical(weights_file(self.folder, self.made_by))
-        if weights.sha256 != self.made_by["weights"]["sha256"]:
-            raise UserError(f"{self.folder} holds other weights than those that made its codes", see="`cnncodes index`")
-        return weights
-
-    def _settings_here(self, spec: str) -> dict[str, Any]:
-        """The settings of the codes for one image, on the processor where the device that made them is not here."""
-        from pipeline.codes.settings import resolve_device, resolve_precision
-
-        settings: dict[str, Any] = self.made_by["codes"][spec]["settings"] | {"images_per_batch": 1}
-        try:
-            resolve_device(settings["device"])
-        except UserError:
-            log.warning("%s made these codes and is not here: distances may differ slightly", settings["device"])
-            return settings | {"device": "cpu", "precision": resolve_precision("auto", "cpu"), "compile": False}
-        return settings
+        _ = self._network.weights, self._hashers
 
     @cached_property
     def _hashers(self) -> Mapping[str, Hasher]:
@@ -222,11 +222,13 @@ class Collection:
     @cached_property
     def _finder(self) -> Finder:
         short = self.made_by["short"]["hasher"]
-        packed = {name: self.packed(name) for name in (short, *self.made_by["long"])}
-        return Finder(self.ids, self._saved.columns[COSINE], packed, short, lambda name: self._hashers[name])
+        spec_of = {short: self.made_by["short"]["spec"]} | {n: a["spec"] for n, a in self.made_by["long"].items()}
+        packed = {name: self.packed(name) for name in spec_of}
+        codes = {spec: self.codes(spec) for spec in self.made_by["layers"]}
+        return Finder(self.ids, codes, packed, spec_of, short, lambda name: self._hashers[name])
 
-    def _selected(self, label: str | None, split: str | None) -> Rows:
-        """Rows that have the label and the split. Raises UserError if none has."""
+    def select(self, label: str | None = None, split: str | None = None) -> Rows:
+        """Rows that have the label and the split, ascending. Raises UserError if none has."""
         kept = np.ones(len(self), bool)
         for name, wanted, values in (("label", label, self.labels), ("split", split, self.splits)):
             if wanted is not None:
@@ -274,15 +276,19 @@ class Collection:
             ),
         )
 
-    def _known(self, image: str | Path | bytes) -> int:
+    def _query(self, look: Look) -> Query:
+        """Raises UserError if the image was one of the collection and no longer is."""
+        row = self._row_of(look.sha256)
+        if row >= 0:
+            return Query(row=row)
+        if look.codes is None:
+            raise UserError("the image is no longer in the collection", allowed="the image itself, to look at it anew")
+        return Query(look.codes)
+
+    def _row_of(self, digest: str) -> int:
         """The first row of an image with the same bytes, -1 if there is none: its codes are here, without a network."""
-        try:
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        except OSError:
-            return -1  # said when the image is to be decoded
-        digest = hashlib.sha256(data).hexdigest()
         row = int(np.searchsorted(self.ids, digest[:16]))
-        while row < len(self) and str(self.ids[row]).startswith(digest[:16]):
+        while digest and row < len(self) and str(self.ids[row]).startswith(digest[:16]):
             if self.digest(row) == digest:
                 return row
             row += 1
@@ -303,8 +309,3 @@ def require_collection(folder: Path, made_by: Mapping[str, Any]) -> None:
     if made_by["version"] != schema.VERSIONS["collection"]:
         what = f"{folder} is a collection of version {made_by['version']}"
         raise UserError(what, allowed=[schema.VERSIONS["collection"]], see="`cnncodes index`, which makes it again")
-
-
-def weights_file(folder: Path, made_by: Mapping[str, Any]) -> Path:
-    """Where the collection's network lies."""
-    return folder / WEIGHTS / f"{made_by['weights']['sha256']}.safetensors"

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cache import cache_root
-from pipeline.collection.methods import COSINE
 from pipeline.config import CodesParams, DatasetParams
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
@@ -77,6 +76,11 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path])
         yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 
+def codes_column(spec: str) -> str:
+    """The name of the column of float codes."""
+    return f"codes {spec}"
+
+
 def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, Any], *, root: int) -> Rows:
     """Rows of all images that have codes. `root`: the number of the manifest's root among those of the collection."""
     short = found.codes[made_by["short"]["spec"]]
@@ -90,8 +94,9 @@ def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, A
         "label": manifest.labels[at],
         "split": manifest.splits[0][at],
         "sha256": manifest.sha256[at],
-        COSINE: short.rows(slice(None)),
     }
+    for spec in made_by["layers"]:
+        columns[codes_column(spec)] = found.codes[spec].rows(slice(None))
     for name, long in made_by["long"].items():
         columns[name] = _packed(hashers[name], found.codes[long["spec"]])
     return Rows(ids, _packed(hashers[made_by["short"]["hasher"]], short), columns)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,11 @@ Found = tuple[NDArray[Any], Rows]
 
 @dataclass(frozen=True)
 class Query:
-    """Codes (1, d) of an image, or the row of one whose codes are here. `left_out`: a row that is no answer, or -1."""
+    """Codes of an image by their spec, each (1, d), or the row of one whose codes are here. `left_out`: a row that is
+    no answer, or -1.
+    """
 
-    codes: NDArray[Any] | None = None
+    codes: Mapping[str, NDArray[Any]] | None = None
     row: int = -1
     left_out: int = -1
 
@@ -41,26 +42,29 @@ class Finder:
     """The codes of a collection, (n, ...) in the order of `ids`, which ascend. `rows` of a question ascend as well, and
     answers are in the order of (distance, row), which is that of (distance, id).
 
-    `packed`: bits by hasher. `short`: the hasher of two-stage's shortlist. `hasher`: name -> the fitted one.
+    `codes`: floats by spec. `packed`: bits by hasher, and `spec_of` its codes. `short`: the hasher of two-stage's
+    shortlist. `hasher`: name -> the fitted one.
     """
 
     ids: NDArray[np.str_]
-    codes: NDArray[Any]
+    codes: Mapping[str, NDArray[Any]]
     packed: Mapping[str, NDArray[np.uint8]]
+    spec_of: Mapping[str, str]
     short: str
     hasher: Callable[[str], Hasher]
+    _cosines: dict[str, Cosine] = field(default_factory=dict)
 
     def nearest(self, method: Method, query: Query, rows: Rows, k: int) -> Found:
         """Distances and rows of the k nearest among `rows`."""
         if method.kind == "cosine":
-            distances, at = self._scorer(rows).search_rows(self._code(query), k)
+            distances, at = self._scorer(method.spec, rows).search_rows(self._code(method.spec, query), k)
             return distances[0], rows[at[0]]
         index, bits = self._index(self.short if method.kind == "two-stage" else method.name, query, rows)
         if method.kind == "hamming":
             bit_distances, at = index.search_rows(bits, k)
             return bit_distances[0], rows[at[0]]
-        two = TwoStage(index, self._scorer(rows), shortlist=max(SHORTLIST, SHORTLIST_FACTOR * k))
-        distances, ids = two.search(bits, self._code(query), k)
+        two = TwoStage(index, self._scorer(method.spec, rows), shortlist=max(SHORTLIST, SHORTLIST_FACTOR * k))
+        distances, ids = two.search(bits, self._code(method.spec, query), k)
         return distances[0], rows[np.searchsorted(index.ids, ids[0])]
 
     def within(self, method: Method, query: Query, rows: Rows, radius: float) -> Found:
@@ -76,20 +80,23 @@ class Finder:
     def _index(self, hasher: str, query: Query, rows: Rows) -> tuple[PackedIndex, NDArray[np.uint8]]:
         """An index of `rows`, and the query's bits (1, nbits/8)."""
         packed = self.packed[hasher]
-        bits = packed[query.row][None] if query.codes is None else pack(self.hasher(hasher).bits(query.codes))
+        if query.codes is None:
+            bits = packed[query.row][None]
+        else:
+            bits = pack(self.hasher(hasher).bits(query.codes[self.spec_of[hasher]]))
         if len(rows) == len(self.ids):
             return _exact(self.ids, packed), bits
         return _exact(self.ids[rows], np.ascontiguousarray(packed[rows])), bits
 
-    @cached_property
-    def _all(self) -> Cosine:
-        return Cosine(self.codes, self.ids)
+    def _scorer(self, spec: str, rows: Rows) -> Cosine:
+        if len(rows) < len(self.ids):
+            return Cosine(self.codes[spec][rows], self.ids[rows])
+        if spec not in self._cosines:  # two threads may both make it: they make the same
+            self._cosines[spec] = Cosine(self.codes[spec], self.ids)
+        return self._cosines[spec]
 
-    def _scorer(self, rows: Rows) -> Cosine:
-        return self._all if len(rows) == len(self.ids) else Cosine(self.codes[rows], self.ids[rows])
-
-    def _code(self, query: Query) -> NDArray[Any]:
-        return self.codes[query.row][None] if query.codes is None else query.codes
+    def _code(self, spec: str, query: Query) -> NDArray[Any]:
+        return self.codes[spec][query.row][None] if query.codes is None else query.codes[spec]
 
 
 def _exact(ids: NDArray[np.str_], packed: NDArray[np.uint8]) -> PackedIndex:

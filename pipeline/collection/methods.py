@@ -5,10 +5,11 @@ Defaults are what measured best for codes that need no more than seconds of fitt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pipeline.config import POOLINGS
 from pipeline.errors import UserError
 
 Kind = Literal["hamming", "cosine", "two-stage"]
@@ -25,14 +26,20 @@ SHORTLIST, SHORTLIST_FACTOR = 200, 10
 @dataclass(frozen=True)
 class Method:
     """How a query is answered: by Hamming distance, by cosine distance of the float codes, or by the second among the
-    nearest of the first. `spec`: the codes that it takes. `nbits`: of its hash, 0 for none.
+    nearest of the first. `spec`: the codes that it takes. `nbits`: of its hash, 0 for none. `layers`: the codes that it
+    can be asked on, `spec` among them, and the bytes an image that each takes.
     """
 
     name: str
     kind: Kind
     spec: str
     nbits: int
-    bytes_per_image: int
+    layers: Mapping[str, int]
+
+    @property
+    def bytes_per_image(self) -> int:
+        """What a search reads of each image."""
+        return self.layers[self.spec]
 
     @property
     def unit(self) -> str:
@@ -59,21 +66,37 @@ class Method:
 def methods_of(made_by: Mapping[str, Any]) -> dict[str, Method]:
     """Name -> method, the default one first, from what the index says of itself."""
     short = made_by["short"]
-    spec, nbits = short["spec"], short["nbits"]
-    float_bytes = made_by["codes"][spec]["dim"] * (2 if made_by["codes"][spec]["dtype"] == "float16" else 4)
-    found = [Method(n, "hamming", m["spec"], m["nbits"], m["nbits"] // 8) for n, m in made_by["long"].items()]
+    first, nbits = short["spec"], short["nbits"]
+    value_bytes = {"float16": 2, "float32": 4}
+    floats = {s: made_by["codes"][s]["dim"] * value_bytes[made_by["codes"][s]["dtype"]] for s in made_by["layers"]}
+    long = made_by["long"].items()
+    found = [Method(n, "hamming", m["spec"], m["nbits"], {m["spec"]: m["nbits"] // 8}) for n, m in long]
     found += [
-        Method(COSINE, "cosine", spec, 0, float_bytes),
-        Method(short["hasher"], "hamming", spec, nbits, nbits // 8),
-        Method(TWO_STAGE, "two-stage", spec, nbits, nbits // 8 + float_bytes),
+        Method(COSINE, "cosine", first, 0, floats),
+        Method(short["hasher"], "hamming", first, nbits, {first: nbits // 8}),
+        Method(TWO_STAGE, "two-stage", first, nbits, {s: nbits // 8 + size for s, size in floats.items()}),
     ]
     return {m.name: m for m in found}
 
 
-def choose(methods: Mapping[str, Method], name: str | None) -> Method:
-    """The method of that name, the default one for None. Raises UserError naming those that the index has."""
-    if name is None:
-        return next(iter(methods.values()))
-    if name not in methods:
+def choose(methods: Mapping[str, Method], name: str | None, layer: str | None = None) -> Method:
+    """The method of that name on those codes: for None, the default method of those that can take the codes, and its
+    own codes. `layer` may leave the pooling out where that names one. Raises UserError naming those that there are.
+    """
+    if name is not None and name not in methods:
         raise UserError(f"this index has no method {name!r}", allowed=methods, see="`cnncodes index info`")
-    return methods[name]
+    candidates = list(methods.values()) if name is None else [methods[name]]
+    if layer is None:
+        return candidates[0]
+    specs = list(dict.fromkeys(spec for method in candidates for spec in method.layers))
+    spec = _spec(specs, layer)
+    if spec is None:
+        whose = "this index" if name is None else f"method {name} of this index"
+        raise UserError(f"{whose} has no layer {layer!r}", allowed=specs, see="`cnncodes index info`")
+    return replace(next(m for m in candidates if spec in m.layers), spec=spec)
+
+
+def _spec(specs: Sequence[str], layer: str) -> str | None:
+    """The one among `specs` that `layer` names, whole or without its pooling."""
+    found = [s for s in specs if s == layer] or [s for s in specs if s in {f"{layer}-{p}" for p in POOLINGS}]
+    return found[0] if len(found) == 1 else None

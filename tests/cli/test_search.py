@@ -64,8 +64,17 @@ def test_search_by_file_then_by_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert [n["id"] for n in by_id["neighbours"]] == [n["id"] for n in others]  # type: ignore[attr-defined]
     assert run(["search", "my.index", "photos/çat/2.png", "-k", "3"]) == 0
     text = capsys.readouterr().out
-    assert text.splitlines()[0].startswith("photos/çat/2.png: topk, distance: differing bits of")
+    assert text.splitlines()[0].startswith("photos/çat/2.png: topk of pool5-flatten, distance: differing bits of")
     assert text.splitlines()[2].split()[:4] == ["1", "0", "çat", first["id"]]
+
+
+def test_layers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["index", "photos", "--out", "two.index", *BUILD, "--layer", "conv5_3, conv2_2-max"]) == 0
+    assert "conv5_3-avg,conv2_2-max" in capsys.readouterr().out
+    found = answer(["search", "two.index", "photos/çat/2.png", "--layer", "conv2_2", "-k", "3"], capsys)
+    assert (found["method"], found["layer"]) == ("cosine", "conv2_2-max")
+    assert run(["search", "two.index", "photos/çat/2.png", "--layer", "conv1_1"]) == 2
+    assert "this index has no layer 'conv1_1'; allowed: pool5-flatten, conv5_3-avg" in capsys.readouterr().err
 
 
 def test_nothing_within_the_radius(capsys: pytest.CaptureFixture[str]) -> None:

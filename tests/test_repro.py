@@ -58,6 +58,8 @@ def edit_for_tiny(params: dict[str, dict[str, object]]) -> None:
     """Sections beyond the main job, cut down to what the tiny network has."""
     if "retrieval" in params:
         params["retrieval"] |= {"specs": ["cosine-conv5_2-avg", "lsh16-conv5_2-avg"]}
+    if "finetune" in params:
+        params["finetune"] |= {"run": ["frozen", "scratch"], "epochs": 1, "repeats": 1}
 
 
 def change(project: Path, section: str, **values: object) -> None:

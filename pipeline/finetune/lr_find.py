@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import optimisers
 from pipeline.finetune.batches import Batch, EpochSampler
-from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.predict import autocast
 from pipeline.finetune.prepared import place_of, prepared
 from pipeline.finetune.sets import sets_of

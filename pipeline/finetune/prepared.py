@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from pipeline import schema
 from pipeline.codes.settings import resolve_device, resolve_precision
+from pipeline.config import FinetuneParams, StrategyParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import augment, batches, features, groups, optimisers
 from pipeline.finetune.images import CachedView, Images, cached
 from pipeline.finetune.losses import LOSSES
 from pipeline.finetune.model import Tuned
-from pipeline.finetune.params import FinetuneParams, StrategyParams
 from pipeline.finetune.schedules import Schedule, scaled_rate
 from pipeline.finetune.seeds import seed_of
 from pipeline.finetune.strategies import Ready, Task, prepare

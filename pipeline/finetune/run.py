@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, outputs, saved
 from pipeline.finetune.gains import reading
-from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared, run_key, view_of
 from pipeline.finetune.sets import sets_of

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import gains, lr_find, optimisers
 from pipeline.finetune.batches import Batch
-from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.predict import autocast
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared
 from pipeline.finetune.sets import sets_of

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.config import FinetuneParams, StrategyParams, TableEntry
 from pipeline.finetune import baselines, model
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.groups import layer_of
 from pipeline.finetune.model import Classifier, Tuned
-from pipeline.finetune.params import FinetuneParams, StrategyParams, TableEntry
 from pipeline.finetune.seeds import seed_of
 from pipeline.nets import layers
 from pipeline.nets.weights import Weights

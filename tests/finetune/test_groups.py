@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import TableEntry
 from pipeline.errors import UserError
 from pipeline.finetune import groups
 from pipeline.finetune.outputs import trained_text
-from pipeline.finetune.params import TableEntry
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "conv1_1.weight": (4, 3, 3, 3),

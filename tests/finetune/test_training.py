@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, lr_find, optimisers
-from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.prepared import Prepared, place_of, prepared
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.sets import sets_of

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from pipeline import config
+from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune.params import FinetuneParams
 from pipeline.nets.weights import Preprocessing, Weights
 from pipeline.nets.weights import random as random_weights
 

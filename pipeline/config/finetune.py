@@ -1,4 +1,4 @@
-"""The section `finetune` of params.yaml, typed and closed. No torch here."""
+"""The section `finetune`: how each named strategy trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]

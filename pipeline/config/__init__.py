@@ -1,0 +1,83 @@
+"""params.yaml, typed and closed: one model per section; an unknown key, a missing key or a wrong type is an error.
+
+Nothing that changes a result has a default in code: the defaults are the shipped params.yaml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config.base import S, Section, validate
+from pipeline.config.codes import CodesParams
+from pipeline.config.dataset import DatasetParams
+from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
+from pipeline.config.heads import HeadsParams
+from pipeline.config.report import ReportParams
+from pipeline.config.retrieval import ApproximateIndex, RetrievalParams
+from pipeline.config.specs import HASHER_NUMBERS, POOLINGS, HashSpec, LayerSpec
+from pipeline.config.weights import WeightsParams
+from pipeline.errors import UserError
+
+__all__ = [
+    "HASHER_NUMBERS",
+    "POOLINGS",
+    "SECTIONS",
+    "ApproximateIndex",
+    "CodesParams",
+    "DatasetParams",
+    "FinetuneParams",
+    "HashSpec",
+    "HeadsParams",
+    "LayerSpec",
+    "ReportParams",
+    "RetrievalParams",
+    "S",
+    "Section",
+    "StrategyParams",
+    "TableEntry",
+    "WeightsParams",
+    "load",
+    "read_params",
+    "validate",
+]
+
+SECTIONS: dict[str, type[Section]] = {
+    "dataset": DatasetParams,
+    "weights": WeightsParams,
+    "codes": CodesParams,
+    "heads": HeadsParams,
+    "retrieval": RetrievalParams,
+    "finetune": FinetuneParams,
+    "report": ReportParams,
+}
+
+
+def load(model: type[S], path: str | Path = "params.yaml") -> S:
+    """The section of `model` in a params file.
+
+    Raises UserError that names every bad key, what came, and what is allowed.
+    """
+    section = next(name for name, m in SECTIONS.items() if m is model)
+    values = read_params(path)
+    if section not in values:
+        raise UserError(f"{path} has no section {section!r}", allowed=list(SECTIONS), see="the shipped params.yaml")
+    return validate(model, values[section], where=f"{path}: {section}")
+
+
+def read_params(path: str | Path) -> dict[str, Any]:
+    """The sections of a params file as plain values. Raises UserError if it is missing, not YAML, or has others."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path} here", see="README.md, which starts in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {type(values).__name__}, not sections", allowed=list(SECTIONS))
+    unknown = sorted(set(values) - set(SECTIONS), key=str)
+    if unknown:
+        raise UserError(f"{path} has unknown sections {unknown}", allowed=list(SECTIONS))
+    return values

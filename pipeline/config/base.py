@@ -1,0 +1,36 @@
+"""What every section of params.yaml is, and the one error that names all that is wrong with one."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import UserError
+
+
+class Section(BaseModel):
+    """A section of params.yaml: closed, strictly typed, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validate(model: type[S], values: Any, *, where: str) -> S:
+    """`values` as a record of `model`. Raises UserError listing every problem with its key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as e:
+        lines = []
+        for err in e.errors():
+            key = ".".join(str(p) for p in err["loc"]) or "(section)"
+            if err["type"] == "extra_forbidden":
+                lines.append(f"{key}: unknown key (allowed: {', '.join(model.model_fields)})")
+            elif err["type"] == "missing":
+                lines.append(f"{key}: missing")
+            else:
+                got = "" if key == "(section)" else f", got {err['input']!r}"
+                lines.append(f"{key}: {err['msg'].removeprefix('Value error, ')}{got}")
+        raise UserError(f"{where} has {len(lines)} problem(s): " + " | ".join(lines), see="docs/params.md") from None

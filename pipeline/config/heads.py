@@ -1,0 +1,25 @@
+"""The section `heads`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Section
+
+
+class HeadsParams(Section):
+    heads: list[Literal["svm", "svm_cs", "softmax", "softmax_l1", "softmax_elastic", "knn"]] = Field(min_length=1)
+    scaling: Literal["l2", "standardise", "none"]
+    c_grid: list[float] = Field(min_length=1)
+    k_grid: list[int] = Field(min_length=1)
+    class_weight: Literal["none", "balanced"]
+    memory_mb: int = Field(ge=16, description="codes above this are streamed")
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> HeadsParams:
+        if any(c <= 0 for c in self.c_grid) or any(k < 1 for k in self.k_grid):
+            raise ValueError("heads.c_grid must be positive and heads.k_grid at least 1")
+        return self

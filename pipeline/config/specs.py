@@ -1,0 +1,121 @@
+"""Names that hold settings: of codes (`conv5_3-avg`) and of hashes of codes (`itq64-conv5_3-avg`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from pipeline.errors import UserError
+
+POOLINGS = ("flatten", "avg", "max", "spp", "gem")
+_SPEC = re.compile(rf"(?P<layer>[a-z]+[0-9_]*(?:\.pre)?)-(?P<pooling>{'|'.join(POOLINGS)})(?P<l2>-l2)?")
+
+
+class LayerSpec(BaseModel):
+    """One kind of code: a layer, how its map is pooled, and whether the row is L2-normalised."""
+
+    model_config = ConfigDict(frozen=True)
+    layer: str
+    pooling: str
+    l2: bool = False
+
+    @classmethod
+    def parse(cls, text: str, *, pooling: str = "") -> LayerSpec:
+        """`conv5_3-avg`, `pool5-flatten-l2`, `conv1_1.pre-max`; a bare layer name takes `pooling`.
+
+        Raises UserError on anything else. Whether the architecture has the layer is checked by `nets`.
+        """
+        if pooling and "-" not in text:
+            text = f"{text}-{pooling}"
+        match = _SPEC.fullmatch(text)
+        if match is None:
+            raise UserError(
+                f"layer spec {text!r} is not LAYER-POOLING or LAYER-POOLING-l2",
+                allowed=f"a layer name, then one of {', '.join(POOLINGS)}, e.g. conv5_3-avg or pool5-flatten-l2",
+                see="`cnncodes layers --arch vgg16`",
+            )
+        return cls(layer=match["layer"], pooling=match["pooling"], l2=match["l2"] is not None)
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer}-{self.pooling}" + ("-l2" if self.l2 else "")
+
+
+def _is_spec(text: str) -> str:
+    try:
+        LayerSpec.parse(text)
+    except UserError as e:
+        raise ValueError(str(e)) from None
+    return text
+
+
+Spec = Annotated[str, AfterValidator(_is_spec)]
+
+# Hasher -> the parameter that the number in a spec's name sets, "" where it takes none. `cosine` keeps the floats.
+HASHER_NUMBERS = {
+    "cosine": "",
+    "sigmoid": "",
+    "topk": "k",
+    "median": "",
+    "lsh": "nbits",
+    "pca": "nbits",
+    "itq": "nbits",
+    "dbn": "nbits",
+    "learned": "nbits",
+    "supervised": "nbits",
+}
+_HASH_SPEC = re.compile(r"(?P<hasher>[a-z]+)(?P<number>[1-9][0-9]{0,5})?-(?P<codes>.+)")
+
+
+class HashSpec(BaseModel):
+    """One way to search: a hasher, its number where it takes one, and the codes that it hashes."""
+
+    model_config = ConfigDict(frozen=True)
+    hasher: str
+    number: int | None
+    codes: LayerSpec
+
+    @classmethod
+    def parse(cls, text: str) -> HashSpec:
+        """`itq64-conv5_3-avg`, `topk256-pool5-flatten`, `sigmoid-pool5-flatten`, `cosine-conv5_3-avg`.
+
+        Raises UserError on anything else. Whether there are such codes is checked where they are read.
+        """
+        match = _HASH_SPEC.fullmatch(text)
+        if match is None or match["hasher"] not in HASHER_NUMBERS:
+            raise UserError(
+                f"hash spec {text!r} is not HASHER[NUMBER]-LAYER-POOLING",
+                allowed=f"one of {', '.join(HASHER_NUMBERS)}, then codes, e.g. itq64-conv5_3-avg",
+                see="docs/params.md",
+            )
+        sets, number = HASHER_NUMBERS[match["hasher"]], match["number"]
+        if bool(sets) != bool(number):
+            wanted = f"{match['hasher']}64-{match['codes']}, where 64 is {sets}" if sets else "no number after its name"
+            raise UserError(f"hash spec {text!r} has {number or 'no number'} for {match['hasher']}", allowed=wanted)
+        if sets == "nbits" and int(number) % 8:
+            raise UserError(f"hash spec {text!r} asks for {number} bits", allowed="a multiple of 8")
+        return cls(
+            hasher=match["hasher"], number=int(number) if number else None, codes=LayerSpec.parse(match["codes"])
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self.hasher}{self.number or ''}-{self.codes.name}"
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """What the number sets, by the hasher's name for it."""
+        return {} if self.number is None else {HASHER_NUMBERS[self.hasher]: self.number}
+
+
+def _is_hash_spec(text: str) -> str:
+    try:
+        HashSpec.parse(text)
+    except UserError as e:
+        raise ValueError(str(e)) from None
+    return text
+
+
+HashSpecName = Annotated[str, AfterValidator(_is_hash_spec)]

@@ -100,6 +100,7 @@ def _one_repeat(
         "n_val": len(sets.val),
         "n_test": len(sets.test),
         "chosen": chosen.as_dict,
+        "val_score": chosen.val_score,
     }
     record |= classify.measure(sets.y_test, scores, probabilities=chosen.head.probabilities)
     return record | {"fit_s": fitted - start, "predict_s": done - fitted}, scores, chosen

@@ -23,11 +23,15 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Chosen:
-    """A head fitted on train + val with the setting `value` of its parameter; `scaling` was fitted on train."""
+    """A head fitted on train + val with the setting `value` of its parameter; `scaling` was fitted on train.
+
+    `val_score`: what `value` was chosen by, of the head fitted on train alone; None where there was no choice.
+    """
 
     head: Head
     value: float
     scaling: Scaling
+    val_score: float | None = None
 
     @property
     def as_dict(self) -> dict[str, float]:
@@ -65,8 +69,9 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
         for i, candidate in enumerate(candidates):
             answers[i, part] = classify.predicted(candidate.scores(x))
     score = classify.mean_class_recall if targets.balanced else classify.accuracy
-    value = grid[int(np.argmax([score(classify.confusion(sets.y_val, a, k)) for a in answers]))]
-    return Chosen(kind.fit(rows, targets, [value], seed=params.seed)[0], value, scaling)
+    scores = [score(classify.confusion(sets.y_val, a, k)) for a in answers]
+    best = int(np.argmax(scores))
+    return Chosen(kind.fit(rows, targets, [grid[best]], seed=params.seed)[0], grid[best], scaling, scores[best])
 
 
 def fit_scaling(codes: Codes, train: Ints, params: HeadsParams) -> Scaling:

@@ -145,6 +145,19 @@ def test_no_val_is_refused_only_where_there_is_a_choice(tmp_path: Path) -> None:
     assert fit_head(codes, manifest, params(c_grid=[1.0]), "svm", tmp_path)["repeats"][0]["chosen"] == {"C": 1.0}
 
 
+def test_the_score_on_val_is_that_of_the_setting_fitted_on_train(tmp_path: Path) -> None:
+    """Oracle: val made the test split, with nothing left to choose."""
+    x, y = blobs(90, 8, 3, apart=0.6)
+    splits = np.array([["train", "train", "val", "test", "train"][i % 5] for i in range(90)])[None]
+    found = fit_head(*dataset(x, named(y), splits=splits), params(), "svm", tmp_path / "a")["repeats"][0]
+    kept = splits[0] != "test"
+    moved = np.where(splits == "val", "test", splits)[:, kept]
+    only = params(c_grid=[found["chosen"]["C"]])
+    oracle = fit_head(*dataset(x[kept], named(y[kept]), splits=moved), only, "svm", tmp_path / "b")["repeats"][0]
+    assert found["val_score"] == pytest.approx(oracle["accuracy"])
+    assert oracle["val_score"] is None
+
+
 def test_of_equal_settings_the_smallest_is_chosen(tmp_path: Path) -> None:
     x, y = blobs(60, 30, 2, apart=4.0)
     codes, manifest = dataset(x, named(y))

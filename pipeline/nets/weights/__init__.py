@@ -11,10 +11,10 @@ from pipeline.nets.weights.record import (
     require_held,
     write_canonical,
 )
-from pipeline.nets.weights.sources import READERS, resolve
+from pipeline.nets.weights.sources import WEIGHT_READERS, resolve
 
 __all__ = [
-    "READERS",
+    "WEIGHT_READERS",
     "Preprocessing",
     "Weights",
     "held_layers",

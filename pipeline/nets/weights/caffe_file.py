@@ -3,6 +3,9 @@
 From caffe.proto: NetParameter.layers = 2 (V1LayerParameter: name = 4, blobs = 6), NetParameter.layer = 100
 (LayerParameter: name = 1, blobs = 7), BlobProto (num, channels, height, width = 1..4; data = 5; shape = 7;
 double_data = 8), BlobShape.dim = 1. Caffe's convolutions are (O, I, kH, kW) and its inner products (O, C*H*W), as ours.
+
+Layers go by their names, which are the canonical ones in the VGG paper's models. With a deploy.prototxt they go by
+their order in it: the i-th convolution there is the i-th of the architecture, whatever it is called.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets.weights.foreign import Foreign
+from pipeline.nets.weights import prototxt
+from pipeline.nets.weights.foreign import Canonical, InOrder
 from pipeline.nets.weights.preprocessings import CAFFE
 
 # Field of the layers in NetParameter -> fields of name and blobs in a layer.
@@ -30,11 +34,11 @@ class _BrokenError(Exception):
     """The bytes are no message."""
 
 
-def read(path: Path, arch: str) -> Foreign:
-    """The weights in a file; layers must have the names of the VGG paper's models, which are the canonical ones.
+def read(path: Path, deploy: Path | None = None) -> Canonical | InOrder:
+    """The weights in a file, with the description of its network in `deploy` if there is one.
 
-    Raises UserError if the file can't be read, was cut short, is of the oldest layer format, or a blob's shape and data
-    disagree.
+    Raises UserError if a file can't be read, was cut short, is of the oldest layer format, a blob's shape and data
+    disagree, or the two files are of different networks.
     """
     try:
         data = memoryview(path.read_bytes())
@@ -46,7 +50,27 @@ def read(path: Path, arch: str) -> Foreign:
         raise UserError(f"{path} is not a whole Caffe model ({e}); it may have been cut short") from None
     if not tensors:
         raise UserError(f"{path} holds no layers with weights", allowed="a .caffemodel of V1 or V2 layers")
-    return Foreign(tensors, CAFFE)
+    return Canonical(tensors, CAFFE) if deploy is None else _by_deploy(path, tensors, deploy)
+
+
+def _by_deploy(path: Path, tensors: dict[str, Tensor], deploy: Path) -> InOrder:
+    described = prototxt.read(deploy)
+    kinds: dict[str, list[dict[str, Tensor]]] = {"conv": [], "fc": []}
+    problems = []
+    for layer in described.layers:
+        parts = {part: tensors[f"{layer.name}.{part}"] for part in _PARTS if f"{layer.name}.{part}" in tensors}
+        if "weight" not in parts:
+            problems.append(f"{layer.name} has no weights in the model")
+        elif parts["weight"].shape[0] != layer.outputs:
+            problems.append(
+                f"{layer.name} has {parts['weight'].shape[0]} outputs in the model, {layer.outputs} in {deploy.name}"
+            )
+        kinds[layer.kind].append(parts)
+    known = {layer.name for layer in described.layers}
+    problems += [f"{name} is not in {deploy.name}" for name in tensors if name.rpartition(".")[0] not in known]
+    if problems:
+        raise UserError(f"{path} and {deploy} are of different networks: {'; '.join(problems)}")
+    return InOrder(kinds["conv"], [], kinds["fc"], described.preprocessing or CAFFE)
 
 
 def _tensors(net: memoryview) -> Iterator[tuple[str, Tensor]]:
@@ -75,7 +99,8 @@ def _only_ones(blob: Tensor, axes: int) -> bool:
 def _blob(message: memoryview) -> Tensor:
     legacy = {1: 1, 2: 1, 3: 1, 4: 1}
     dims: list[int] | None = None
-    values: list[np.ndarray] = []
+    # Values written one by one are joined as bytes: an array for each would take many times the file's size.
+    values = {4: bytearray(), 8: bytearray()}
     for field, value in _fields(message):
         if field in legacy and isinstance(value, int):
             legacy[field] = value
@@ -83,11 +108,11 @@ def _blob(message: memoryview) -> Tensor:
             width = 4 if field == 5 else 8
             if len(value) % width:
                 raise _BrokenError(f"{len(value)} bytes are no whole number of values")
-            values.append(np.frombuffer(value, f"<f{width}"))
+            values[width] += value
         elif field == 7 and isinstance(value, memoryview):
             dims = _dims(value)
     shape = dims if dims is not None else list(legacy.values())
-    data = np.concatenate(values) if values else np.empty(0, np.float32)
+    data = np.frombuffer(values[8], "<f8") if values[8] else np.frombuffer(values[4], "<f4")
     if math.prod(shape) != data.size:
         raise _BrokenError(f"a blob of shape {tuple(shape)} holds {data.size} values")
     return torch.from_numpy(data.reshape(shape))

@@ -2,27 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from pipeline.nets import layers
 from pipeline.nets.weights.record import Preprocessing
 
 NORM_EPS = 1e-5
+T = TypeVar("T")
+
+
+class Content(Protocol):
+    """What a file holds. Nothing of it is checked yet.
+
+    `preprocessing` is what the file states, or what weights of its format are made for by convention, None if neither.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing | None: ...
+
+    def named(self, arch: str) -> dict[str, Tensor]:
+        """The tensors under canonical names, were they of `arch`; one that has none keeps a name for the check."""
+        ...
+
+    def own(self) -> dict[str, Tensor]:
+        """The tensors under names of the file's own, or by their kind and rank."""
+        ...
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """Tensors by canonical name, where the reader knows one, not yet checked.
-
-    `preprocessing` is what weights of this format are made for by convention, None if there is no convention.
-    """
+class StateDict:
+    """Tensors under torchvision's names, timm's, or canonical ones."""
 
     tensors: dict[str, Tensor]
     preprocessing: Preprocessing | None
-    classes: tuple[str, ...] | None = None
+
+    def named(self, arch: str) -> dict[str, Tensor]:
+        return from_torch_names(arch, self.tensors)
+
+    def own(self) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """Tensors of a format whose names are the canonical ones."""
+
+    tensors: dict[str, Tensor]
+    preprocessing: Preprocessing | None
+
+    def named(self, arch: str) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+    def own(self) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """Layers of a format whose names say nothing: the i-th convolution is the i-th of the architecture, and so on.
+
+    Each layer is part -> tensor with the parts and layouts of canonical names: `weight` (O, I, kH, kW) or (O, I) and
+    `bias`; norms also `running_mean` and `running_var` for NORM_EPS. `channels_last`: the first fc layer reads a map
+    flattened as H, W, C.
+    """
+
+    convs: Sequence[Mapping[str, Tensor]]
+    norms: Sequence[Mapping[str, Tensor]]
+    fcs: Sequence[Mapping[str, Tensor]]
+    preprocessing: Preprocessing | None
+    channels_last: bool = False
+
+    def named(self, arch: str) -> dict[str, Tensor]:
+        convs = list(conv_names(arch))
+        fcs = [op.name for op in layers.find(arch).ops if op.kind == "fc"]
+        return self._joined(convs, [name.replace("conv", "bn") for name in convs], fcs)
+
+    def own(self) -> dict[str, Tensor]:
+        return self._joined([], [], [])
+
+    def _joined(self, convs: list[str], norms: list[str], fcs: list[str]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name, conv in _numbered(convs, self.convs, "conv"):
+            # Where a norm follows, a convolution is often made without a bias.
+            tensors |= {f"{name}.bias": torch.zeros(conv["weight"].shape[:1])} | _prefixed(name, conv)
+        for name, norm in _numbered(norms, self.norms, "norm"):
+            tensors |= _prefixed(name, norm)
+        for name, fc in _numbered(fcs, self.fcs, "fc"):
+            tensors |= _prefixed(name, fc)
+        if self.channels_last and self.convs and "fc6.weight" in tensors:
+            channels = self.convs[-1]["weight"].shape[0]
+            tensors["fc6.weight"] = columns_hwc_to_chw(tensors["fc6.weight"], channels)
+        return tensors
+
+
+def _prefixed(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{part}": tensor for part, tensor in parts.items()}
+
+
+def _numbered(names: list[str], found: Iterable[T], kind: str) -> Iterator[tuple[str, T]]:
+    """Layers with the names of the same rank; those beyond the last name get one that the check reports."""
+    for i, layer in enumerate(found):
+        yield names[i] if i < len(names) else f"{kind} number {i + 1}", layer
+
+
+@functools.cache
+def largest_tensor() -> int:
+    """Values of the largest tensor of any architecture: what a file states beyond it is a lie, or no VGG."""
+    return max(math.prod(shape) for arch in layers.ARCHS for shape in layers.tensor_shapes(arch).values())
+
+
+@functools.cache
+def most_values() -> int:
+    """Twice the values of the largest architecture: what one file may make a reader hold in memory."""
+    return 2 * max(sum(map(math.prod, layers.tensor_shapes(arch).values())) for arch in layers.ARCHS)
 
 
 def torch_names(arch: str) -> dict[str, str]:
@@ -66,7 +165,7 @@ def columns_hwc_to_chw(matrix: Tensor, channels: int) -> Tensor:
     ours[o, (c*H + h)*W + w] = theirs[o, (h*W + w)*C + c]. A matrix that is no such kernel comes back as it is, for the
     check to report.
     """
-    pixels, rest = divmod(matrix.shape[1], channels) if matrix.ndim == 2 else (0, 1)
+    pixels, rest = divmod(matrix.shape[1], channels) if matrix.ndim == 2 and channels else (0, 1)
     if rest:
         return matrix
     return matrix.reshape(-1, pixels, channels).transpose(1, 2).reshape(matrix.shape[0], -1)
@@ -80,8 +179,3 @@ def variance_for_our_eps(variance: Tensor, eps: float) -> Tensor:
 def conv_names(arch: str) -> Iterator[str]:
     """The convolutions' names in order."""
     return (op.name for op in layers.find(arch).ops if op.kind == "conv")
-
-
-def last_map_channels(arch: str) -> int:
-    """Channels of the map that fc6 reads."""
-    return [op.channels for op in layers.find(arch).ops if op.kind == "pool"][-1]

@@ -7,7 +7,6 @@ map flattened with channels last. An HDF5 file from a stranger is not safe to op
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,32 +17,26 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.weights.foreign import (
-    Foreign,
-    columns_hwc_to_chw,
-    conv_names,
-    last_map_channels,
-    variance_for_our_eps,
-)
+from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, variance_for_our_eps
 from pipeline.nets.weights.preprocessings import CAFFE
 
 # Of keras.layers.BatchNormalization; a weights file doesn't state it.
 _KERAS_EPS = 1e-3
 
 
-def read(path: Path, arch: str) -> Foreign:
+def read(path: Path) -> InOrder:
     """The weights in a file, for images prepared as keras.applications prepares them for VGG.
 
     Raises UserError if the file is missing, cut short, or no weights file of Keras'.
     """
-    largest = max(math.prod(shape) for shape in layers.tensor_shapes(arch).values())
     try:
         with h5py.File(path, "r") as file:
-            found = [[_array(path, dataset, largest) for dataset in layer] for layer in _layers(path, file)]
-    except (OSError, RuntimeError, KeyError) as e:
-        raise UserError(f"{path} is not a whole HDF5 file ({e}); it may have been cut short") from None
-    return Foreign(_by_order(path, [layer for layer in found if layer], arch), CAFFE)
+            datasets = list(_layers(path, file))
+            _require_bounded(path, [dataset for layer in datasets for dataset in layer])
+            found = [[_array(dataset) for dataset in layer] for layer in datasets if layer]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
+        raise UserError(f"{path} is not a whole HDF5 file of Keras' ({e}); it may have been cut short") from None
+    return _by_order(path, found)
 
 
 def conv_kernel(kernel: Tensor) -> Tensor:
@@ -56,61 +49,74 @@ def dense_kernel(kernel: Tensor) -> Tensor:
     return kernel.T
 
 
-def _by_order(path: Path, found: list[list[Tensor]], arch: str) -> dict[str, Tensor]:
+def _by_order(path: Path, found: list[list[Tensor]]) -> InOrder:
     convs = [layer for layer in found if layer[0].ndim == 4]
     dense = [layer for layer in found if layer[0].ndim == 2]
     norms = [layer for layer in found if len(layer) == 4 and layer[0].ndim == 1]
     if not convs or len(convs) + len(dense) + len(norms) != len(found):
-        raise UserError(f"{path} is not shaped like {arch}", allowed="convolutions, norms and dense layers")
-    fcs = [op.name for op in layers.find(arch).ops if op.kind == "fc"]
-    tensors: dict[str, Tensor] = {}
-    for name, (kernel, *rest) in _numbered(list(conv_names(arch)), convs, "conv"):
-        tensors[f"{name}.weight"] = conv_kernel(kernel)
-        # A convolution before a norm is often made without a bias.
-        tensors[f"{name}.bias"] = rest[0] if rest else torch.zeros(kernel.shape[3:])
-    for name, (gamma, beta, mean, variance) in _numbered(
-        [conv.replace("conv", "bn") for conv in conv_names(arch)], norms, "norm"
-    ):
-        tensors |= {f"{name}.weight": gamma, f"{name}.bias": beta, f"{name}.running_mean": mean}
-        tensors[f"{name}.running_var"] = variance_for_our_eps(variance, _KERAS_EPS)
-    for name, (kernel, *rest) in _numbered(fcs, dense, "dense"):
-        tensors[f"{name}.weight"] = dense_kernel(kernel)
-        tensors |= {f"{name}.bias": bias for bias in rest[:1]}
-    if "fc6.weight" in tensors:
-        tensors["fc6.weight"] = columns_hwc_to_chw(tensors["fc6.weight"], last_map_channels(arch))
-    return tensors
+        raise UserError(f"{path} is not shaped like a VGG", allowed="convolutions, norms and dense layers")
+    return InOrder(
+        [_parts(conv_kernel(kernel), rest) for kernel, *rest in convs],
+        [_norm(*parts) for parts in norms],
+        [_parts(dense_kernel(kernel), rest) for kernel, *rest in dense],
+        CAFFE,
+        channels_last=True,
+    )
+
+
+def _parts(weight: Tensor, rest: list[Tensor]) -> dict[str, Tensor]:
+    return {"weight": weight, "bias": rest[0]} if rest else {"weight": weight}
+
+
+def _norm(gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> dict[str, Tensor]:
+    running_var = variance_for_our_eps(variance, _KERAS_EPS)
+    return {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": running_var}
 
 
 def _layers(path: Path, file: h5py.File) -> Iterator[list[h5py.Dataset]]:
     """The datasets of each layer, in the model's order."""
-    root = file.get("model_weights", file)
+    root = _child(path, file, "model_weights") if "model_weights" in file else file
     if "layer_names" in root.attrs:
         for name in root.attrs["layer_names"]:
-            group = root[_text(name)]
-            yield [group[_text(weight)] for weight in group.attrs["weight_names"]]
+            group = _child(path, root, _text(name))
+            yield [_child(path, group, _text(weight)) for weight in group.attrs["weight_names"]]
     elif "layers" in root:
-        for name in sorted(root["layers"], key=_natural):
-            variables = root["layers"][name].get("vars", {})
-            yield [variables[key] for key in sorted(variables, key=int)]
+        found = _child(path, root, "layers")
+        for name in sorted(found, key=_natural):
+            layer = _child(path, found, name)
+            variables = _child(path, layer, "vars") if "vars" in layer else {}
+            yield [_child(path, variables, key) for key in sorted(variables, key=int)]
     else:
         raise UserError(f"{path} is no weights file of Keras'", allowed="model.save_weights(...), model.save('x.h5')")
 
 
-def _array(path: Path, dataset: h5py.Dataset, largest: int) -> Tensor:
-    """A dataset of floats. Refused unread: values from other files, and more of them than the architecture has."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
-        raise UserError(f"{path} holds {dataset.name}, which is no array of floats")
-    if dataset.external or dataset.is_virtual or dataset.file.filename != str(path):
-        raise UserError(f"{path} keeps {dataset.name} in another file")
-    if dataset.size > largest:
-        raise UserError(f"{path} states {dataset.size} values for {dataset.name}", allowed=f"at most {largest}")
-    return torch.from_numpy(np.asarray(dataset[()]))
+def _child(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """What lies at a path below a group. Links are refused before they are followed: they may lead to any file."""
+    for part in filter(None, name.split("/")):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise UserError(f"{path} keeps {group.name.rstrip('/')}/{part} in another file, or behind a link")
+        group = group[part]
+    return group
 
 
-def _numbered(names: list[str], found: list[list[Tensor]], kind: str) -> list[tuple[str, list[Tensor]]]:
-    """Layers with the names of the same rank; those beyond the last name get one that the check reports."""
-    extra = [f"{kind} number {i + 1}" for i in range(len(names), len(found))]
-    return list(zip(names + extra, found, strict=False))
+def _require_bounded(path: Path, datasets: list[h5py.Dataset]) -> None:
+    """Raises UserError, nothing read, on values from other files and on more of them than any architecture has."""
+    for dataset in datasets:
+        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
+            raise UserError(f"{path} holds {dataset.name}, which is no array of floats")
+        if dataset.external or dataset.is_virtual:
+            raise UserError(f"{path} keeps {dataset.name} in another file")
+        if dataset.size > largest_tensor():
+            raise UserError(
+                f"{path} states {dataset.size} values for {dataset.name}", allowed=f"at most {largest_tensor()}"
+            )
+    total = sum(dataset.size for dataset in datasets)
+    if total > most_values():
+        raise UserError(f"{path} states {total} values", allowed=f"at most {most_values()}")
+
+
+def _array(dataset: h5py.Dataset) -> Tensor:
+    return torch.from_numpy(np.asarray(dataset[()], np.float32))
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ nothing of the graph is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,17 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.weights.foreign import (
-    Foreign,
-    columns_hwc_to_chw,
-    conv_names,
-    last_map_channels,
-    variance_for_our_eps,
-)
+from pipeline.nets.weights.foreign import InOrder, most_values, variance_for_our_eps
 
 _CHANNELS_LAST = [0, 2, 3, 1]
+# TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
+_FLOATS = frozenset({1, 10, 11, 16})
+# Nodes that only rename or turn what they read.
+_VIEWS = ("Identity", "Transpose")
 
 
-def read(path: Path, arch: str) -> Foreign:
-    """The weights in a file; ONNX says nothing of preprocessing.
+def read(path: Path) -> InOrder:
+    """The layers in a file; ONNX says nothing of preprocessing.
 
     Raises UserError if `onnx` is not installed, or the file is missing, broken, or keeps its tensors in other files.
     """
@@ -36,13 +33,13 @@ def read(path: Path, arch: str) -> Foreign:
         data = path.read_bytes()
     except OSError as e:
         raise UserError(f"can't read {path} ({e.strerror})") from None
-    return Foreign(_by_order(_Graph(data, str(path)), arch), None)
+    return _by_order(_Graph(data, str(path)))
 
 
 def constants(data: bytes, where: str) -> dict[str, Tensor]:
-    """Name -> tensor of every initializer of a serialised model. Raises UserError as `read` does."""
+    """Name -> tensor of every initializer of floats of a serialised model. Raises UserError as `read` does."""
     graph = _Graph(data, where)
-    return {name: graph.tensor(name) for name in graph.initializers}
+    return {name: graph.tensor(name) for name, proto in graph.initializers.items() if proto.data_type in _FLOATS}
 
 
 class _Graph:
@@ -62,26 +59,39 @@ class _Graph:
         self.nodes = list(graph.node)
         self.initializers: dict[str, Any] = {t.name: t for t in graph.initializer}
         self._makers: dict[str, Any] = {}
+        self._values = 0
         known = {"", *self.initializers, *(value.name for value in graph.input)}
         for node in self.nodes:
             if not known.issuperset(node.input):
                 raise UserError(f"{where} is not a valid ONNX model: {node.op_type} reads what no earlier node makes")
+            # Each value has one maker (ONNX's graphs are in single-assignment form), so that nothing reads itself.
+            if not known.isdisjoint(filter(None, node.output)):
+                raise UserError(f"{where} is not a valid ONNX model: two nodes make {node.output[0]}")
             known.update(node.output)
             self._makers |= dict.fromkeys(node.output, node)
 
     def tensor(self, name: str) -> Tensor:
         """A constant: an initializer, a Constant, or either of them renamed or transposed. Raises UserError if none."""
-        if name in self.initializers:
-            return self._decode(self.initializers[name])
-        node = self._makers.get(name)
-        if node is not None and node.op_type == "Constant":
-            return self._decode(self.attributes(node)["value"])
-        if node is not None and node.op_type == "Identity":
-            return self.tensor(node.input[0])
-        if node is not None and node.op_type == "Transpose":
-            value = self.tensor(node.input[0])
-            return value.permute(*self.attributes(node).get("perm", range(value.ndim - 1, -1, -1)))
-        raise UserError(f"{self.where} computes {name}, where weights must be constants", allowed="an exported network")
+        turns = []
+        source, node = name, self._makers.get(name)
+        while source not in self.initializers and node is not None and node.op_type in _VIEWS and node.input:
+            if node.op_type == "Transpose":
+                turns.append(self.attributes(node).get("perm"))
+            source, node = node.input[0], self._makers.get(node.input[0])
+        proto = self.initializers.get(source)
+        if proto is None and node is not None and node.op_type == "Constant":
+            proto = self.attributes(node).get("value")
+        if proto is None:
+            raise UserError(
+                f"{self.where} computes {name}, where weights must be constants", allowed="an exported network"
+            )
+        value = self._decode(proto)
+        for turn in reversed(turns):
+            perm = list(range(value.ndim - 1, -1, -1) if turn is None else turn)
+            if sorted(perm) != list(range(value.ndim)):
+                raise UserError(f"{self.where} is not a valid ONNX model: it transposes {name} by {perm[:8]}")
+            value = value.permute(*perm)
+        return value
 
     def argument(self, node: Any, i: int) -> Tensor:
         """The constant that is a node's i-th input. Raises UserError if there is none."""
@@ -92,9 +102,9 @@ class _Graph:
     def is_constant(self, name: str) -> bool:
         """Whether `tensor` would give a value."""
         node = self._makers.get(name)
-        if name in self.initializers or (node is not None and node.op_type == "Constant"):
-            return True
-        return node is not None and node.op_type in ("Identity", "Transpose") and self.is_constant(node.input[0])
+        while name not in self.initializers and node is not None and node.op_type in _VIEWS and node.input:
+            name, node = node.input[0], self._makers.get(node.input[0])
+        return name in self.initializers or (node is not None and node.op_type == "Constant")
 
     def attributes(self, node: Any) -> dict[str, Any]:
         from onnx.helper import get_attribute_value
@@ -114,50 +124,69 @@ class _Graph:
 
         if proto.data_location == TensorProto.EXTERNAL:
             raise UserError(f"{self.where} keeps its tensors in other files", allowed="a model saved as one file")
+        if proto.data_type not in _FLOATS:
+            raise UserError(f"{self.where} has weights {proto.name} that are no floats")
+        # Each value takes two bytes of the file at least: a shape beyond that is a lie, and never allocated.
+        if any(n < 0 for n in proto.dims) or math.prod(proto.dims) > proto.ByteSize() // 2:
+            raise UserError(f"{self.where} has a broken tensor {proto.name}: its bytes are not those of its shape")
+        # Many nodes may name one tensor, and each gets a copy.
+        self._values += math.prod(proto.dims)
+        if self._values > most_values():
+            raise UserError(f"{self.where} has more than {most_values()} weights", allowed="a network shaped like a VGG")
         try:
-            return torch.from_numpy(np.array(numpy_helper.to_array(proto)))
+            return torch.from_numpy(np.array(numpy_helper.to_array(proto), np.float32))
         except (ValueError, TypeError) as e:
             raise UserError(f"{self.where} has a broken tensor {proto.name} ({e})") from None
 
 
-def _by_order(graph: _Graph, arch: str) -> dict[str, Tensor]:
+def _by_order(graph: _Graph) -> InOrder:
     convs = [node for node in graph.nodes if node.op_type == "Conv"]
     norms = [node for node in graph.nodes if node.op_type == "BatchNormalization"]
     dense = [
         n for n in graph.nodes if n.op_type in ("Gemm", "MatMul") and len(n.input) > 1 and graph.is_constant(n.input[1])
     ]
     if not convs:
-        raise UserError(f"{graph.where} has no convolutions", allowed=f"a network shaped like {arch}")
-
-    tensors: dict[str, Tensor] = {}
-    for name, node in _numbered(conv_names(arch), convs, "conv"):
-        bias = graph.argument(node, 2) if len(node.input) > 2 else graph.bias_after(node)
-        tensors[f"{name}.weight"] = graph.argument(node, 1)
-        # Exporters drop a convolution's bias where a norm follows; there it is zero.
-        tensors[f"{name}.bias"] = torch.zeros(tensors[f"{name}.weight"].shape[:1]) if bias is None else bias
-    for name, node in _numbered((n.replace("conv", "bn") for n in conv_names(arch)), norms, "norm"):
-        parts = ("weight", "bias", "running_mean", "running_var")
-        tensors |= {f"{name}.{part}": graph.argument(node, i) for i, part in enumerate(parts, start=1)}
-        eps = graph.attributes(node).get("epsilon", 1e-5)
-        tensors[f"{name}.running_var"] = variance_for_our_eps(tensors[f"{name}.running_var"], eps)
-    for name, node in _numbered((op.name for op in layers.find(arch).ops if op.kind == "fc"), dense, "fc"):
-        tensors |= _dense(graph, name, node)
-    if dense and "fc6.weight" in tensors and _flattens_channels_last(graph, convs[-1], dense[0]):
-        tensors["fc6.weight"] = columns_hwc_to_chw(tensors["fc6.weight"], last_map_channels(arch))
-    return tensors
+        raise UserError(f"{graph.where} has no convolutions", allowed="a network shaped like a VGG")
+    channels_last = bool(dense) and _flattens_channels_last(graph, convs[-1], dense[0])
+    return InOrder(
+        [_conv(graph, node) for node in convs],
+        [_norm(graph, node) for node in norms],
+        [_dense(graph, i, node) for i, node in enumerate(dense, start=1)],
+        None,
+        channels_last=channels_last,
+    )
 
 
-def _dense(graph: _Graph, name: str, node: Any) -> dict[str, Tensor]:
+def _conv(graph: _Graph, node: Any) -> dict[str, Tensor]:
+    """Exporters drop a convolution's bias where a norm follows, or add it in a node of its own."""
+    bias = graph.argument(node, 2) if len(node.input) > 2 else graph.bias_after(node)
+    weight = graph.argument(node, 1)
+    if weight.ndim != 4:
+        raise UserError(f"{graph.where} has a convolution whose kernel has {weight.ndim} axes", allowed="4")
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+
+
+def _norm(graph: _Graph, node: Any) -> dict[str, Tensor]:
+    parts = ("weight", "bias", "running_mean", "running_var")
+    norm = {part: graph.argument(node, i) for i, part in enumerate(parts, start=1)}
+    eps = graph.attributes(node).get("epsilon", 1e-5)
+    if not isinstance(eps, float):
+        raise UserError(f"{graph.where} is not a valid ONNX model: a norm's epsilon is no number")
+    return norm | {"running_var": variance_for_our_eps(norm["running_var"], eps)}
+
+
+def _dense(graph: _Graph, rank: int, node: Any) -> dict[str, Tensor]:
     """A Gemm's or a MatMul's kernel as (O, I), and its bias."""
     attributes = graph.attributes(node)
     if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
-        raise UserError(f"{graph.where} scales the product of {name}", allowed="Gemm with alpha = beta = 1")
+        raise UserError(f"{graph.where} scales the product of fc layer {rank}", allowed="Gemm with alpha = beta = 1")
     kernel = graph.argument(node, 1)
+    if kernel.ndim != 2:
+        raise UserError(f"{graph.where} has an fc layer whose kernel has {kernel.ndim} axes", allowed="2")
     if not attributes.get("transB", 0):
-        kernel = kernel.transpose(0, -1)
+        kernel = kernel.T
     bias = graph.argument(node, 2) if len(node.input) > 2 else graph.bias_after(node)
-    tensors = {f"{name}.weight": kernel}
-    return tensors if bias is None else tensors | {f"{name}.bias": bias}
+    return {"weight": kernel} if bias is None else {"weight": kernel, "bias": bias}
 
 
 def _flattens_channels_last(graph: _Graph, last_conv: Any, first_dense: Any) -> bool:
@@ -165,10 +194,3 @@ def _flattens_channels_last(graph: _Graph, last_conv: Any, first_dense: Any) -> 
     between = graph.nodes[graph.nodes.index(last_conv) : graph.nodes.index(first_dense)]
     turns = [graph.attributes(n).get("perm") for n in between if n.op_type == "Transpose"]
     return bool(turns) and list(turns[-1] or ()) == _CHANNELS_LAST
-
-
-def _numbered(names: Iterable[str], nodes: list[Any], kind: str) -> list[tuple[str, Any]]:
-    """Nodes with the names of the same rank; those beyond the last name get one that the check reports."""
-    known = list(names)
-    extra = [f"{kind} number {i + 1}" for i in range(len(known), len(nodes))]
-    return list(zip(known + extra, nodes, strict=False))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.nets.weights.foreign import Foreign, from_torch_names
+from pipeline.nets.weights.foreign import StateDict
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.nets.weights.record import read_safetensors
 
 
-def read(path: Path, arch: str) -> Foreign:
+def read(path: Path) -> StateDict:
     """The weights in a file. Raises UserError if it is missing, cut short, or not safetensors."""
     _, tensors = read_safetensors(path)
-    return Foreign(from_torch_names(arch, tensors), TORCHVISION)
+    return StateDict(tensors, TORCHVISION)

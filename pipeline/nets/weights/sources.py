@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from pipeline.config import WeightsParams
 from pipeline.errors import UserError
@@ -13,13 +16,14 @@ from pipeline.nets.weights import (
     caffe_file,
     demo,
     keras_file,
+    neon_file,
     onnx_file,
     random,
     safetensors_file,
     torch_file,
     torchvision_entry,
 )
-from pipeline.nets.weights.foreign import Foreign
+from pipeline.nets.weights.foreign import Content
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION, recognise
 from pipeline.nets.weights.record import (
     Preprocessing,
@@ -30,14 +34,16 @@ from pipeline.nets.weights.record import (
 )
 from pipeline.schema import read_json, sha256_file
 
-# How each file format is read, by suffix: (path, arch) -> tensors under canonical names, not yet checked.
-READERS: dict[str, Callable[[Path, str], Foreign]] = {
+# How each file format is read, by suffix.
+WEIGHT_READERS: dict[str, Callable[[Path], Content]] = {
     ".pth": torch_file.read,
     ".pt": torch_file.read,
     ".safetensors": safetensors_file.read,
     ".onnx": onnx_file.read,
     ".caffemodel": caffe_file.read,
     ".h5": keras_file.read,
+    ".p": neon_file.read,
+    ".prm": neon_file.read,
 }
 
 
@@ -65,41 +71,92 @@ def resolve(params: WeightsParams, cache: Path) -> Weights:
 
 
 def from_file(path: Path, arch: str) -> Weights:
-    """The weights in a file of any format in READERS.
+    """The weights in a file of any format in WEIGHT_READERS.
 
-    Their preprocessing is, in this order: what a JSON file beside it says (`NAME.onnx.json` beside `NAME.onnx`, with
-    `preprocessing` and if known `classes`), that of known weights, the format's convention.
-
-    Raises UserError if the file is missing or of an unknown format, if none of these tells the preprocessing, and if
-    the weights don't fit the architecture.
+    Raises UserError if the file is missing or of an unknown format, if nothing tells its preprocessing, and if the
+    weights don't fit the architecture.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(
-            f"weights {str(path)!r} are neither a known name nor a file of a known format",
-            allowed=f"demo, torchvision:NAME, random:SEED, or a file ending in {', '.join(READERS)}",
-            see="docs/params.md",
-        )
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}")
-    if path.suffix.lower() == ".safetensors" and read_safetensors(path)[0] is not None:
+    if is_canonical(path):
         return _of_arch(read_canonical(path), arch, path)
     sha256 = sha256_file(path)
     entry = torchvision_entry.entry_of(arch, sha256)
     if entry is not None:
         return torchvision_entry.from_file(arch, entry, path)
-    foreign = reader(path, arch)
-    stated, classes = _beside(path)
-    preprocessing = stated or recognise(arch, foreign.tensors) or foreign.preprocessing
-    if preprocessing is None:
+    content = open_file(path)
+    tensors = content.named(arch)
+    prepared = prepared_as(path, arch, tensors, content.preprocessing)
+    provenance: dict[str, Any] = {"source": path.name, "file_sha256": sha256}
+    return Weights.make(arch, tensors, prepared.require(path), provenance, prepared.classes)
+
+
+def open_file(path: Path, deploy: Path | None = None) -> Content:
+    """What a file of any format in WEIGHT_READERS holds; `deploy` describes a Caffe network.
+
+    Raises UserError if the file is missing, of an unknown format, or broken.
+    """
+    reader = reader_of(path)
+    if deploy is None:
+        return reader(path)
+    if reader is not caffe_file.read:
+        raise UserError(f"{deploy} can't describe {path}", allowed="a deploy.prototxt beside a .caffemodel")
+    return caffe_file.read(path, deploy)
+
+
+def reader_of(path: Path) -> Callable[[Path], Content]:
+    """Raises UserError if the file is missing or its suffix is none of WEIGHT_READERS."""
+    reader = WEIGHT_READERS.get(path.suffix.lower())
+    if reader is None:
         raise UserError(
-            f"{path} doesn't say how its images are to be prepared",
-            allowed=f'a file {path.name}.json beside it with {{"preprocessing": {{"channels": "rgb" or "bgr", '
-            '"scale": s, "mean": [...], "std": [...]}}}}, for (x * s - mean) / std with x in 0..255',
+            f"weights {str(path)!r} are neither a known name nor a file of a known format",
+            allowed=f"demo, torchvision:NAME, random:SEED, or a file ending in {', '.join(WEIGHT_READERS)}",
             see="docs/params.md",
         )
-    provenance: dict[str, Any] = {"source": path.name, "file_sha256": sha256}
-    return Weights.make(arch, foreign.tensors, preprocessing, provenance, classes or foreign.classes)
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}")
+    return reader
+
+
+def is_canonical(path: Path) -> bool:
+    """Whether this is a file that `write_canonical` wrote. Raises UserError as `reader_of` does."""
+    return reader_of(path) is safetensors_file.read and read_safetensors(path)[0] is not None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How a file's images are to be prepared, how that is known, and its classes where known."""
+
+    preprocessing: Preprocessing | None
+    known_by: str
+    classes: tuple[str, ...] | None
+
+    def require(self, path: Path) -> Preprocessing:
+        """The preprocessing. Raises UserError if nothing tells it."""
+        if self.preprocessing is None:
+            raise UserError(
+                f"{path} doesn't say how its images are to be prepared",
+                allowed=f'a file {path.name}.json beside it with {{"preprocessing": {{"channels": "rgb" or "bgr", '
+                '"scale": s, "mean": [...], "std": [...]}}}}, for (x * s - mean) / std with x in 0..255',
+                see="docs/params.md",
+            )
+        return self.preprocessing
+
+
+def prepared_as(
+    path: Path, arch: str | None, tensors: Mapping[str, Tensor], by_format: Preprocessing | None
+) -> Prepared:
+    """In this order: what a JSON file beside it says (`NAME.onnx.json` beside `NAME.onnx`, with `preprocessing` and if
+    known `classes`), that of known weights, the format's convention. Raises UserError if the JSON file is wrong.
+    """
+    stated, classes = _beside(path)
+    known = recognise(arch, tensors) if arch is not None else None
+    for preprocessing, known_by in (
+        (stated, f"{path.name}.json"),
+        (known, "the weights, which are Oxford's VGG-16"),
+        (by_format, "the format's convention"),
+    ):
+        if preprocessing is not None:
+            return Prepared(preprocessing, known_by, classes)
+    return Prepared(None, "nothing", classes)
 
 
 def _of_arch(weights: Weights, arch: str, path: Path) -> Weights:

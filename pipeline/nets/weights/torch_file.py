@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets.weights.foreign import Foreign, from_torch_names
+from pipeline.nets.weights.foreign import StateDict
 from pipeline.nets.weights.preprocessings import TORCHVISION
 
 # What torch's unpickler raises on files that are cut short or made up. It has no exception of its own for them.
@@ -22,12 +22,12 @@ _NESTS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def read(path: Path, arch: str) -> Foreign:
+def read(path: Path) -> StateDict:
     """The weights in a file; no code in it is run.
 
     Raises UserError if the file is missing, broken, holds code or whole modules, or has no state dict.
     """
-    return Foreign(from_torch_names(arch, state_dict(path)), TORCHVISION)
+    return StateDict(state_dict(path), TORCHVISION)
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:

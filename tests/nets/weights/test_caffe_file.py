@@ -74,7 +74,7 @@ def test_golden_bytes(tmp_path: Path) -> None:
     )
     assert len(data) == 2 + 0x29
     (tmp_path / "w.caffemodel").write_bytes(data)
-    read = caffe_file.read(tmp_path / "w.caffemodel", "tinyvgg").tensors
+    read = caffe_file.read(tmp_path / "w.caffemodel").named("tinyvgg")
     assert {k: t.tolist() for k, t in read.items()} == {"a.weight": [[1.5, -2.0]], "a.bias": [0.25]}
 
 
@@ -84,7 +84,7 @@ def test_values_written_one_by_one_and_doubles(tmp_path: Path) -> None:
     shape = message(7, number(1, 1) + number(1, 2))
     layer = message(1, b"a") + message(7, shape + unpacked) + message(7, message(7, number(1, 2)) + doubles)
     (tmp_path / "w.caffemodel").write_bytes(message(100, layer))
-    read = caffe_file.read(tmp_path / "w.caffemodel", "tinyvgg").tensors
+    read = caffe_file.read(tmp_path / "w.caffemodel").named("tinyvgg")
     assert read["a.weight"].tolist() == [[1.0, 2.0]] and read["a.bias"].tolist() == [3.0, 4.0]
 
 
@@ -94,7 +94,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], se
     cut = int(np.random.default_rng(seed).integers(1, len(data)))
     (tmp_path / "w.caffemodel").write_bytes(data[:cut])
     with pytest.raises(UserError):
-        check("tinyvgg", caffe_file.read(tmp_path / "w.caffemodel", "tinyvgg").tensors)
+        check("tinyvgg", caffe_file.read(tmp_path / "w.caffemodel").named("tinyvgg"))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], se
 def test_files_that_lie_are_refused(tmp_path: Path, data: bytes, message_: str) -> None:
     (tmp_path / "w.caffemodel").write_bytes(data)
     with pytest.raises(UserError, match=message_):
-        caffe_file.read(tmp_path / "w.caffemodel", "tinyvgg")
+        caffe_file.read(tmp_path / "w.caffemodel")
 
 
 def test_layers_of_other_names_are_reported(tmp_path: Path, tiny: dict[str, Tensor]) -> None:

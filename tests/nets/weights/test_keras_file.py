@@ -107,7 +107,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], wa
     write(path, tiny, way)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match=r"w\.h5 is not a whole HDF5 file"):
-        keras_file.read(path, "tinyvgg")
+        keras_file.read(path)
 
 
 def test_values_kept_in_other_files_are_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
@@ -119,12 +119,12 @@ def test_values_kept_in_other_files_are_refused(tmp_path: Path, tiny: dict[str, 
         del file["layers/dense_1/vars/1"]
         file.create_dataset("layers/dense_1/vars/1", (32,), "f4", external=[(str(secret), 0, 128)])
     with pytest.raises(UserError, match="keeps /layers/dense_1/vars/1 in another file"):
-        keras_file.read(tmp_path / "w.h5", "tinyvgg")
+        keras_file.read(tmp_path / "w.h5")
     with h5py.File(tmp_path / "w.h5", "a") as file:
         del file["layers/dense_1/vars/1"]
         file["layers/dense_1/vars/1"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "layers/dense_1/vars/1")
     with pytest.raises(UserError, match=r"keeps .* in another file"):
-        keras_file.read(tmp_path / "w.h5", "tinyvgg")
+        keras_file.read(tmp_path / "w.h5")
 
 
 def test_a_size_beyond_the_architecture_is_refused_unread(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
@@ -133,7 +133,7 @@ def test_a_size_beyond_the_architecture_is_refused_unread(tmp_path: Path, tiny: 
         del file["layers/dense_1/vars/0"]
         file.create_dataset("layers/dense_1/vars/0", (1 << 20, 1 << 20), "f4", chunks=(16, 16))  # 4 TB, unwritten
     with pytest.raises(UserError, match="states 1099511627776 values"):
-        keras_file.read(tmp_path / "w.h5", "tinyvgg")
+        keras_file.read(tmp_path / "w.h5")
 
 
 @pytest.mark.parametrize("content", ["nothing", "text", "odd"])
@@ -144,7 +144,7 @@ def test_other_hdf5_files_are_refused(tmp_path: Path, content: str) -> None:
         elif content == "odd":
             file["layers/conv3d/vars/0"] = np.zeros((1, 1, 1, 1, 1), np.float32)
     with pytest.raises(UserError, match=r"w\.h5"):
-        keras_file.read(tmp_path / "w.h5", "tinyvgg")
+        keras_file.read(tmp_path / "w.h5")
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
@@ -167,7 +167,7 @@ def test_keras_own_writer_and_its_own_activations(tmp_path: Path, suffix: str, m
         model.save_weights(path)
     else:
         model.save(path)
-    tensors = check("tinyvgg", keras_file.read(path, "tinyvgg").tensors)
+    tensors = check("tinyvgg", keras_file.read(path).named("tinyvgg"))
     images = np.random.default_rng(0).standard_normal((2, 64, 64, 3), dtype=np.float32)
     expected = keras.ops.convert_to_numpy(model(images))
     network = Network.of(Weights.make("tinyvgg", tensors, CAFFE, {}))

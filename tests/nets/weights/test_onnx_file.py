@@ -35,11 +35,11 @@ def image() -> np.ndarray:
 def test_torchs_way(tmp_path: Path, tiny: dict[str, Tensor], image: np.ndarray) -> None:
     model = make_onnx.like_torch("tinyvgg", tiny)
     (tmp_path / "w.onnx").write_bytes(model)
-    read = onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+    read = onnx_file.read(tmp_path / "w.onnx")
     assert read.preprocessing is None
-    assert all(torch.equal(read.tensors[k], tiny[k]) for k in tiny)
+    assert all(torch.equal(read.named("tinyvgg")[k], tiny[k]) for k in tiny)
     np.testing.assert_allclose(
-        logits("tinyvgg", read.tensors, image), make_onnx.run(model, image), rtol=1e-4, atol=1e-5
+        logits("tinyvgg", read.named("tinyvgg"), image), make_onnx.run(model, image), rtol=1e-4, atol=1e-5
     )
 
 
@@ -48,7 +48,7 @@ def test_keras_way_flattens_channels_last(tmp_path: Path, tiny: dict[str, Tensor
     kernel = tiny["fc6.weight"].numpy().reshape(32, 16, 2, 2).transpose(2, 3, 1, 0).reshape(-1, 32)
     model = make_onnx.like_keras("tinyvgg", tiny, kernel)
     (tmp_path / "w.onnx").write_bytes(model)
-    read = check("tinyvgg", onnx_file.read(tmp_path / "w.onnx", "tinyvgg").tensors)
+    read = check("tinyvgg", onnx_file.read(tmp_path / "w.onnx").named("tinyvgg"))
     assert all(torch.equal(read[k], tiny[k]) for k in tiny)
     np.testing.assert_allclose(logits("tinyvgg", read, image), make_onnx.run(model, image), rtol=1e-4, atol=1e-5)
 
@@ -65,7 +65,7 @@ def test_norms_with_another_eps_norm_alike(
         tensors[name] = torch.rand(shape, generator=g) * (1e-3 if name.endswith("running_var") else 0.1)
     model = make_onnx.like_torch("small_bn", tensors, norm_eps=eps)
     (tmp_path / "w.onnx").write_bytes(model)
-    read = onnx_file.read(tmp_path / "w.onnx", "small_bn").tensors
+    read = onnx_file.read(tmp_path / "w.onnx").named("small_bn")
     expected = make_onnx.run(model, image)
     found = logits("small_bn", read, image)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
@@ -84,7 +84,7 @@ def test_constants_may_be_renamed_and_transposed(tmp_path: Path, tiny: dict[str,
     kernel = numpy_helper.from_array(np.ascontiguousarray(hwio), "k")
     graph = helper.make_graph(nodes, "n", [make_onnx.IMAGE], [], [kernel])
     (tmp_path / "w.onnx").write_bytes(helper.make_model(graph).SerializeToString())
-    read = onnx_file.read(tmp_path / "w.onnx", "tinyvgg").tensors
+    read = onnx_file.read(tmp_path / "w.onnx").named("tinyvgg")
     assert torch.equal(read["conv1_1.weight"], tiny["conv1_1.weight"])
     assert torch.equal(read["conv1_1.bias"], tiny["conv1_1.bias"])
 
@@ -94,7 +94,7 @@ def test_a_network_of_another_shape_is_reported(tmp_path: Path, tiny: dict[str, 
     with pytest.raises(
         UserError, match=r"wrong shape: conv1_1\.weight .*unexpected: conv number 10\.bias, conv number 10"
     ):
-        check("vgg11", onnx_file.read(tmp_path / "w.onnx", "vgg11").tensors)
+        check("vgg11", onnx_file.read(tmp_path / "w.onnx").named("vgg11"))
 
 
 @pytest.mark.parametrize("keep", [1, 50, 1000, -1000, -1])
@@ -102,7 +102,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], ke
     path = tmp_path / "w.onnx"
     path.write_bytes(make_onnx.like_torch("tinyvgg", tiny)[:keep])
     with pytest.raises(UserError, match=r"w\.onnx"):
-        check("tinyvgg", onnx_file.read(path, "tinyvgg").tensors)
+        check("tinyvgg", onnx_file.read(path).named("tinyvgg"))
 
 
 def test_tensors_in_other_files_are_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
@@ -110,7 +110,7 @@ def test_tensors_in_other_files_are_refused(tmp_path: Path, tiny: dict[str, Tens
     onnx.external_data_helper.convert_model_to_external_data(model, size_threshold=0)
     (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match="keeps its tensors in other files"):
-        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+        onnx_file.read(tmp_path / "w.onnx")
 
 
 def test_a_tensor_that_lies_about_its_size_is_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
@@ -118,7 +118,7 @@ def test_a_tensor_that_lies_about_its_size_is_refused(tmp_path: Path, tiny: dict
     model.graph.initializer[0].dims[0] = 9
     (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match=r"w\.onnx has a broken tensor c0"):
-        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+        onnx_file.read(tmp_path / "w.onnx")
 
 
 def test_computed_weights_are_refused(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_computed_weights_are_refused(tmp_path: Path) -> None:
         helper.make_model(helper.make_graph(nodes, "n", [make_onnx.IMAGE], [])).SerializeToString()
     )
     with pytest.raises(UserError, match="computes k, where weights must be constants"):
-        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+        onnx_file.read(tmp_path / "w.onnx")
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_graphs_that_are_not_valid_are_refused(tmp_path: Path, nodes: list[tuple
     graph = helper.make_graph([helper.make_node(*node) for node in nodes], "n", [make_onnx.IMAGE], [])
     (tmp_path / "w.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(UserError, match="is not a valid ONNX model"):
-        onnx_file.read(tmp_path / "w.onnx", "tinyvgg")
+        onnx_file.read(tmp_path / "w.onnx")

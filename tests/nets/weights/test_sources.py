@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pipeline.config import WeightsParams
 from pipeline.errors import UserError
-from pipeline.nets.weights import READERS, Weights, read_canonical, resolve, write_canonical
+from pipeline.nets.weights import WEIGHT_READERS, Weights, read_canonical, resolve, write_canonical
 from pipeline.nets.weights.preprocessings import CAFFE, CAFFE_RGB, TORCHVISION, recognise
 from pipeline.nets.weights.sources import from_file
 from stages import weights as stage
-from tests.nets.weights import make_onnx
+from tests.nets.weights import make_neon, make_onnx
 from tests.nets.weights.test_caffe_file import net as caffe_net
 from tests.nets.weights.test_keras_file import write_keras3
 from tests.nets.weights.test_torch_file import in_torchvisions_layout
@@ -32,6 +32,8 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
         path.write_bytes(make_onnx.like_torch("tinyvgg", tensors))
     elif path.suffix == ".caffemodel":
         path.write_bytes(caffe_net(tensors, v1=True))
+    elif path.suffix in (".p", ".prm"):
+        path.write_bytes(make_neon.python2(make_neon.model("tinyvgg", tensors)))
     elif path.suffix == ".h5":
         write_keras3(path, tensors)
     elif path.suffix == ".safetensors":
@@ -41,7 +43,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("suffix", WEIGHT_READERS)
 def test_every_format_gives_the_same_weights(tmp_path: Path, tiny: dict[str, Tensor], suffix: str) -> None:
     path = write(tmp_path / f"w{suffix}", tiny)
     sidecar = {"preprocessing": {"channels": "rgb", "scale": 1 / 255, "mean": [0.485, 0.456, 0.406]}}
@@ -51,7 +53,7 @@ def test_every_format_gives_the_same_weights(tmp_path: Path, tiny: dict[str, Ten
     assert resolve(params(str(path)), tmp_path).sha256 == expected.sha256
 
 
-@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("suffix", WEIGHT_READERS)
 def test_every_format_refuses_files_cut_short_and_files_of_nothing(
     tmp_path: Path, tiny: dict[str, Tensor], suffix: str
 ) -> None:
@@ -63,7 +65,7 @@ def test_every_format_refuses_files_cut_short_and_files_of_nothing(
             from_file(path, "tinyvgg")
 
 
-@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("suffix", WEIGHT_READERS)
 def test_every_format_refuses_a_missing_file_and_a_folder(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(UserError, match="there is no weights file"):
         from_file(tmp_path / f"none{suffix}", "tinyvgg")

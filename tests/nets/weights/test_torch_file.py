@@ -48,18 +48,18 @@ def test_layouts_give_equal_weights(tmp_path: Path, tiny: dict[str, Tensor], suf
         path = tmp_path / f"{i}{suffix}"
         if suffix == ".pth":
             torch.save(state, path)
-            read = torch_file.read(path, "tinyvgg")
+            read = torch_file.read(path)
         else:
             save_file(state, path)
-            read = safetensors_file.read(path, "tinyvgg")
-        whole = check("tinyvgg", read.tensors)
+            read = safetensors_file.read(path)
+        whole = check("tinyvgg", read.named("tinyvgg"))
         assert list(whole) == list(tiny) and all(torch.equal(whole[k], tiny[k]) for k in tiny)
 
 
 def test_norms_are_read_without_their_counters(tmp_path: Path) -> None:
     model = torchvision.models.vgg.make_layers([64, "M"], batch_norm=True)
     torch.save({f"features.{k}": t for k, t in model.state_dict().items()}, tmp_path / "w.pth")
-    whole = check("vgg11_bn", torch_file.read(tmp_path / "w.pth", "vgg11_bn").tensors)
+    whole = check("vgg11_bn", torch_file.read(tmp_path / "w.pth").named("vgg11_bn"))
     assert list(whole) == list(layers.tensor_shapes("vgg11_bn", deepest="conv1_1"))
 
 
@@ -67,13 +67,13 @@ def test_norms_are_read_without_their_counters(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_checkpoints_of_training_scripts(tmp_path: Path, tiny: dict[str, Tensor], nest: str, prefix: str) -> None:
     torch.save({nest: {prefix + k: t for k, t in tiny.items()}, "epoch": 3}, tmp_path / "w.pt")
-    assert torch_file.read(tmp_path / "w.pt", "tinyvgg").tensors.keys() == tiny.keys()
+    assert torch_file.read(tmp_path / "w.pt").named("tinyvgg").keys() == tiny.keys()
 
 
 def test_unknown_names_stay_for_the_check_to_report(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
     torch.save(tiny | {"layer4.0.conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"unexpected: layer4\.0\.conv1\.weight"):
-        check("tinyvgg", torch_file.read(tmp_path / "w.pth", "tinyvgg").tensors)
+        check("tinyvgg", torch_file.read(tmp_path / "w.pth").named("tinyvgg"))
 
 
 class Evil:
@@ -89,21 +89,21 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, tiny: dict[str, Tensor], zipp
     victim, path = tmp_path / "victim", tmp_path / "w.pth"
     torch.save(tiny | {"x": Evil(victim)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"w\.pth holds more than weights"):
-        torch_file.read(path, "tinyvgg")
+        torch_file.read(path)
     assert not victim.exists()
 
 
 def test_a_plain_pickle_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(pickle.dumps(Evil(tmp_path / "victim")))
     with pytest.raises(UserError, match=r"w\.pth"):
-        torch_file.read(tmp_path / "w.pth", "tinyvgg")
+        torch_file.read(tmp_path / "w.pth")
     assert not (tmp_path / "victim").exists()
 
 
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"holds more than weights.*state dict"):
-        torch_file.read(tmp_path / "w.pth", "tinyvgg")
+        torch_file.read(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -114,7 +114,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], zi
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(UserError, match=r"w\.pth .*cut short"):
-        torch_file.read(path, "tinyvgg")
+        torch_file.read(path)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -127,7 +127,7 @@ def test_damaged_pickles_never_raise_anything_else(tmp_path: Path, tiny: dict[st
         data[position] = int(torch.randint(256, (1,), generator=g))
     path.write_bytes(data)
     try:
-        torch_file.read(path, "tinyvgg")
+        torch_file.read(path)
     except UserError as e:
         assert "w.pth" in str(e)
 
@@ -136,4 +136,4 @@ def test_damaged_pickles_never_raise_anything_else(tmp_path: Path, tiny: dict[st
 def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w\.pth holds"):
-        torch_file.read(tmp_path / "w.pth", "tinyvgg")
+        torch_file.read(tmp_path / "w.pth")

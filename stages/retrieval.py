@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import config
+from pipeline.cache import cache_root
 from pipeline.data.manifest import Manifest
 from pipeline.retrieval.run import run_spec
 from stages._run import run
@@ -16,7 +17,10 @@ def main() -> None:
     parser.add_argument("spec", help="a name of retrieval.specs in params.yaml, e.g. itq64-conv5_3-avg")
     spec = config.HashSpec.parse(parser.parse_args().spec)
     params = config.load(config.RetrievalParams)
-    run_spec(spec, Path("out/codes"), Manifest.read("out/dataset"), params, Path("out/retrieval") / spec.name)
+    # DVC deletes a stage's outs before it runs: what a killed run goes on from lies in the cache.
+    checkpoints = cache_root() / "hash-training" / spec.name
+    out = Path("out/retrieval") / spec.name
+    run_spec(spec, Path("out/codes"), Manifest.read("out/dataset"), params, out, checkpoints=checkpoints)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class _Task:
     manifest: Manifest
     sets: Sets
     params: RetrievalParams
+    checkpoints: Path | None
 
     @property
     def k(self) -> int:
@@ -73,15 +75,18 @@ class _Task:
         return min(self.params.neighbours, self.sets.answers)
 
 
-def evaluate(spec: HashSpec, codes: Codes, manifest: Manifest, params: RetrievalParams) -> Evaluation:
+def evaluate(
+    spec: HashSpec, codes: Codes, manifest: Manifest, params: RetrievalParams, *, checkpoints: Path | None = None
+) -> Evaluation:
     """Queries are the first split's test images, the database its train and val; only train fits the hasher.
 
     Relevant is what has the query's label, ties are resolved by expectation, and a query is never its own answer;
-    without labels there is recall against exact cosine alone. AP is over the first min(k, answers). Raises UserError
-    if the hasher refuses the codes, or there are too few of them.
+    without labels there is recall against exact cosine alone. AP is over the first min(k, answers). `checkpoints`: a
+    folder from which a hasher that is trained by epochs goes on after a kill. Raises UserError if the hasher refuses
+    the codes, or there are too few of them.
     """
     sets = sets_of(codes, manifest, max_queries=params.max_queries, seed=params.seed)
-    task = _Task(spec, codes, manifest, sets, params)
+    task = _Task(spec, codes, manifest, sets, params, checkpoints)
     if spec.hasher == Supervised.name and sets.targets is None:
         log.info("%s: no labels, skipped", spec.name)
         return Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": "no labels"})
@@ -97,8 +102,16 @@ def evaluate(spec: HashSpec, codes: Codes, manifest: Manifest, params: Retrieval
     return result
 
 
-def run_spec(spec: HashSpec, folder: Path, manifest: Manifest, params: RetrievalParams, out: Path) -> None:
-    """Evaluates a spec on the codes in `folder`/<codes> and writes its files to `out`.
+def run_spec(
+    spec: HashSpec,
+    folder: Path,
+    manifest: Manifest,
+    params: RetrievalParams,
+    out: Path,
+    *,
+    checkpoints: Path | None = None,
+) -> None:
+    """Evaluates a spec on the codes in `folder`/<codes> and writes its files to `out`; then `checkpoints` is removed.
 
     A spec that this set has no codes for, or too few images to fit, is skipped in words, and what comes after goes on:
     a new `codes.layers` or a small folder must not need a new `retrieval.specs`. Raises UserError on bad settings.
@@ -109,11 +122,13 @@ def run_spec(spec: HashSpec, folder: Path, manifest: Manifest, params: Retrieval
     try:
         if codes is None:
             raise UserError(f"there are no codes of {spec.codes.name}", see="codes.layers in params.yaml")
-        result = evaluate(spec, codes, manifest, params)
+        result = evaluate(spec, codes, manifest, params, checkpoints=checkpoints)
     except UserError as e:
         log.warning("%s: skipped: %s", spec.name, e)
         result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})
     write(result, codes, out)
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _hasher_of(spec: HashSpec, params: RetrievalParams) -> Hasher | None:
@@ -188,7 +203,7 @@ def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
     hasher = _hasher_of(spec, params)
     assert hasher is not None
     start = time.perf_counter()
-    _fit(hasher, codes, sets, k=task.k)
+    _fit(hasher, task)
     fitted = time.perf_counter()
     found = np.concatenate([hasher.bits(rows) for _, rows in codes.blocks(_HASHED_ROWS)])
     encoded = time.perf_counter()
@@ -220,17 +235,20 @@ def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
     return Evaluation(record, hasher=hasher, bits=found, training=training), ranking
 
 
-def _fit(hasher: Hasher, codes: Codes, sets: Sets, *, k: int) -> None:
+def _fit(hasher: Hasher, task: _Task) -> None:
     """On train alone; val, where there is one, only says when to stop."""
+    codes, sets = task.codes, task.sets
     train = codes.rows(sets.train)
     targets = None if sets.targets is None else sets.targets[sets.train]
     val = codes.rows(sets.val) if len(sets.val) else None
-    if not isinstance(hasher, Dbn) or targets is None or val is None or len(val) < 3:
+    if not isinstance(hasher, Dbn):
         hasher.fit(train, targets=targets, val=val)
         return
-    assert sets.targets is not None
+    if sets.targets is None or val is None or len(val) < 3:
+        hasher.fit(train, val=val, checkpoints=task.checkpoints, watch=_log_epoch)
+        return
     labels, own = sets.targets[sets.val][:_FEW_QUERIES], np.arange(min(len(val), _FEW_QUERIES))
-    classes, most = Classes(labels, labels), min(k, len(own) - 1)
+    classes, most = Classes(labels, labels), min(task.k, len(own) - 1)
 
     def rounding(soft: NDArray[np.float32], cut: NDArray[np.bool_]) -> dict[str, float]:
         """mAP among the validation images, each a query among the others, before and after rounding."""
@@ -240,7 +258,7 @@ def _fit(hasher: Hasher, codes: Codes, sets: Sets, *, k: int) -> None:
             "map_rounded": mean_average_precision(HammingRanking(packed, packed, own), classes, k=most),
         }
 
-    hasher.fit(train, val=val, rounding=rounding, watch=_log_epoch)
+    hasher.fit(train, val=val, checkpoints=task.checkpoints, rounding=rounding, watch=_log_epoch)
 
 
 def _rounding(hasher: Hasher, codes: Codes, packed: Packed, sets: Sets, k: int) -> Record:

@@ -18,11 +18,12 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HASHER_NUMBERS, ApproximateIndex, HashSpec
 from pipeline.errors import UserError
 from pipeline.hashing.base import HASHERS
+from pipeline.hashing.pack import pack
 from pipeline.hashing.save import read_bits, read_hasher
 from pipeline.index import make
 from pipeline.retrieval import run
 from pipeline.retrieval.approximate import approximate
-from pipeline.retrieval.run import evaluate, write
+from pipeline.retrieval.run import evaluate, run_spec, write
 from tests.retrieval.world import SPEC, blobs, dataset, params
 
 torch.set_num_threads(1)
@@ -299,3 +300,33 @@ def test_an_index_that_does_not_fit_the_code_is_skipped_in_words_and_long_codes_
     long = make("exact", 1024)
     long.add(np.zeros((20, 128), np.uint8), exact.ids)
     assert approximate(long, np.zeros((1, 128), np.uint8), 3, {"hnsw": {}}, timed=1) == {}
+
+
+def test_a_killed_training_goes_on_and_leaves_no_checkpoints_once_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, splits = blobs(120, 32)
+    _, manifest = dataset(x, y, splits)
+    codes, _ = dataset(x, y, splits)
+    wanted = params(settings={"dbn": {"hidden": [], "epochs": 4, "rbm_epochs": 2}})
+    spec, where = HashSpec.parse(f"dbn16-{SPEC}"), tmp_path / "checkpoints"
+    undisturbed = evaluate(spec, codes, manifest, wanted)
+    seen: list[object] = []
+
+    def kill(told: object) -> None:
+        seen.append(told)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("pipeline.retrieval.run._log_epoch", kill)
+        evaluate(spec, codes, manifest, wanted, checkpoints=where)
+    assert sorted(p.name for p in where.iterdir()) == ["finetune.h5", "rbm0.h5"]
+    monkeypatch.setattr("pipeline.retrieval.run._log_epoch", seen.append)
+    monkeypatch.setattr(Codes, "open", lambda folder: codes)
+    (tmp_path / SPEC).mkdir()
+    run_spec(spec, tmp_path, manifest, wanted, tmp_path / "out", checkpoints=where)
+    assert len(seen) == 2 + 4  # no epoch twice
+    assert not where.exists()
+    bits = read_bits(tmp_path / "out" / "bits.h5")
+    assert undisturbed.bits is not None and np.array_equal(bits.packed, pack(undisturbed.bits))

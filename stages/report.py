@@ -17,6 +17,7 @@ def main() -> None:
         heads=config.load(config.HeadsParams),
         specs=codes.layers,
         retrieval=config.load(config.RetrievalParams).specs,
+        strategies=config.load(config.FinetuneParams).run,
     )
 
 

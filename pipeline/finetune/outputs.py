@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.finetune.groups import Group
 
 CURVE_COLUMNS = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+RATE = "rate:"
 AVERAGED = (
     "accuracy",
     "mean_class_recall",
@@ -31,9 +32,9 @@ AVERAGED = (
 
 
 def write_curves(path: Path, curves: Sequence[Sequence[dict[str, Any]]]) -> None:
-    """curves.csv: one line an epoch of each repeat; the rates' columns are `rate:` and the group's name."""
+    """curves.csv: one line an epoch of each repeat; the rates' columns are RATE and the group's name."""
     groups = list(dict.fromkeys(name for curve in curves for row in curve for name in row["rates"]))
-    header = ["repeat", *CURVE_COLUMNS, *(f"rate:{name}" for name in groups)]
+    header = ["repeat", *CURVE_COLUMNS, *(f"{RATE}{name}" for name in groups)]
     rows = [
         [repeat, *(_cell(row[c]) for c in CURVE_COLUMNS), *(_cell(row["rates"].get(g)) for g in groups)]
         for repeat, curve in enumerate(curves)
@@ -43,7 +44,10 @@ def write_curves(path: Path, curves: Sequence[Sequence[dict[str, Any]]]) -> None
 
 
 def read_curves(path: Path) -> list[list[dict[str, Any]]]:
-    """What `write_curves` wrote, by repeat, as CURVE_COLUMNS; None where there was no value. Raises UserError."""
+    """What `write_curves` wrote, by repeat: CURVE_COLUMNS and `rates` (group -> rate); None where there was no value.
+
+    Raises UserError if the file is missing or is none of curves.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as f:
             rows = list(csv.DictReader(f))
@@ -51,6 +55,7 @@ def read_curves(path: Path) -> list[list[dict[str, Any]]]:
         for row in rows:
             values: dict[str, Any] = {c: float(row[c]) if row[c] else None for c in CURVE_COLUMNS}
             values |= {"epoch": int(row["epoch"]), "step": int(row["step"])}
+            values["rates"] = {c.removeprefix(RATE): float(v) for c, v in row.items() if c.startswith(RATE) and v}
             found.setdefault(int(row["repeat"]), []).append(values)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", see="`dvc repro finetune`") from None

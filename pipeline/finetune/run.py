@@ -62,6 +62,7 @@ def run_strategy(
         "strategy": name,
         "kind": place.strategy.kind,
         "settings": place.strategy.model_dump(mode="json"),
+        "params": params.model_dump(mode="json", exclude={"run", "strategies"}),
         "classes": len(manifest.classes),
         "trained": outputs.trained_text(made.table),
         "trained_values": sum(g.values for g in made.table if g.multiple),

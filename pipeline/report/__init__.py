@@ -9,16 +9,23 @@ from pipeline.config import HeadsParams, ReportParams
 
 
 def build(
-    root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str], retrieval: Sequence[str] = ()
+    root: Path,
+    params: ReportParams,
+    *,
+    heads: HeadsParams,
+    specs: Sequence[str],
+    retrieval: Sequence[str] = (),
+    strategies: Sequence[str] = (),
 ) -> Path:
     """Makes `root`/report from what the earlier stages left beside it; returns its index.html. Raises UserError.
 
-    `specs` and `heads.heads` name the combinations to compare, `retrieval` the hashes: results of others, left from
-    earlier params, stay out.
+    `specs` and `heads.heads` name the combinations to compare, `retrieval` the hashes, `strategies` those
+    of the finetune stage: results of others, left from earlier params, stay out.
     """
     from pipeline.report.inputs import read_inputs
     from pipeline.report.page import write_report
 
     out = root / "report"
-    write_report(read_inputs(root, params, heads=heads, specs=specs, retrieval=retrieval), out)
+    inputs = read_inputs(root, params, heads=heads, specs=specs, retrieval=retrieval, strategies=strategies)
+    write_report(inputs, out)
     return out / "index.html"

@@ -20,6 +20,7 @@ from pipeline.report.compare import Comparison, compare
 from pipeline.report.pictures import Album
 from pipeline.report.retrieved import Retrieved, read_retrieved
 from pipeline.report.runs import Run, read_runs
+from pipeline.report.tuned import Tuned, read_tuned
 
 # pipeline.nets.weights has the same name for it, and loads torch.
 WEIGHTS_KEY = "cnncodes"
@@ -27,14 +28,15 @@ WEIGHTS_KEY = "cnncodes"
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` where the
-    retrieval stage was not asked for."""
+    """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
+    `tuned` where their stages were not asked for."""
 
     manifest: Manifest
     failures: Sequence[Failure]
     codes: Mapping[str, Codes]
     runs: tuple[Run, ...]
     retrieved: tuple[Retrieved, ...]
+    tuned: tuple[Tuned, ...]
     params: ReportParams
     heads_params: HeadsParams
     weights: Mapping[str, Any]
@@ -93,9 +95,15 @@ class Inputs:
 
 
 def read_inputs(
-    root: Path, params: ReportParams, *, heads: HeadsParams, specs: Sequence[str], retrieval: Sequence[str] = ()
+    root: Path,
+    params: ReportParams,
+    *,
+    heads: HeadsParams,
+    specs: Sequence[str],
+    retrieval: Sequence[str] = (),
+    strategies: Sequence[str] = (),
 ) -> Inputs:
-    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/, heads/ and retrieval/.
+    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/, heads/, retrieval/ and finetune/.
 
     Raises UserError naming what is missing.
     """
@@ -111,6 +119,7 @@ def read_inputs(
         codes=codes,
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
         retrieved=read_retrieved(root / "retrieval", retrieval),
+        tuned=read_tuned(root / "finetune", strategies),
         params=params,
         heads_params=heads,
         weights=_weights_facts(root / "weights" / "weights.safetensors"),

@@ -24,6 +24,7 @@ from pipeline.report.sections import (
     mistakes,
     result,
     retrieval,
+    strategies,
     tradeoff,
 )
 from pipeline.schema import write_json, write_text
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Build] = {
     "confusions": confusion.build,
     "mistakes": mistakes.build,
     "map": codes_map.build,
+    "strategies": strategies.build,
     "retrieval": retrieval.build,
     "figures": figures.build,
     "method": method.build,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.report import lines
 from pipeline.report.retrieved import Retrieved
-from pipeline.report.section import number, percent
-from pipeline.report.svg import HALF, Chart, both_widths, span, swatch
 
 # A drawn line: (what it is, phase that has it; "rbm": each of the machines, column of training.csv).
 Line = tuple[str, str, str]
@@ -98,9 +95,8 @@ def draw(rows: Sequence[Mapping[str, str]]) -> list[Drawn]:
     for plot in PLOTS:
         series = _series(plot, rows)
         if series:
-            chart = both_widths(partial(_chart, plot, series), wide=HALF)
-            legend = [(swatch(f"c{i}"), name) for i, name in enumerate(series)] if len(series) > 1 else []
-            drawn.append(Drawn(plot.title, chart, plot.caption, legend))
+            chart = lines.by_epoch(series, lines.Axis(plot.title.lower(), plot.share))
+            drawn.append(Drawn(plot.title, chart, plot.caption, lines.legend(series)))
     return drawn
 
 
@@ -113,19 +109,3 @@ def _series(plot: Plot, rows: Sequence[Mapping[str, str]]) -> dict[str, list[tup
                 line = f"{name} {int(row['phase'].removeprefix('rbm')) + 1}" if phase == "rbm" else name
                 found.setdefault(line, []).append((float(row["epoch"]), float(row[column])))
     return found
-
-
-def _chart(plot: Plot, series: Mapping[str, list[tuple[float, float]]], width: int) -> Markup:
-    points = [p for line in series.values() for p in line]
-    low, high = span([value for _, value in points])
-    last = max(epoch for epoch, _ in points)
-    chart = Chart.sized(width, (min(1.0, last - 1), last), (low, high), ratio=0.6)
-    digits = 0 if high - low > 20 else 1 if high - low > 2 else 2 if high - low > 0.2 else 4
-    ticks: Any = percent if plot.share else (lambda value: number(value, digits))
-    chart.axes("epoch", plot.title.lower(), x_format=lambda epoch: f"{epoch:.0f}", y_format=ticks)
-    for i, line in enumerate(series.values()):
-        if len(line) > 1:
-            chart.line(line, f"c{i}")
-        else:
-            chart.dot(*line[0], f"epoch {line[0][0]:.0f}", f"c{i}")
-    return chart.render(f"{plot.title} by epoch: {', '.join(series)}")

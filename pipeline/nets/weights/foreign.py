@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,10 @@ class Content(Protocol):
         """The tensors under canonical names, were they of `arch`; one that has none keeps a name for the check."""
         ...
 
+    def shapes(self, arch: str) -> dict[str, tuple[int, ...]]:
+        """The shapes of `named`, without its work."""
+        ...
+
     def own(self) -> dict[str, Tensor]:
         """The tensors under names of the file's own, or by their kind and rank."""
         ...
@@ -46,6 +51,9 @@ class StateDict:
     def named(self, arch: str) -> dict[str, Tensor]:
         return from_torch_names(arch, self.tensors)
 
+    def shapes(self, arch: str) -> dict[str, tuple[int, ...]]:
+        return shapes_of(self.named(arch))
+
     def own(self) -> dict[str, Tensor]:
         return dict(self.tensors)
 
@@ -59,6 +67,9 @@ class Canonical:
 
     def named(self, arch: str) -> dict[str, Tensor]:
         return dict(self.tensors)
+
+    def shapes(self, arch: str) -> dict[str, tuple[int, ...]]:
+        return shapes_of(self.tensors)
 
     def own(self) -> dict[str, Tensor]:
         return dict(self.tensors)
@@ -80,9 +91,14 @@ class InOrder:
     channels_last: bool = False
 
     def named(self, arch: str) -> dict[str, Tensor]:
-        convs = list(conv_names(arch))
-        fcs = [op.name for op in layers.find(arch).ops if op.kind == "fc"]
-        return self._joined(convs, [name.replace("conv", "bn") for name in convs], fcs)
+        tensors = self._joined(*_names(arch))
+        if self.channels_last and self.convs and "fc6.weight" in tensors:
+            channels = self.convs[-1]["weight"].shape[0]
+            tensors["fc6.weight"] = columns_hwc_to_chw(tensors["fc6.weight"], channels)
+        return tensors
+
+    def shapes(self, arch: str) -> dict[str, tuple[int, ...]]:
+        return shapes_of(self._joined(*_names(arch)))
 
     def own(self) -> dict[str, Tensor]:
         return self._joined([], [], [])
@@ -91,15 +107,28 @@ class InOrder:
         tensors: dict[str, Tensor] = {}
         for name, conv in _numbered(convs, self.convs, "conv"):
             # Where a norm follows, a convolution is often made without a bias.
-            tensors |= {f"{name}.bias": torch.zeros(conv["weight"].shape[:1])} | _prefixed(name, conv)
+            tensors |= _prefixed(name, {"weight": conv["weight"], "bias": torch.zeros(conv["weight"].shape[:1])} | conv)
         for name, norm in _numbered(norms, self.norms, "norm"):
             tensors |= _prefixed(name, norm)
         for name, fc in _numbered(fcs, self.fcs, "fc"):
             tensors |= _prefixed(name, fc)
-        if self.channels_last and self.convs and "fc6.weight" in tensors:
-            channels = self.convs[-1]["weight"].shape[0]
-            tensors["fc6.weight"] = columns_hwc_to_chw(tensors["fc6.weight"], channels)
         return tensors
+
+
+def _names(arch: str) -> tuple[list[str], list[str], list[str]]:
+    """Of the convolutions, their norms, and the fc layers."""
+    convs = list(conv_names(arch))
+    return convs, [n.replace("conv", "bn") for n in convs], [op.name for op in layers.find(arch).ops if op.kind == "fc"]
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def native(array: np.ndarray) -> Tensor:
+    """A copy in this machine's byte order; of floats that torch has not, in float32."""
+    dtype = array.dtype.newbyteorder("=") if array.dtype in (np.float16, np.float32, np.float64) else np.float32
+    return torch.from_numpy(np.array(array, dtype, order="C"))
 
 
 def _prefixed(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

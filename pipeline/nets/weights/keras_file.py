@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
-import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, variance_for_our_eps
+from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, native, variance_for_our_eps
 from pipeline.nets.weights.preprocessings import CAFFE
 
 # Of keras.layers.BatchNormalization; a weights file doesn't state it.
@@ -33,7 +31,7 @@ def read(path: Path) -> InOrder:
         with h5py.File(path, "r") as file:
             datasets = list(_layers(path, file))
             _require_bounded(path, [dataset for layer in datasets for dataset in layer])
-            found = [[_array(dataset) for dataset in layer] for layer in datasets if layer]
+            found = [[native(dataset[()]) for dataset in layer] for layer in datasets if layer]
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
         raise UserError(f"{path} is not a whole HDF5 file of Keras' ({e}); it may have been cut short") from None
     return _by_order(path, found)
@@ -113,10 +111,6 @@ def _require_bounded(path: Path, datasets: list[h5py.Dataset]) -> None:
     total = sum(dataset.size for dataset in datasets)
     if total > most_values():
         raise UserError(f"{path} states {total} values", allowed=f"at most {most_values()}")
-
-
-def _array(dataset: h5py.Dataset) -> Tensor:
-    return torch.from_numpy(np.asarray(dataset[()], np.float32))
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.nets.weights import plain_pickle
-from pipeline.nets.weights.foreign import InOrder, variance_for_our_eps
+from pipeline.nets.weights.foreign import InOrder, native, variance_for_our_eps
 from pipeline.nets.weights.plain_pickle import BrokenError
 from pipeline.nets.weights.preprocessings import CAFFE
 
@@ -91,7 +90,7 @@ def _layers(model: Any) -> InOrder:
             if kind == "Convolution_bias":
                 convs[-1]["bias"] = _column(params, "weight_bias")
         elif kind == "Linear":
-            fcs.append({"weight": _tensor(_matrix(params, "W"))})
+            fcs.append({"weight": native(_matrix(params, "W"))})
         elif kind == "BatchNorm":
             norms.append(_norm(config, params))
         elif kind == "Bias":
@@ -139,7 +138,7 @@ def _convolution(config: Mapping[str, Any], params: Mapping[str, Any]) -> Tensor
     height, width, filters = sizes
     if matrix.shape[1] != filters or matrix.shape[0] % (height * width):
         raise BrokenError(f"a Convolution with W {matrix.shape} says that its filters are {tuple(sizes)}")
-    return _tensor(conv_kernel(matrix, height, width))
+    return native(conv_kernel(matrix, height, width))
 
 
 def _norm(config: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -159,7 +158,7 @@ def _column(params: Mapping[str, Any], name: str) -> Tensor:
     matrix = _matrix(params, name)
     if matrix.shape[1] != 1:
         raise BrokenError(f"{name} is {matrix.shape} where a column is wanted")
-    return _tensor(matrix[:, 0])
+    return native(matrix[:, 0])
 
 
 def _matrix(params: Mapping[str, Any], name: str) -> np.ndarray:
@@ -167,8 +166,3 @@ def _matrix(params: Mapping[str, Any], name: str) -> np.ndarray:
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise BrokenError(f"a layer has no matrix {name} of floats")
     return matrix
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """A float32 copy, so that the file's bytes can go."""
-    return torch.from_numpy(np.array(array, np.float32, order="C"))

@@ -10,12 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets.weights.foreign import InOrder, most_values, variance_for_our_eps
+from pipeline.nets.weights.foreign import InOrder, most_values, native, variance_for_our_eps
 
 _CHANNELS_LAST = [0, 2, 3, 1]
 # TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
@@ -132,9 +130,11 @@ class _Graph:
         # Many nodes may name one tensor, and each gets a copy.
         self._values += math.prod(proto.dims)
         if self._values > most_values():
-            raise UserError(f"{self.where} has more than {most_values()} weights", allowed="a network shaped like a VGG")
+            raise UserError(
+                f"{self.where} has more than {most_values()} weights", allowed="a network shaped like a VGG"
+            )
         try:
-            return torch.from_numpy(np.array(numpy_helper.to_array(proto), np.float32))
+            return native(numpy_helper.to_array(proto))
         except (ValueError, TypeError) as e:
             raise UserError(f"{self.where} has a broken tensor {proto.name} ({e})") from None
 

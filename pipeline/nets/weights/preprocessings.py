@@ -19,11 +19,14 @@ CAFFE = Preprocessing("bgr", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 # The same nets with the first kernel's channels turned round, as ports for RGB have them.
 CAFFE_RGB = Preprocessing("rgb", 1.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 
+# By the name that a command line takes.
+PREPROCESSINGS = {"torchvision": TORCHVISION, "caffe": CAFFE, "caffe-rgb": CAFFE_RGB}
+
 # The first kernel value of Oxford's VGG-16 (variant D), as in Keras' and Caffe's files.
 _OXFORD_VGG16 = 0.42947057
 
 
-def recognise(arch: str, tensors: Mapping[str, Tensor]) -> Preprocessing | None:
+def recognise(arch: str | None, tensors: Mapping[str, Tensor]) -> Preprocessing | None:
     """The preprocessing of weights that are known by their first kernel; None if they are not known."""
     kernel = tensors.get("conv1_1.weight")
     if arch != "vgg16" or kernel is None or tuple(kernel.shape) != (64, 3, 3, 3):

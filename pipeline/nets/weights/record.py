@@ -6,9 +6,10 @@ in random order, which would give equal weights different bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -164,21 +165,33 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tenso
 
     Raises UserError if it is missing, cut short, or not safetensors.
     """
+    about = read_about(path)
+    with _opened(path) as f:
+        return about, {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (a safetensors handle is no dict)
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What a safetensors file says of itself, None if it is not ours. Raises UserError as `read_safetensors` does."""
+    with _opened(path) as f:
+        metadata = f.metadata() or {}
+    try:
+        about = json.loads(metadata.get(METADATA_KEY, "null"))
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path} has metadata that is not JSON ({e})") from None
+    if about is not None and not isinstance(about, dict):
+        raise UserError(f"{path} has metadata that is no object")
+    return about
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UserError(f"there is no weights file {path}")
     try:
         with safe_open(path, framework="pt") as f:
-            metadata = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (a safetensors handle is no dict)
+            yield f
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path} is not a whole safetensors file ({e}); it may have been cut short") from None
-    try:
-        about = json.loads(metadata.get(METADATA_KEY, "null"))
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path} has metadata that is not JSON ({e})") from None
-    if about is not None and not isinstance(about, dict):
-        raise UserError(f"{path} has metadata that is no object")
-    return about, tensors
 
 
 def preprocessing_from(value: Any, *, where: str) -> Preprocessing:

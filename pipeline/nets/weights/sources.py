@@ -29,8 +29,8 @@ from pipeline.nets.weights.record import (
     Preprocessing,
     Weights,
     preprocessing_from,
+    read_about,
     read_canonical,
-    read_safetensors,
 )
 from pipeline.schema import read_json, sha256_file
 
@@ -118,7 +118,7 @@ def reader_of(path: Path) -> Callable[[Path], Content]:
 
 def is_canonical(path: Path) -> bool:
     """Whether this is a file that `write_canonical` wrote. Raises UserError as `reader_of` does."""
-    return reader_of(path) is safetensors_file.read and read_safetensors(path)[0] is not None
+    return reader_of(path) is safetensors_file.read and read_about(path) is not None
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,9 @@ def prepared_as(
     known `classes`), that of known weights, the format's convention. Raises UserError if the JSON file is wrong.
     """
     stated, classes = _beside(path)
-    known = recognise(arch, tensors) if arch is not None else None
     for preprocessing, known_by in (
         (stated, f"{path.name}.json"),
-        (known, "the weights, which are Oxford's VGG-16"),
+        (recognise(arch, tensors), "the weights, which are Oxford's VGG-16"),
         (by_format, "the format's convention"),
     ):
         if preprocessing is not None:

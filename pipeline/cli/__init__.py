@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.cli import codes, heads, search, weights
+from pipeline.cli import codes, heads, search, serve, weights
 from pipeline.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 codes.register(app)
 heads.register(app)
 search.register(app)
+serve.register(app)
 weights.register(app)
 
 

@@ -1,0 +1,59 @@
+"""`cnncodes serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(serve)
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A folder made by `cnncodes index`.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another name by which browsers reach this server; may be repeated.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    upload_mb: Annotated[int, typer.Option(min=1, max=1000, help="The largest image that may be sent.")] = 20,
+    max_megapixels: Annotated[int, typer.Option(min=1, max=178, help="The most pixels it may have.")] = 50,
+) -> None:
+    """Search an index in the browser: a page and a JSON API, on this machine alone unless told otherwise."""
+    try:
+        from pipeline.web import server
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f"the page needs {e.name}, which is not installed", allowed="pip install 'cnn-codes[web]'"
+        ) from e
+    from pipeline.web.limits import Limits
+
+    limits = Limits(upload_bytes=upload_mb * 1_000_000, pixels=max_megapixels * 1_000_000)
+    made = server.make_server(folder, host=host, names=allow_host or (), limits=limits)
+    listening = server.bind(host, port)
+    if not _is_loopback(host):
+        typer.echo(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
+
+    def ready(address: str) -> None:
+        typer.echo(f"{folder} is at {address} (Ctrl-C ends it)")
+        if open_page:
+            webbrowser.open(address)
+
+    server.serve(made, listening, ready)
+    typer.echo("stopped", err=True)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,1 @@
+"""A collection in the browser, and the same as a JSON API: `cnncodes serve my.index`."""

@@ -1,0 +1,335 @@
+"""The JSON API. Each request is answered from one generation of the collection, whatever happens to it meanwhile."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from pipeline.collection import Collection
+from pipeline.errors import UserError
+from pipeline.web import answers
+from pipeline.web.limits import Limits
+from pipeline.web.live import Generation, Live
+from pipeline.web.pictures import MEDIA_TYPE, Pictures, Size, etag
+from pipeline.web.problems import Problem, told_as
+from pipeline.web.uploads import FIELD, Upload, Uploads, read_image, take
+from pipeline.web.workers import Workers
+
+_LISTED_LABELS = 500
+_LISTED_GROUPS, _LISTED_IN_GROUP = 100, 24
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes share. `network`: one image at a time. `slow`: what is worked out once for a generation."""
+
+    live: Live
+    limits: Limits
+    pictures: Pictures
+    uploads: Uploads
+    network: Workers
+    search: Workers
+    render: Workers
+    slow: Workers
+
+    @classmethod
+    def of(cls, live: Live, limits: Limits) -> Service:
+        return cls(
+            live,
+            limits,
+            Pictures(limits.picture_cache_bytes),
+            Uploads(limits.kept_queries),
+            network=Workers("the network", threads=1, waiting=limits.uploads),
+            search=Workers("a search", threads=2, waiting=limits.requests),
+            render=Workers("pictures", threads=2, waiting=limits.requests),
+            slow=Workers("the map and duplicates", threads=1, waiting=8),
+        )
+
+    def close(self) -> None:
+        for workers in (self.network, self.search, self.render, self.slow):
+            workers.close()
+
+    async def now(self) -> Generation:
+        return await self.live.now(self.search)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a search is to be made."""
+
+    k: int | None
+    radius: float | None
+    method: str | None
+    layer: str | None
+    label: str | None
+    split: str | None
+
+
+def _wanted(
+    *,
+    k: Annotated[
+        int | None, Query(description="neighbours; fewer where a filter leaves fewer; 12 if not given")
+    ] = None,
+    radius: Annotated[float | None, Query(description="only images within this distance")] = None,
+    method: Annotated[str | None, Query(description="one of the collection's methods")] = None,
+    layer: Annotated[str | None, Query(description="one of the method's layers")] = None,
+    label: Annotated[str | None, Query(description="only images with this label")] = None,
+    split: Annotated[str | None, Query(description="only images of this split")] = None,
+) -> Wanted:
+    return Wanted(k, radius, method, layer, label, split)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+Asked = Annotated[Wanted, Depends(_wanted)]
+ErrorSpec = dict[int | str, dict[str, Any]]
+_ERRORS: ErrorSpec = {
+    404: {"model": answers.ErrorAnswer, "description": "no such image"},
+    422: {"model": answers.ErrorAnswer, "description": "a value that is not allowed"},
+    503: {"model": answers.ErrorAnswer, "description": "too busy, or the index is gone"},
+}
+_UPLOAD_ERRORS: ErrorSpec = _ERRORS | {
+    408: {"model": answers.ErrorAnswer, "description": "the upload came too slowly"},
+    413: {"model": answers.ErrorAnswer, "description": "too many bytes or pixels"},
+    415: {"model": answers.ErrorAnswer, "description": "no image of a known format"},
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {FIELD: {"type": "string", "format": "binary"}},
+                    "required": [FIELD],
+                }
+            },
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+router = APIRouter(prefix="/api", responses=_ERRORS)
+
+
+@router.get("/status")
+async def status(service: Shared) -> answers.StatusAnswer:
+    """Whether the network is loaded, and whether the index changed."""
+    collection = (await service.now()).collection
+    return answers.StatusAnswer(ready=service.live.ready, images=len(collection), fingerprint=collection.fingerprint)
+
+
+@router.get("/collection")
+async def about(service: Shared) -> answers.CollectionAnswer:
+    """What can be asked: methods, their layers, labels, splits, limits."""
+    collection = (await service.now()).collection
+    labels, more = await service.search.run(answers.counts, collection.labels, _LISTED_LABELS)
+    splits, _ = await service.search.run(answers.counts, collection.splits, _LISTED_LABELS)
+    weights = collection.made_by["weights"]
+    return answers.CollectionAnswer(
+        name=service.live.name,
+        images=len(collection),
+        fingerprint=collection.fingerprint,
+        ready=service.live.ready,
+        network=weights["arch"],
+        methods=[answers.method(m) for m in collection.methods.values()],
+        labels=labels,
+        splits=splits,
+        more_labels=more,
+        largest_k=min(service.limits.results, len(collection)),
+        largest_upload_bytes=service.limits.upload_bytes,
+        largest_upload_pixels=service.limits.pixels,
+    )
+
+
+@router.get("/images")
+async def images(
+    service: Shared,
+    page: Annotated[int, Query(ge=1)] = 1,
+    size: Annotated[int, Query(ge=1, description="images a page")] = 60,
+    label: str | None = None,
+    split: str | None = None,
+) -> answers.PageAnswer:
+    """The collection page by page, in the order of label, then name."""
+    if size > service.limits.page_images:
+        raise Problem(422, f"{size} images a page; allowed: 1 to {service.limits.page_images}")
+    generation = await service.now()
+    with told_as(422, service.live.hidden):
+        return await service.search.run(_page, generation, page, size, label, split)
+
+
+@router.get("/images/random")
+async def random(service: Shared) -> answers.ImageAnswer:
+    """Some image."""
+    collection = (await service.now()).collection
+    with told_as(404, service.live.hidden):
+        return answers.image(collection, collection.row(collection.random()))
+
+
+@router.get("/images/{image_id}")
+async def image(service: Shared, image_id: str) -> answers.ImageAnswer:
+    """What is known of an image."""
+    collection = (await service.now()).collection
+    return answers.image(collection, _row(collection, image_id))
+
+
+@router.get("/images/{image_id}/picture", response_class=Response, responses={200: {"content": {MEDIA_TYPE: {}}}})
+async def picture(service: Shared, request: Request, image_id: str, size: Size = "tile") -> Response:
+    """An image of the collection, or an upload, made anew as a small JPEG."""
+    collection = (await service.now()).collection
+    headers = {"Cache-Control": "private, max-age=3600"}
+    if image_id.startswith("q"):
+        return Response(
+            service.uploads.get(image_id, collection).pictures[size], headers=headers, media_type=MEDIA_TYPE
+        )
+    row = _row(collection, image_id)
+    headers["ETag"] = etag(collection.digest(row), size)
+    if headers["ETag"] in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=headers)
+    made = await service.render.run(service.pictures.of, collection, row, size)
+    return Response(made, headers=headers, media_type=MEDIA_TYPE)
+
+
+@router.get("/search")
+async def search(
+    service: Shared,
+    wanted: Asked,
+    image: Annotated[str, Query(description="an id of the collection, or of a search by upload")],
+) -> answers.SearchAnswer:
+    """The neighbours of an image of the collection (itself left out), or of one that was uploaded before."""
+    collection = (await service.now()).collection
+    query: int | Upload
+    query = service.uploads.get(image, collection) if image.startswith("q") else _row(collection, image)
+    with told_as(422, service.live.hidden):
+        return await service.search.run(_search, collection, query, wanted, service.limits.results)
+
+
+@router.post("/search", responses=_UPLOAD_ERRORS, openapi_extra=_BODY)
+async def search_upload(service: Shared, wanted: Asked, request: Request) -> answers.SearchAnswer:
+    """The neighbours of an image that is sent; what is kept of it for further searches is codes and a small picture."""
+    generation = await service.now()
+    collection = generation.collection
+    with told_as(422, service.live.hidden):  # before the image is read
+        _options(collection, wanted, service.limits.results, own=-1)
+    data = await read_image(request)
+    upload = await service.network.run(
+        take, data, collection, max_pixels=service.limits.pixels, hidden=service.live.hidden
+    )
+    service.uploads.keep(upload)
+    with told_as(422, service.live.hidden):
+        found = await service.search.run(_search, collection, upload, wanted, service.limits.results)
+    found.network_ms = 1000 * upload.network_s if upload.network_s else None
+    return found
+
+
+@router.get("/map")
+async def plane(service: Shared, layer: str | None = None) -> answers.MapAnswer:
+    """The collection in two dimensions: the first two principal components of its float codes."""
+    generation = await service.now()
+    return await service.slow.run(_map, generation, layer, service.limits.map_images)
+
+
+@router.get("/duplicates")
+async def groups(service: Shared, method: str | None = None, radius: int | None = None) -> answers.DuplicatesAnswer:
+    """Groups of near-identical images: pairs within a Hamming radius, joined."""
+    generation = await service.now()
+    with told_as(422, service.live.hidden):
+        return await service.slow.run(_groups, generation, method, radius)
+
+
+def _row(collection: Collection, image_id: str) -> int:
+    try:
+        return collection.row(image_id)
+    except UserError:
+        raise Problem(404, f"no image of this collection has the id {image_id[:60]!r}") from None
+
+
+def _page(generation: Generation, page: int, size: int, label: str | None, split: str | None) -> answers.PageAnswer:
+    collection, rows = generation.collection, generation.order
+    if label is not None or split is not None:
+        rows = rows[np.isin(rows, collection.select(label, split))]
+    pages = max(1, -(-len(rows) // size))
+    if page > pages:
+        raise Problem(404, f"there is no page {page}; the last one is {pages}")
+    shown = rows[(page - 1) * size : page * size]
+    listed = [answers.image(collection, row) for row in shown.tolist()]
+    return answers.PageAnswer(page=page, pages=pages, total=len(rows), images=listed)
+
+
+def _options(collection: Collection, wanted: Wanted, most: int, *, own: int) -> dict[str, Any]:
+    """The keywords of a search: k checked against the collection, then cut to what filters leave of it.
+
+    Raises UserError for all that is not allowed.
+    """
+    options: dict[str, Any] = {**vars(wanted)}
+    if wanted.k is not None and not 1 <= wanted.k <= min(most, len(collection)):
+        limit = f"1 to {min(most, len(collection))}" if len(collection) else "none: it is empty"
+        raise UserError(f"k = {wanted.k} in a collection of {len(collection):,}", allowed=limit)
+    rows = collection.select(wanted.label, wanted.split)
+    left = len(rows) - int(own in rows)
+    if wanted.k is not None or wanted.radius is not None:
+        options["k"] = max(1, min(wanted.k or most, left))
+    return options
+
+
+def _search(collection: Collection, query: int | Upload, wanted: Wanted, most: int) -> answers.SearchAnswer:
+    started_s = time.perf_counter()
+    options = _options(collection, wanted, most, own=query if isinstance(query, int) else -1)
+    if isinstance(query, int):
+        found = collection.search_id(str(collection.ids[query]), **options)
+        about = answers.image(collection, query)
+        shown = answers.QueryAnswer(
+            id=about.id, uploaded=False, name=about.name, label=about.label, width=None, height=None
+        )
+    else:
+        found = collection.search(query.look, **options)
+        shown = answers.QueryAnswer(
+            id=query.id, uploaded=True, name="your image", label="", width=query.width, height=query.height
+        )
+    search_ms = 1000 * (time.perf_counter() - started_s)
+    return answers.SearchAnswer(
+        query=shown,
+        method=found.method.name,
+        layer=found.method.spec,
+        unit=found.method.unit,
+        images=len(collection),
+        neighbours=answers.neighbours(collection, found),
+        nearest=None if found.nearest is None else found.method.format(found.nearest),
+        network_ms=None,
+        search_ms=search_ms,
+    )
+
+
+def _map(generation: Generation, layer: str | None, most: int) -> answers.MapAnswer:
+    collection = generation.collection
+    layers = collection.made_by["layers"]
+    if layer is not None and layer not in layers:
+        raise Problem(422, f"a map of layer {layer[:60]!r}; allowed: {', '.join(layers)}")
+    made = generation.map(layer or layers[0], most)
+    points = [
+        answers.PointAnswer(**answers.image(collection, row).model_dump(), x=x, y=y)
+        for row, (x, y) in zip(made.rows.tolist(), made.points.round(4).tolist(), strict=True)
+    ]
+    return answers.MapAnswer(layer=layer or layers[0], images=len(collection), explained=made.explained, points=points)
+
+
+def _groups(generation: Generation, method: str | None, radius: int | None) -> answers.DuplicatesAnswer:
+    collection = generation.collection
+    found, used = generation.groups(method, radius)
+    default = next(m for m in collection.methods.values() if m.kind == "hamming")
+    return answers.DuplicatesAnswer(
+        method=method or default.name,
+        radius=used,
+        groups=len(found),
+        images=sum(map(len, found)),
+        listed=[
+            [answers.image(collection, row) for row in group[:_LISTED_IN_GROUP]] for group in found[:_LISTED_GROUPS]
+        ],
+    )

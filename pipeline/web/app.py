@@ -1,0 +1,96 @@
+"""The application: routes, pages, static files, errors, and the guard around them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, PackageLoader, select_autoescape
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from pipeline.web import api, pictures
+from pipeline.web.guard import Guard, Hosts
+from pipeline.web.limits import Limits
+from pipeline.web.live import Live
+from pipeline.web.problems import Problem, as_json
+
+_templates = Environment(
+    loader=PackageLoader("pipeline.web"), autoescape=select_autoescape(default=True), trim_blocks=True
+)
+
+
+def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits | None = None) -> FastAPI:
+    """The page and API of a collection; `hosts` are the names that it answers to, those of this machine if None.
+
+    Raises UserError as `Collection.open`.
+    """
+    limits = limits or Limits()
+    live = Live(Path(folder))
+    service = api.Service.of(live, limits)
+    pictures.forbid_bombs()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(service.network.run(live.warm))
+        yield
+        warming.cancel()
+        service.close()
+
+    app = FastAPI(
+        title=f"{live.name}: search by image",
+        description='Neighbours of images by their CNN codes. Errors are {"error": one sentence}.',
+        version="1",
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # its page loads scripts of other hosts
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(api.router)
+    app.mount("/static", StaticFiles(packages=[("pipeline.web", "static")]))
+    _add_pages(app, live)
+    _add_errors(app)
+    app.add_middleware(Guard, hosts=hosts or Hosts.of("127.0.0.1"), limits=limits)
+    return app
+
+
+def _add_pages(app: FastAPI, live: Live) -> None:
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        return _templates.get_template("page.html").render(name=live.name)
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        return _templates.get_template("docs.html").render(name=live.name)
+
+
+def _add_errors(app: FastAPI) -> None:
+    def told(request: Request, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+        if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/"):
+            page = _templates.get_template("error.html").render(status=status, sentence=sentence)
+            return HTMLResponse(page, status, headers=headers)
+        return as_json(status, sentence, headers)
+
+    @app.exception_handler(Problem)
+    async def problem(request: Request, error: Problem) -> Response:
+        return told(request, error.status, str(error), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        parts = [f"{e['loc'][-1]}: {e['msg'].lower()}" for e in error.errors()]
+        return told(request, 422, "; ".join(parts))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        sentences = {404: "there is nothing at this address", 405: "this address does not take that method"}
+        return told(request, error.status_code, sentences.get(error.status_code, str(error.detail)))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return told(request, 500, "something went wrong here; the server's own log says what")

@@ -1,0 +1,169 @@
+"""The outermost layer: who may ask, how much may run at once, how fast a body must come, and what headers say.
+
+A web page that a user visits elsewhere must not be able to use this server through the user's browser. Its scripts
+could ask it by a name of their own that resolves to 127.0.0.1 (DNS rebinding), which the Host header gives away, or
+send it forms and images' addresses (CSRF), which Origin and Sec-Fetch-Site give away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.web.limits import Limits
+from pipeline.web.problems import Problem, as_json
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Names that this server answers to. `addresses`: any literal address too, which no rebinding can forge."""
+
+    names: frozenset[str]
+    addresses: bool = False
+
+    @classmethod
+    def of(cls, host: str, more: Iterable[str] = ()) -> Hosts:
+        """For a server that listens at `host`, a name or an address."""
+        own = f"[{host}]" if ":" in host else host
+        names = frozenset(n.lower().rstrip(".") for n in (own, *_LOOPBACK, *more))
+        return cls(names, addresses=host in ("0.0.0.0", "::"))
+
+    def allow(self, header: str) -> bool:
+        """Whether a Host header names this server."""
+        match = _HOST.fullmatch(header)
+        if match is None:
+            return False
+        name = match["name"].lower().rstrip(".")
+        return name in self.names or (self.addresses and _is_address(name.strip("[]")))
+
+
+class Guard:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Hosts, limits: Limits) -> None:
+        self._app, self._hosts, self._limits = app, hosts, limits
+        self._running = self._uploading = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
+            return
+        send = _with_headers(send)
+        try:
+            self._check(scope)
+            if scope["method"] == "POST":
+                await self._upload(scope, receive, send)
+            else:
+                await self._ask(scope, receive, send)
+        except Problem as e:
+            await as_json(e.status, str(e), e.headers)(scope, receive, send)
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._running >= self._limits.requests:
+            raise Problem(503, f"{self._running} requests are being answered already; try again soon", retry_s=1)
+        self._running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Uploads have places of their own: those that come slowly keep no search waiting."""
+        length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._limits.upload_bytes:
+            raise self._too_large()
+        if self._uploading >= self._limits.uploads:
+            raise Problem(503, f"{self._uploading} images are being uploaded already; try again soon", retry_s=2)
+        self._uploading += 1
+        try:
+            await self._app(scope, self._bounded(receive), send)
+        finally:
+            self._uploading -= 1
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Raises Problem where a body grows too large or comes too slowly, before the rest of it is read."""
+        limits, received, last = self._limits, 0, False
+        started_s = asyncio.get_running_loop().time()
+
+        async def bounded() -> Message:
+            nonlocal received, last
+            if last:
+                return await receive()  # waits for the end of the connection
+            deadline_s = started_s + limits.upload_grace_s + received / limits.upload_rate_bytes_s
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    message = await receive()
+            except TimeoutError:
+                raise Problem(
+                    408, f"the upload came too slowly: {received:,} bytes in {deadline_s - started_s:.0f} s"
+                ) from None
+            received += len(message.get("body", b""))
+            last = not message.get("more_body", False)
+            if received > limits.upload_bytes:
+                raise self._too_large()
+            return message
+
+        return bounded
+
+    def _too_large(self) -> Problem:
+        return Problem(413, f"the upload is larger than the {self._limits.upload_bytes / 1e6:.0f} MB that are allowed")
+
+    def _check(self, scope: Scope) -> None:
+        """Raises Problem if a request was not meant for this server, or another site's page made it."""
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._hosts.allow(hosts[0]):
+            raise Problem(400, "this server answers to its own address only; see --allow-host of `cnncodes serve`")
+        origins = headers.getlist("origin")
+        if any(urlsplit(o).netloc.lower() != hosts[0].lower() for o in origins):
+            raise Problem(403, "a page of another site may not use this server")
+        # A link from elsewhere may be followed; nothing else may come from there.
+        followed = scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not followed:
+            raise Problem(403, "a page of another site may not use this server")
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers[name] = value
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return sending
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,117 @@
+"""The collection in force: one generation for each request, the next one as soon as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import threading
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.collection import Collection, duplicates
+from pipeline.errors import UserError
+from pipeline.index import kernels
+from pipeline.web.problems import told_as
+from pipeline.web.projection import Projection, project
+from pipeline.web.workers import Workers
+
+log = logging.getLogger(__name__)
+
+# The index's folder is looked at this often at most.
+_CHECK_S = 1.0
+
+
+class Generation:
+    """One generation of a collection, and what is worked out from it once, when it is first asked for."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self._lock = threading.Lock()
+        self._maps: dict[str, Projection] = {}
+        self._groups: dict[tuple[str | None, int | None], tuple[list[list[int]], int]] = {}
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """(n,) rows in the order of label, then path: the order of browsing."""
+        names = [self.collection.name(row) for row in range(len(self.collection))]
+        return np.lexsort((np.array(names, dtype=np.str_), self.collection.labels)).astype(np.int64)
+
+    def map(self, layer: str, most: int) -> Projection:
+        with self._lock:
+            if layer not in self._maps:
+                self._maps[layer] = project(self.collection.codes(layer), most=most)
+            return self._maps[layer]
+
+    def groups(self, method: str | None, radius: int | None) -> tuple[list[list[int]], int]:
+        """Groups of near-identical images (rows), and the radius. Raises UserError as `duplicates`."""
+        with self._lock:
+            key = method, radius
+            if key not in self._groups:
+                if len(self._groups) >= 8:
+                    self._groups.clear()
+                self._groups[key] = duplicates(self.collection, radius=radius, method=method)
+            return self._groups[key]
+
+
+class Live:
+    """Opens a collection, keeps it current and the network warm. `ready`: the first query will be as fast as any."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError as `Collection.open`."""
+        self.folder = folder
+        self._generation = Generation(Collection.open(folder))
+        self._checked_s = time.monotonic()
+        self._checking = asyncio.Lock()
+        self.ready = False
+
+    @property
+    def name(self) -> str:
+        """What the collection is called."""
+        return self.folder.absolute().name
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """Folders of this machine, and what stands for them in sentences for clients."""
+        paths = {str(self.folder.absolute()): self.name, str(self.folder): self.name}
+        roots = self._generation.collection.made_by["roots"]
+        return paths | {root: Path(root).name for root in roots}
+
+    async def now(self, workers: Workers) -> Generation:
+        """The generation in force. Raises Problem if the index is gone or broken."""
+        if time.monotonic() - self._checked_s > _CHECK_S:
+            async with self._checking:
+                if time.monotonic() - self._checked_s > _CHECK_S:
+                    with told_as(503, self.hidden):
+                        self._generation = await workers.run(self._current)
+                    self._checked_s = time.monotonic()
+        return self._generation
+
+    def _current(self) -> Generation:
+        mine = self._generation
+        if mine.collection.is_current():
+            return mine
+        fresh = Generation(mine.collection.reopened())
+        log.info("%s changed: %d images", self.folder, len(fresh.collection))
+        return fresh
+
+    def warm(self) -> None:
+        """Loads what a first query would wait for. What can't be loaded is said by the query that needs it."""
+        collection = self._generation.collection
+        kernels.warm()
+        picture = io.BytesIO()
+        Image.new("RGB", (64, 64), (128, 128, 128)).save(picture, "PNG")
+        try:
+            wanted: dict[str, Any] = {"k": 1}
+            look = collection.look(picture.getvalue())
+            for method in collection.methods if len(collection) else ():
+                collection.search(look, method=method, **wanted)
+        except UserError as e:
+            log.warning("%s", e)
+        self.ready = True

@@ -1,0 +1,115 @@
+"""Pictures for clients: made anew from pixels, so that no metadata of a file gets out, and kept in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+import warnings
+from collections import OrderedDict
+from typing import Literal
+
+from PIL import Image
+
+from pipeline.collection import Collection
+from pipeline.data.decode import DecodeError, Pixels, decode
+from pipeline.web.problems import Problem
+
+Size = Literal["tile", "large"]
+SIDES: dict[Size, int] = {"tile": 256, "large": 1024}
+MEDIA_TYPE = "image/jpeg"
+# Raised whenever the same image could give other bytes: part of the ETag.
+_VERSION = 1
+# libjpeg decodes every scan of a progressive JPEG over the whole picture, and a scan can be a few bytes long.
+_MOST_SCANS = 64
+
+
+def forbid_bombs() -> None:
+    """What Pillow would only warn of is an error in this process."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+class Pictures:
+    """JPEGs by content and size, the least recently used dropped beyond `most_bytes`. For several threads."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes, self.bytes = most_bytes, 0
+        self._kept: OrderedDict[tuple[str, Size], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, collection: Collection, row: int, size: Size) -> bytes:
+        """A picture of an image of the collection. Raises Problem (404) if its file isn't what was indexed any more."""
+        key = collection.digest(row), size
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        try:
+            pixels = decode(
+                _indexed_bytes(collection, row),
+                max_pixels=collection.made_by["dataset"]["max_pixels"],
+                reduced_to=2 * SIDES[size],
+            )
+        except DecodeError as e:
+            raise Problem(404, f"there is no picture: {e}") from e
+        made = render(pixels, size)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = made
+                self.bytes += len(made)
+            while self.bytes > self._most_bytes:
+                self.bytes -= len(self._kept.popitem(last=False)[1])
+        return made
+
+
+def render(pixels: Pixels, size: Size) -> bytes:
+    """(H, W, 3) -> a JPEG that fits a square of SIDES[size], its proportions kept; none is enlarged."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDES[size], SIDES[size]), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=88, subsampling=0)
+    return out.getvalue()
+
+
+def etag(digest: str, size: Size) -> str:
+    """What a picture depends on."""
+    return f'"{digest[:32]}-{SIDES[size]}-{_VERSION}"'
+
+
+def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
+    """(H, W, 3) of an uploaded image. Raises Problem: 415 for what is no image of a known format, 413 for too many
+    pixels, 422 for a broken one.
+    """
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise Problem(422, f"the image is a JPEG of more than {_MOST_SCANS} scans, which no camera makes")
+    try:
+        return decode(data, max_pixels=max_pixels)
+    except DecodeError as e:
+        reason = str(e)
+        if "pixels are more than" in reason or "bomb" in reason:
+            raise Problem(413, f"the image is too large: {max_pixels / 1e6:.0f} megapixels are allowed") from e
+        if reason.startswith(("not an image", "empty file", "HEIC")):
+            raise Problem(415, f"the upload can't be used: {reason}") from e
+        raise Problem(422, f"the image can't be read: {reason}") from e
+
+
+def _indexed_bytes(collection: Collection, row: int) -> bytes:
+    """The file of an image, if it still is what was indexed: a regular file below the folder that was indexed, by its
+    real name, with the same content. Raises Problem.
+    """
+    root = os.path.realpath(collection.root(row))
+    path = os.path.realpath(os.path.join(root, collection.name(row)))  # noqa: PTH118  a name may be anything
+    if os.path.commonpath([root, path]) != root:
+        raise Problem(404, "there is no picture: the file lies outside the collection's folders")
+    try:
+        # Not a pipe or a device that never ends, and not what has become a link since.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        raise Problem(404, f"there is no picture: the file is gone ({(e.strerror or str(e)).lower()})") from None
+    with os.fdopen(fd, "rb") as file:
+        data = file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    if hashlib.sha256(data).hexdigest() != collection.digest(row):
+        raise Problem(404, "there is no picture: the file changed since it was indexed")
+    return data

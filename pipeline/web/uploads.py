@@ -1,0 +1,100 @@
+"""Images that clients bring: read from a request, looked at once, and kept for a while as codes and a small picture."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from pipeline.collection import Collection, Look
+from pipeline.schema import fingerprint
+from pipeline.web.pictures import Size, decode_upload, render
+from pipeline.web.problems import Problem, told_as
+
+FIELD = "image"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What is kept of an image: never its bytes, its name or its metadata. `codes_key`: the kind of its codes."""
+
+    id: str
+    codes_key: str
+    look: Look
+    width: int
+    height: int
+    pictures: dict[Size, bytes]
+    network_s: float
+
+
+class Uploads:
+    """The last `most` images that were asked for. For several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, Upload] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, upload: Upload) -> None:
+        with self._lock:
+            self._kept[upload.id] = upload
+            self._kept.move_to_end(upload.id)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+
+    def get(self, upload_id: str, collection: Collection) -> Upload:
+        """Raises Problem (404) if it is no longer kept, or never was, or its codes are not of the collection's kind."""
+        with self._lock:
+            found = self._kept.get(upload_id)
+            if found is None or found.codes_key != codes_key(collection):
+                raise Problem(404, "this uploaded image is not kept any more; bring it again")
+            self._kept.move_to_end(upload_id)
+            return found
+
+
+def take(data: bytes, collection: Collection, *, max_pixels: int, hidden: Mapping[str, str]) -> Upload:
+    """Looks at an image. Raises Problem if it can't be read."""
+    pixels = decode_upload(data, max_pixels=max_pixels)
+    started_s = time.perf_counter()
+    with told_as(422, hidden):
+        look = collection.look(data)
+    network_s = time.perf_counter() - started_s
+    sides: tuple[Size, ...] = ("tile", "large")
+    return Upload(
+        id=f"q{look.sha256[:24]}",
+        codes_key=codes_key(collection),
+        look=look,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        pictures={size: render(pixels, size) for size in sides},
+        network_s=network_s if look.codes is not None else 0.0,
+    )
+
+
+def codes_key(collection: Collection) -> str:
+    """What two collections share whose codes are of one kind."""
+    return fingerprint({key: collection.made_by[key] for key in ("weights", "codes")})
+
+
+async def read_image(request: Request) -> bytes:
+    """The image in a request's body: a form's file named FIELD, or the body itself. Raises Problem."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        async with request.form(max_files=1, max_fields=4) as form:
+            file = form.get(FIELD)
+            if not isinstance(file, UploadFile):
+                raise Problem(400, f"the form has no file named {FIELD!r}")
+            return await file.read()
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return await request.body()
+    raise Problem(
+        415, f"an upload of type {kind or 'unknown'!r}: send a form with a file named {FIELD!r}, or an image as it is"
+    )

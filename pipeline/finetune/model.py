@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.finetune.variants import variant
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Preprocessing, Weights
@@ -130,7 +129,7 @@ class Tuned(Classifier):
         )
         self.codes_dim = channels if head == "gap" else channels * height * width
         # The architecture that has exactly these fc layers; the convolutions alone are `arch`'s.
-        self.whole_arch = variant(arch, size, (widths[0], widths[1])) if head == "vgg" else arch
+        self.whole_arch = layers.variant(arch, size, (widths[0], widths[1])) if head == "vgg" else arch
 
     def body(self, images: Tensor) -> Tensor:
         return self.head.codes(self.trunk(images, (self.last,))[self.last])

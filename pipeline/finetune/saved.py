@@ -1,9 +1,9 @@
 """A trained classifier on disk, with all that is needed to use it, and back.
 
 `model.safetensors` is a canonical weights file of `nets.weights` wherever the classifier is one of its networks: up to
-fc8 with the vgg head (of an architecture named for its fc layers, see `variants`) and in direct use, up to the last
-pooling with the gap head. `head.safetensors` says the rest: how the model is built, its classes and view, and the
-tensors that the first file does not hold. Baselines are no such network: their first file has names of its own.
+fc8 with the vgg head (of an architecture named for its fc layers, see `nets.layers.variant`) and in direct use, up to
+the last pooling with the gap head. `head.safetensors` says the rest: how the model is built, its classes and view, and
+the tensors that the first file does not hold. Baselines are no such network: their first file has names of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from pipeline.finetune.augment import centre
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.images import CachedView
 from pipeline.finetune.model import Classifier, Tuned
-from pipeline.finetune.variants import know
 from pipeline.nets.weights import Weights, read_canonical, write_canonical
 from pipeline.schema import atomic_path, canonical_json
 
@@ -110,22 +109,15 @@ def read(folder: Path) -> Saved:
     return Saved(model.eval(), classes, view)
 
 
-def read_weights(path: Path) -> Weights:
-    """`nets.weights.read_canonical` of a tuned network, whose architecture may be a variant."""
-    about, _ = _read(path)
-    know(str(about.get("arch", "")))
-    return read_canonical(path)
-
-
 def _build(path: Path, about: Mapping[str, Any], rest: dict[str, Tensor], classes: tuple[str, ...]) -> Classifier:
     if about["kind"] == "direct":
-        return Direct(read_weights(path), about["labels"], classes, size=about["size"])
+        return Direct(read_canonical(path), about["labels"], classes, size=about["size"])
     if about["kind"] != "tuned":
         settings = baselines.Settings(len(classes), about["widths"], 0.0)
         net = baselines.Baseline(about["kind"], settings, size=about["size"])
         _fill(net, _read(path)[1], path)
         return net
-    weights = read_weights(path)
+    weights = read_canonical(path)
     tuned = Tuned(
         about["arch"],
         weights.preprocessing,

@@ -9,11 +9,15 @@ single-column network of Krizhevsky 2014 in torchvision's variant (no local resp
 
 Poolings round down, as torch does and as torchvision's weights were trained. Caffe rounds up: the maps are the same at
 sizes that halve evenly (multiples of 32 for VGG) and one row and column larger elsewhere.
+
+Fine-tuning makes variants of these, with other fc layers. A variant's name says all of it, so it is understood wherever
+a name is looked up: `vgg16-64px-fc256-128` is vgg16 for images of 64 pixels with 256 values in fc6 and 128 in fc7.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -126,11 +130,46 @@ ARCHS: dict[str, Arch] = {
 }
 
 
+# Numbers without leading zeros: an architecture has one name.
+_VARIANT = re.compile(
+    r"(?P<base>[a-z0-9_]+)-(?P<side>[1-9][0-9]{0,4})px-fc(?P<fc6>[1-9][0-9]{0,5})-(?P<fc7>[1-9][0-9]{0,5})"
+)
+
+
 def find(arch: str) -> Arch:
-    """The architecture of that name. Raises UserError listing the names."""
-    if arch not in ARCHS:
-        raise UserError(f"unknown architecture {arch!r}", allowed=ARCHS, see="`cnncodes layers`")
-    return ARCHS[arch]
+    """The architecture of that name, a variant's too. Raises UserError listing the names."""
+    if arch in ARCHS:
+        return ARCHS[arch]
+    parts = _VARIANT.fullmatch(arch)
+    if parts is None or parts["base"] not in ARCHS:
+        raise UserError(
+            f"unknown architecture {arch!r}",
+            allowed=[*ARCHS, "or BASE-SIDEpx-fcWIDTH-WIDTH for one of them with other fc layers"],
+            see="`cnncodes layers`",
+        )
+    found = _with_fc(ARCHS[parts["base"]], int(parts["side"]), (int(parts["fc6"]), int(parts["fc7"])))
+    if found.name != arch:
+        raise UserError(f"{arch} is {found.name}", allowed=found.name)
+    return found
+
+
+def variant(arch: str, side: int, widths: tuple[int, int]) -> str:
+    """The name of `arch` for images of `side` pixels with fc6 and fc7 of `widths`; the base's own where it is the same.
+
+    A variant's variant is one of its base. Raises UserError if images of that size leave no map for fc6.
+    """
+    parts = _VARIANT.fullmatch(arch)
+    return _with_fc(find(parts["base"] if parts else arch), side, widths).name
+
+
+def _with_fc(base: Arch, side: int, widths: tuple[int, int]) -> Arch:
+    last_pool = next(op.name for op in reversed(base.ops) if op.kind == "pool")
+    _, map_side, _ = shape(base.name, last_pool, side, side)
+    new = {"fc6": Op("fc6", "fc", widths[0], kernel=map_side), "fc7": Op("fc7", "fc", widths[1])}
+    ops = tuple(new.get(op.name, op) for op in base.ops)
+    if side == base.native_size and ops == base.ops:
+        return base
+    return Arch(f"{base.name}-{side}px-fc{widths[0]}-{widths[1]}", side, base.batch_norm, ops)
 
 
 @functools.cache

@@ -21,8 +21,6 @@ from pipeline.finetune import gains, images, saved
 from pipeline.finetune.images import CachedView, cached
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.sets import sets_of
-from pipeline.finetune.variants import know, variant
-from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import held_layers, read_canonical
 from pipeline.workspace import preset
@@ -137,8 +135,7 @@ def tuned(manifest: Manifest, cache: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Manifest) -> None:
-    layers.ARCHS.pop("tinyvgg-32px-fc12-10")  # as in a process that made no such network
-    weights = saved.read_weights(tuned / saved.MODEL)
+    weights = read_canonical(tuned / saved.MODEL)
     assert weights.arch == "tinyvgg-32px-fc12-10"
     assert weights.classes == world.CLASSES
     assert held_layers(weights)[-1] == "prob"
@@ -156,7 +153,7 @@ def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Man
 def test_codes_of_a_tuned_network_are_extracted_like_any_others(
     tuned: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
-    weights = saved.read_weights(tuned / saved.MODEL)
+    weights = read_canonical(tuned / saved.MODEL)
     params = preset(
         config.CodesParams,
         layers=["pool5-avg", "fc6-flatten", "fc7-flatten"],
@@ -192,19 +189,6 @@ def test_model_files_that_do_not_belong_together_are_refused(
         saved.read(other)
     with pytest.raises(UserError, match="can't be read"):
         saved.read(tuned).probabilities([tmp_path / "none.png"])
-
-
-def test_variants_are_named_for_what_they_change() -> None:
-    assert variant("vgg16", 224, (4096, 4096)) == "vgg16"
-    assert variant("alexnet", 224, (4096, 4096)) == "alexnet"
-    name = know("vgg16-64px-fc256-128")
-    assert layers.tensor_shapes(name, num_classes=5)["fc6.weight"] == (256, 512 * 2 * 2)
-    assert layers.tensor_shapes(name, num_classes=5)["fc8.weight"] == (5, 128)
-    assert layers.shape(name, "fc7", 64, 64) == (128, 1, 1)
-    with pytest.raises(UserError, match="at least 64 x 64"):
-        layers.shape(name, "fc7", 63, 64)
-    with pytest.raises(UserError, match="unknown architecture"):
-        layers.find(know("vgg17-64px"))
 
 
 def test_a_gap_network_is_weights_up_to_its_last_pooling(manifest: Manifest, cache: Path, tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ TORCHVISION = sorted(set(layers.ARCHS) - {"tinyvgg"})
 
 
 def test_every_architecture_is_pinned() -> None:
-    # Fine-tuning makes variants known to its own process, such as vgg16-64px-fc256-128; other tests may have.
-    assert {name for name in layers.ARCHS if "px-fc" not in name} == set(PINNED)
+    assert set(layers.ARCHS) == set(PINNED)
 
 
 @pytest.mark.parametrize("arch", PINNED)
@@ -168,3 +167,64 @@ def test_deepest_of() -> None:
     assert layers.deepest_of("vgg16", ["pool1", "conv5_1.pre", "conv5_1", "conv4_3"]) == "conv5_1"
     with pytest.raises(UserError, match="no layer is asked for"):
         layers.deepest_of("vgg16", [])
+
+
+# -- variants: other fc layers, said by the name alone
+
+
+def test_a_variants_name_says_its_fc_layers() -> None:
+    name = "vgg16-64px-fc256-128"
+    assert layers.find(name).name == name and layers.native_size(name) == 64
+    assert layers.names(name) == layers.names("vgg16")
+    shapes = layers.tensor_shapes(name, num_classes=5)
+    assert shapes["fc6.weight"] == (256, 512 * 2 * 2)
+    assert (shapes["fc7.weight"], shapes["fc8.weight"]) == ((128, 256), (5, 128))
+    own = {n: s for n, s in layers.tensor_shapes("vgg16").items() if n.startswith("conv")}
+    assert {n: s for n, s in shapes.items() if n.startswith("conv")} == own
+    assert layers.shape(name, "fc7", 64, 64) == (128, 1, 1)
+    assert layers.shape(name, "fc6", 96, 64) == (256, 2, 1)
+    with pytest.raises(UserError, match="at least 64 x 64"):
+        layers.shape(name, "fc7", 63, 64)
+    assert layers.find("vgg11_bn-32px-fc8-4").batch_norm
+
+
+def test_variant_names_what_it_changes() -> None:
+    for base in ("vgg16", "alexnet", "tinyvgg"):
+        same = layers.find(base)
+        widths = tuple(op.channels for op in same.ops if op.name in ("fc6", "fc7"))
+        assert layers.variant(base, same.native_size, widths) == base  # type: ignore[arg-type]
+    assert layers.variant("vgg16", 32, (4096, 4096)) == "vgg16-32px-fc4096-4096"
+    # A tuned network that is tuned again: of its base, not of its name.
+    again = layers.variant("vgg16-32px-fc12-10", 64, (8, 4))
+    assert again == "vgg16-64px-fc8-4"
+    assert layers.variant(again, 224, (4096, 4096)) == "vgg16"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg17-64px-fc8-8",
+        "vgg16-64px",
+        "vgg16-064px-fc8-8",
+        "vgg16-64px-fc08-8",
+        "vgg16-64px-fc0-8",
+        "vgg16-64px-fc8-8 ",
+        "vgg16-64px-fc8-8\n",
+        "vgg16-32px-fc8-8-64px-fc8-8",
+        "VGG16-64px-fc8-8",
+        "vgg16-\N{ARABIC-INDIC DIGIT SIX}4px-fc8-8",
+        "vgg16-64px-fc9999999-8",
+    ],
+)
+def test_other_names_are_no_variants(name: str) -> None:
+    with pytest.raises(UserError, match=r"unknown architecture .*BASE-SIDEpx-fcWIDTH-WIDTH"):
+        layers.find(name)
+
+
+def test_a_variant_has_one_name_and_a_map_for_fc6() -> None:
+    with pytest.raises(UserError, match="vgg16-224px-fc4096-4096 is vgg16"):
+        layers.find("vgg16-224px-fc4096-4096")
+    with pytest.raises(UserError, match="pool5 of vgg16 has no value for an image of 31 x 31"):
+        layers.variant("vgg16", 31, (8, 8))
+    with pytest.raises(UserError, match="pool5 of vgg16 has no value for an image of 31 x 31"):
+        layers.find("vgg16-31px-fc8-8")

@@ -57,7 +57,6 @@ def convert(
         raise UserError(f"--out {target} is no .safetensors file", allowed="a name that ends in .safetensors")
     if target.exists() and not force:
         raise UserError(f"{target} exists", allowed="another --out, or --force")
-    _know(file)
     done = library.convert(file, arch=arch, deploy=deploy, preprocessing=_preprocessing(preprocessing), renew=renew)
     write_canonical(done.weights, target)
     last = deepest(done.weights.tensors)
@@ -85,7 +84,6 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
     """Format, layers, shapes, types, ranges, broken values, preprocessing and provenance of FILE."""
     from pipeline.nets.weights import describe
 
-    _know(file)
     found = describe.inspect(file, arch=arch, deploy=deploy)
     if json:
         print_json(found)
@@ -131,8 +129,6 @@ def diff(
     """Compare two weights files tensor by tensor, whatever their formats; exit code 1 if they differ."""
     from pipeline.nets.weights import describe
 
-    _know(a)
-    _know(b)
     found = describe.diff(describe.opened(a, arch=arch), describe.opened(b, arch=arch))
     if json:
         print_json(found)
@@ -160,16 +156,6 @@ def _print_diff(found: dict[str, Any]) -> None:
 
 def _account(account: tuple[Entry, ...]) -> str:
     return table(("layer", "", "why"), [(entry.name, entry.outcome, entry.why) for entry in account])
-
-
-def _know(file: Path) -> None:
-    """Lets the architecture of a tuned network's file be known, which may be a variant of another."""
-    from pipeline.finetune.variants import know
-    from pipeline.nets.weights.record import read_about
-    from pipeline.nets.weights.sources import is_canonical
-
-    if is_canonical(file):
-        know(str((read_about(file) or {}).get("arch")))
 
 
 def _preprocessing(name: str | None) -> Preprocessing | None:

@@ -153,6 +153,15 @@ def find(arch: str) -> Arch:
     return found
 
 
+def is_known(arch: str) -> bool:
+    """Whether `find` finds it."""
+    try:
+        find(arch)
+    except UserError:
+        return False
+    return True
+
+
 def variant(arch: str, side: int, widths: tuple[int, int]) -> str:
     """The name of `arch` for images of `side` pixels with fc6 and fc7 of `widths`; the base's own where it is the same.
 

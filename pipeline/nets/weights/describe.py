@@ -77,7 +77,7 @@ def inspect(path: Path, *, arch: str | None = None, deploy: Path | None = None) 
         "tensors": [_tensor(name, tensor) for name, tensor in found.tensors.items()],
         "problems": _problems(found),
     }
-    if found.arch is not None and found.arch in layers.ARCHS:
+    if found.arch is not None and layers.is_known(found.arch):
         kept, _ = _leading(found.arch, found.tensors)
         described["deepest"] = deepest(kept)
     return described

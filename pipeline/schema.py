@@ -29,6 +29,7 @@ VERSIONS = {
     "index": 1,
     "run": 1,
     "collection": 2,
+    "reference": 1,
 }
 
 

@@ -26,15 +26,16 @@ ALLOWED: dict[str, set[str]] = {
     "hashing": BASE | {"data", "nets", "codes"},
     "index": BASE | {"data", "nets", "codes", "hashing"},
     "retrieval": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
-    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval", "finetune"},
+    "report": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval", "finetune", "advice"},
     "query": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index"},
     "workspace": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "report"},
     "collection": BASE | {"workspace", "data", "nets", "codes", "hashing", "index"},
     "montage": BASE | {"data"},
     "finetune": BASE | {"data", "nets", "codes", "heads"},
+    "advice": BASE | {"data", "nets", "codes", "heads"},
     "cli": BASE
     | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}
-    | {"collection", "montage"},
+    | {"collection", "montage", "advice"},
     "web": BASE | {"workspace", "data", "nets", "codes", "hashing", "index", "query", "collection", "montage"},
 }
 

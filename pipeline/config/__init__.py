@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.advise import AdviseParams
 from pipeline.config.base import S, Section, validate
 from pipeline.config.codes import CodesParams
 from pipeline.config.dataset import DatasetParams
@@ -25,6 +26,7 @@ __all__ = [
     "HASHER_NUMBERS",
     "POOLINGS",
     "SECTIONS",
+    "AdviseParams",
     "ApproximateIndex",
     "CodesParams",
     "DatasetParams",
@@ -50,6 +52,7 @@ SECTIONS: dict[str, type[Section]] = {
     "codes": CodesParams,
     "heads": HeadsParams,
     "retrieval": RetrievalParams,
+    "advise": AdviseParams,
     "finetune": FinetuneParams,
     "report": ReportParams,
 }

@@ -1,0 +1,136 @@
+"""The advice in sentences, for the command line and the page; every number is in the record too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.advice.rule import Case
+
+
+def say(record: Mapping[str, Any], case: Case) -> dict[str, str]:
+    """`do`, `otherwise`, `worth`, `size`, `likeness`, `distance`, `layer` and `growth`: a sentence or two each."""
+    words = {"spec": record["spec"], "half": record["from_layer"] or ""}
+    return {
+        "do": case.do.format(**words),
+        "otherwise": case.otherwise.format(**words),
+        "worth": _worth(record),
+        "size": _size(record),
+        "likeness": _likeness(record),
+        "distance": _distance(record),
+        "layer": _layer(record),
+        "growth": _growth(record),
+    }
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:.1f} points"
+
+
+def _worth(record: Mapping[str, Any]) -> str:
+    own = _of(record, record["spec"])
+    gain = own["accuracy"] - record["majority"]
+    base = "naming the largest class" if record["measure"] == "accuracy" else "naming one class"
+    told = (
+        f"a linear head on {record['spec']} is right on {percent(own['accuracy'])} ± {100 * own['se']:.1f} of the "
+        f"images held out, {base} on {percent(record['majority'])}"
+    )
+    if record["worth"]:
+        return f"Transfer is worth it: {told}, a gain of {points(gain)}."
+    return f"Transfer is not worth it so far: {told}. Look at the labels, or for weights from images more like yours."
+
+
+def _size(record: Mapping[str, Any]) -> str:
+    per, limit = record["per_class"], record["settings"]["small_images"]
+    few = "few, being below" if record["size"] == "small" else "many, being no fewer than"
+    text = (
+        f"{record['images']:,} training images of {record['classes']} classes: {per['median']:g} a class by the median "
+        f"({per['min']} in the smallest), which is {few} the {limit} of the settings."
+    )
+    if record["scored"] < record["images"]:
+        text += f" The layers were compared on {record['scored']:,} of them."
+    return text
+
+
+def _likeness(record: Mapping[str, Any]) -> str:
+    top = record["top"]
+    if record["likeness_by"] == "depth":
+        if top["spec"] == record["spec"]:
+            return f"Like the source's images: the deepest layer's codes, {top['spec']}, separate the classes best."
+        lag = (
+            f"the deepest layer's best codes, {top['spec']}, lag behind {record['spec']} by {points(top['lag'])} "
+            f"± {100 * top['lag_se']:.1f}"
+        )
+        if record["likeness"] == "alike":
+            return f"Like the source's images: {lag}, within the {points(top['allowed'])} that count as level."
+        return f"Unlike the source's images: {lag}, more than the {points(top['allowed'])} that count as level."
+    if record["likeness_by"] == "reference":
+        like = "Like" if record["likeness"] == "alike" else "Unlike"
+        return f"{like} the source's images, by the distance to the reference alone: all codes are of one layer."
+    return "Taken to be like the source's images: all codes are of one layer, and there is no reference to tell."
+
+
+def _distance(record: Mapping[str, Any]) -> str:
+    name = record["settings"]["reference"]
+    if name is None:
+        return (
+            "How far the codes lie from the source's is left out: these weights have no reference. "
+            "`cnncodes weights reference FOLDER` makes one from images like the source's."
+        )
+    if not record["distances"]:
+        return f"How far the codes lie from the reference {name} is left out: it has too few of these codes or images."
+    far = [
+        f"{one['spec']} {one['ratio']:.1f}" for one in sorted(record["distances"], key=lambda one: -one["ratio"])[:3]
+    ]
+    limit = record["settings"]["alike_distance"]
+    at_top = next((one for one in record["distances"] if one["spec"] == record["top"]["spec"]), record["distances"][-1])
+    near = at_top["ratio"] <= limit
+    text = (
+        f"From the reference {name} ({at_top['images']} images a side) the codes of {at_top['spec']} lie "
+        f"{at_top['ratio']:.1f} times as far as its own halves from each other, which is "
+        f"{'near' if near else 'far'} (up to {limit:g} is near); farthest are {', '.join(far)}."
+    )
+    if record["likeness_by"] == "depth" and near != (record["likeness"] == "alike"):
+        text += " The layers say otherwise, and count: they were asked about these classes."
+    return text
+
+
+def _layer(record: Mapping[str, Any]) -> str:
+    level = [
+        row["spec"]
+        for row in record["layers"]
+        if row["spec"] != record["spec"] and row["behind"] <= 2 * row["behind_se"]
+    ]
+    text = f"Of the codes, {record['spec']} is best in cross-validation"
+    text += f"; within noise of it: {', '.join(level)}." if level else ", beyond noise."
+    names = {"knn": "k-NN", "logme": "LogME", "h_score": "the H-score"}
+    others: dict[str, list[str]] = {}
+    for measure, spec in record["favourites"].items():
+        if spec != record["spec"]:
+            others.setdefault(spec, []).append(names[measure])
+    if others:
+        prefers = [f"{' and '.join(who)} would take {spec}" for spec, who in others.items()]
+        text += f" The other measures disagree: {'; '.join(prefers)}."
+    else:
+        text += " k-NN, LogME and the H-score agree."
+    return text
+
+
+def _growth(record: Mapping[str, Any]) -> str:
+    gain = record["doubling"]
+    if gain is None:
+        return "The images are too few for a learning curve."
+    last, before = (_of(record, record["spec"])["curve"][i]["n"] for i in (-1, -2))
+    text = f"From {before:,} to {last:,} images the head gained {points(gain)} a doubling"
+    if gain >= 0.02:
+        return f"{text}: more images would still help."
+    return f"{text}: more images alone would help little."
+
+
+def _of(record: Mapping[str, Any], spec: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(row for row in record["layers"] if row["spec"] == spec)
+    return found

@@ -71,9 +71,7 @@ class Learned(Linear):
             # The cosine of two codes of +-1 falls as their Hamming distance grows.
             near = nearest(np.where(reduced @ weights + bias > 0, 1, -1).astype(np.float32), self.neighbours)
         weights, bias = self._train(torch.from_numpy(reduced), torch.from_numpy(near), self.nbits)
-        self._weights = np.ascontiguousarray(directions @ weights, dtype=np.float32)
-        self._offset = bias - mean @ self._weights.astype(np.float64)
-        return self
+        return self._through(mean, directions @ weights, bias)
 
     def _prepared(self, codes: Codes) -> Codes:
         return unit_rows(codes)

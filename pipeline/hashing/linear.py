@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.hashing import check
-from pipeline.hashing.check import Bits, Codes, Float32, Float64
+from pipeline.hashing.check import Bits, Codes, Float64
 from pipeline.hashing.exact import signs
+from pipeline.hashing.state import Stateful
 
 
 @dataclass
-class Linear:
+class Linear(Stateful):
     """A hasher whose state is `weights` (d, nbits) and `offset` (nbits,). Members of the family write `fit`."""
 
     nbits: int = 64
     name: ClassVar[str] = "linear"
-    _weights: Float32 | None = field(default=None, init=False, repr=False)
-    _offset: Float64 | None = field(default=None, init=False, repr=False)
 
     def bits(self, codes: Codes) -> Bits:
         """(n, nbits) bool, of the exact sign (0 is not above 0)."""
-        if self._weights is None or self._offset is None:
-            raise check.unfitted(self.name)
-        return signs(self._prepared(check.codes(codes, dim=len(self._weights))), self._weights, self._offset)
-
-    def params(self) -> dict[str, Any]:
-        """What was asked for, as JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learned."""
-        if self._weights is None or self._offset is None:
-            raise check.unfitted(self.name)
-        return {"weights": self._weights, "offset": self._offset}
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of `params` and `arrays`."""
-        hasher = cls(**params)
-        hasher._weights, hasher._offset = arrays["weights"], arrays["offset"]
-        return hasher
+        learned = self.arrays()
+        codes = self._prepared(check.codes(codes, dim=len(learned["weights"])))
+        return signs(codes, learned["weights"], learned["offset"])
 
     def _prepared(self, codes: Codes) -> Codes:
         return codes
 
-    def _through(self, mean: Float64, weights: Float64) -> Self:
-        """Takes the map (x - mean) @ weights, whose hyperplanes pass through `mean`."""
-        self._weights = np.ascontiguousarray(weights, dtype=np.float32)
-        self._offset = -(mean @ self._weights.astype(np.float64))
+    def _through(self, mean: Float64, weights: Float64, offset: Float64 | float = 0.0) -> Self:
+        """Takes the map (x - mean) @ weights + offset, whose hyperplanes pass through `mean` without an offset."""
+        narrow = np.ascontiguousarray(weights, dtype=np.float32)
+        self._arrays = {"weights": narrow, "offset": offset - mean @ narrow.astype(np.float64)}
         return self

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32
 from pipeline.hashing.exact import blocks
+from pipeline.hashing.state import Stateful
 
 # tanh(x/2) > 1/2 exactly when x > ln 3. A numpy scalar, for a Python float would be rounded to the codes' own type.
 THRESHOLD = np.float64(math.log(3))
@@ -35,17 +36,15 @@ def soft_codes(codes: Codes) -> Float32:
 
 
 @dataclass
-class Sigmoid:
+class Sigmoid(Stateful):
     """s = sigmoid(x), soft code (s - 0.5) / 0.5, bit = soft code > 0.5, that is x > ln 3. One bit a dimension."""
 
     name: ClassVar[str] = "sigmoid"
-    _dim: int = field(default=0, init=False, repr=False)
-    _shortest: float = field(default=0.0, init=False, repr=False)
 
     @property
     def nbits(self) -> int:
         """The codes' dimension; 0 before `fit`."""
-        return self._dim
+        return int(self._arrays["dim"]) if self._arrays else 0
 
     def fit(self, codes: Codes, *, targets: NDArray[np.int64] | None = None, val: Codes | None = None) -> Self:
         """Remembers the dimension. Raises UserError on L2-normalised codes: none of their values would exceed ln 3."""
@@ -55,7 +54,8 @@ class Sigmoid:
         norms = norms[norms > 0]
         if len(norms) and bool((np.abs(norms - 1) < _UNIT).all()):
             raise _normalised()
-        self._dim, self._shortest = codes.shape[1], float(norms.min()) if len(norms) else 0.0
+        shortest = float(norms.min()) if len(norms) else 0.0
+        self._arrays = {"dim": np.array(codes.shape[1]), "shortest": np.array(shortest)}
         return self
 
     def soft(self, codes: Codes) -> Float32:
@@ -67,28 +67,12 @@ class Sigmoid:
         return np.greater(self._checked(codes), THRESHOLD)
 
     def _checked(self, codes: Codes) -> Codes:
-        if not self._dim:
-            raise check.unfitted(self.name)
-        codes = check.codes(codes, dim=self._dim)
+        learned = self.arrays()
+        codes = check.codes(codes, dim=int(learned["dim"]))
         # A rule for each row, so that a row alone fares as in a batch; silent if real codes may be as short as 1.
-        if self._shortest > 1 + 10 * _UNIT and (np.abs(_norms(codes) - 1) < _UNIT).any():
+        if learned["shortest"] > 1 + 10 * _UNIT and (np.abs(_norms(codes) - 1) < _UNIT).any():
             raise _normalised()
         return codes
-
-    def params(self) -> dict[str, Any]:
-        """What was asked for, as JSON."""
-        return {}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learned."""
-        return {"dim": np.array(self._dim), "shortest": np.array(self._shortest)}
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of `params` and `arrays`."""
-        hasher = cls(**params)
-        hasher._dim, hasher._shortest = int(arrays["dim"]), float(arrays["shortest"])
-        return hasher
 
 
 def _norms(codes: Codes) -> NDArray[np.float64]:

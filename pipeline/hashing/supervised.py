@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,14 @@ from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32, Float64
 from pipeline.hashing.exact import affine, signs, unit_rows
 from pipeline.hashing.learned import reduce, signs_through
+from pipeline.hashing.state import Stateful
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass
-class Supervised:
+class Supervised(Stateful):
     """Rows of length 1 -> components -> a hidden layer of ReLU units -> bits; each class draws its images to a centre.
 
     The centres are +-1 codes that lie half the bits apart, rows of a Hadamard matrix while they last and random codes
@@ -39,7 +40,6 @@ class Supervised:
     decay: float = 1e-4
     seed: int = 0
     name: ClassVar[str] = "supervised"
-    _arrays: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False)
 
     def fit(self, codes: Codes, *, targets: NDArray[np.int64] | None = None, val: Codes | None = None) -> Self:
         """Learns from the rows that have a label. Raises UserError without labels, of one class, or on too few rows."""
@@ -73,28 +73,10 @@ class Supervised:
 
     def bits(self, codes: Codes) -> Bits:
         """(n, nbits) bool."""
-        if not self._arrays:
-            raise check.unfitted(self.name)
-        unit = unit_rows(check.codes(codes, dim=len(self._arrays["weights0"])))
-        hidden: Float32 = np.maximum(affine(unit, self._arrays["weights0"], self._arrays["bias0"]), np.float32(0))
-        return signs(hidden, self._arrays["weights1"], self._arrays["bias1"])
-
-    def params(self) -> dict[str, Any]:
-        """What was asked for, as JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learned."""
-        if not self._arrays:
-            raise check.unfitted(self.name)
-        return dict(self._arrays)
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of `params` and `arrays`."""
-        hasher = cls(**params)
-        hasher._arrays = dict(arrays)
-        return hasher
+        learned = self.arrays()
+        unit = unit_rows(check.codes(codes, dim=len(learned["weights0"])))
+        hidden: Float32 = np.maximum(affine(unit, learned["weights0"], learned["bias0"]), np.float32(0))
+        return signs(hidden, learned["weights1"], learned["bias1"])
 
     def _train(self, rows: Tensor, numbers: Tensor, aims: Tensor) -> list[Float64]:
         """Weights and bias of the hidden and the code layer."""

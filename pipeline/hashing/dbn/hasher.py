@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32
 from pipeline.hashing.exact import affine, blocks, sigmoid, signs
 from pipeline.hashing.sigmoid import soft_codes
+from pipeline.hashing.state import Stateful
 
 if TYPE_CHECKING:
     from pipeline.hashing.dbn.run import Record
@@ -27,7 +28,7 @@ Rounding = Callable[[Float32, Bits], dict[str, float]]
 
 
 @dataclass
-class Dbn:
+class Dbn(Stateful):
     """A stack of restricted Boltzmann machines, unrolled, fine-tuned and cut at the code layer; bit = p > 0.5.
 
     visible: `bernoulli` on the soft codes tanh(x / 2) in [0, 1] of unnormalised codes, or `gaussian` on codes
@@ -55,7 +56,6 @@ class Dbn:
     device: str = "auto"
     name: ClassVar[str] = "dbn"
     history: list[Record] = field(default_factory=list, init=False, repr=False, compare=False)
-    _arrays: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False)
 
     def fit(
         self,
@@ -129,24 +129,6 @@ class Dbn:
         hidden = self._hidden(codes)
         return sigmoid(affine(hidden, self._arrays[f"weights{last}"], self._arrays[f"bias{last}"]))
 
-    def params(self) -> dict[str, Any]:
-        """What was asked for, as JSON."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return values | {"hidden": list(self.hidden)}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learned: the encoder, and the scaling of its input."""
-        if not self._arrays:
-            raise check.unfitted(self.name)
-        return dict(self._arrays)
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """The inverse of `params` and `arrays`."""
-        hasher = cls(**params)
-        hasher._arrays = dict(arrays)
-        return hasher
-
     def _check(self) -> None:
         check.code_length(self.nbits, who=self.name)
         if self.visible not in _SCALED:
@@ -169,11 +151,10 @@ class Dbn:
 
     def _hidden(self, codes: Codes) -> Float32:
         """(n, d) -> the input of the code layer (n, last hidden width)."""
-        if not self._arrays:
-            raise check.unfitted(self.name)
-        values = self._visible(check.codes(codes, dim=len(self._arrays["mean"])))
+        learned = self.arrays()
+        values = self._visible(check.codes(codes, dim=len(learned["mean"])))
         for i in range(len(self.hidden)):
-            values = sigmoid(affine(values, self._arrays[f"weights{i}"], self._arrays[f"bias{i}"]))
+            values = sigmoid(affine(values, learned[f"weights{i}"], learned[f"bias{i}"]))
         return values
 
 

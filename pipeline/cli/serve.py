@@ -26,7 +26,7 @@ def serve(
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     upload_mb: Annotated[int, typer.Option(min=1, max=1000, help="The largest image that may be sent.")] = 20,
-    max_megapixels: Annotated[int, typer.Option(min=1, max=178, help="The most pixels it may have.")] = 50,
+    max_megapixels: Annotated[int, typer.Option(min=1, max=89, help="The most pixels it may have.")] = 50,
 ) -> None:
     """Search an index in the browser: a page and a JSON API, on this machine alone unless told otherwise."""
     try:
@@ -38,8 +38,8 @@ def serve(
     from pipeline.web.limits import Limits
 
     limits = Limits(upload_bytes=upload_mb * 1_000_000, pixels=max_megapixels * 1_000_000)
+    listening = server.bind(host, port)  # first, since it takes no time
     made = server.make_server(folder, host=host, names=allow_host or (), limits=limits)
-    listening = server.bind(host, port)
     if not _is_loopback(host):
         typer.echo(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
 

@@ -91,12 +91,11 @@ def _service(request: Request) -> Service:
 Shared = Annotated[Service, Depends(_service)]
 Asked = Annotated[Wanted, Depends(_wanted)]
 ErrorSpec = dict[int | str, dict[str, Any]]
-_ERRORS: ErrorSpec = {
-    404: {"model": answers.ErrorAnswer, "description": "no such image"},
-    422: {"model": answers.ErrorAnswer, "description": "a value that is not allowed"},
-    503: {"model": answers.ErrorAnswer, "description": "too busy, or the index is gone"},
-}
-_UPLOAD_ERRORS: ErrorSpec = _ERRORS | {
+_BUSY: ErrorSpec = {503: {"model": answers.ErrorAnswer, "description": "too busy, or the index is gone"}}
+_UNKNOWN: ErrorSpec = {404: {"model": answers.ErrorAnswer, "description": "no such image or page"}}
+_WRONG: ErrorSpec = {422: {"model": answers.ErrorAnswer, "description": "a value that is not allowed"}}
+_UPLOAD_ERRORS: ErrorSpec = _WRONG | {
+    400: {"model": answers.ErrorAnswer, "description": "a form without the image"},
     408: {"model": answers.ErrorAnswer, "description": "the upload came too slowly"},
     413: {"model": answers.ErrorAnswer, "description": "too many bytes or pixels"},
     415: {"model": answers.ErrorAnswer, "description": "no image of a known format"},
@@ -116,7 +115,7 @@ _BODY = {
         },
     }
 }
-router = APIRouter(prefix="/api", responses=_ERRORS)
+router = APIRouter(prefix="/api", responses=_BUSY)
 
 
 @router.get("/status")
@@ -149,7 +148,7 @@ async def about(service: Shared) -> answers.CollectionAnswer:
     )
 
 
-@router.get("/images")
+@router.get("/images", responses=_UNKNOWN | _WRONG)
 async def images(
     service: Shared,
     page: Annotated[int, Query(ge=1)] = 1,
@@ -165,7 +164,7 @@ async def images(
         return await service.search.run(_page, generation, page, size, label, split)
 
 
-@router.get("/images/random")
+@router.get("/images/random", responses=_UNKNOWN)
 async def random(service: Shared) -> answers.ImageAnswer:
     """Some image."""
     collection = (await service.now()).collection
@@ -173,14 +172,16 @@ async def random(service: Shared) -> answers.ImageAnswer:
         return answers.image(collection, collection.row(collection.random()))
 
 
-@router.get("/images/{image_id}")
+@router.get("/images/{image_id}", responses=_UNKNOWN)
 async def image(service: Shared, image_id: str) -> answers.ImageAnswer:
     """What is known of an image."""
     collection = (await service.now()).collection
     return answers.image(collection, _row(collection, image_id))
 
 
-@router.get("/images/{image_id}/picture", response_class=Response, responses={200: {"content": {MEDIA_TYPE: {}}}})
+@router.get(
+    "/images/{image_id}/picture", response_class=Response, responses=_UNKNOWN | {200: {"content": {MEDIA_TYPE: {}}}}
+)
 async def picture(service: Shared, request: Request, image_id: str, size: Size = "tile") -> Response:
     """An image of the collection, or an upload, made anew as a small JPEG."""
     collection = (await service.now()).collection
@@ -197,7 +198,7 @@ async def picture(service: Shared, request: Request, image_id: str, size: Size =
     return Response(made, headers=headers, media_type=MEDIA_TYPE)
 
 
-@router.get("/search")
+@router.get("/search", responses=_UNKNOWN | _WRONG)
 async def search(
     service: Shared,
     wanted: Asked,
@@ -229,14 +230,14 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
     return found
 
 
-@router.get("/map")
+@router.get("/map", responses=_WRONG)
 async def plane(service: Shared, layer: str | None = None) -> answers.MapAnswer:
     """The collection in two dimensions: the first two principal components of its float codes."""
     generation = await service.now()
     return await service.slow.run(_map, generation, layer, service.limits.map_images)
 
 
-@router.get("/duplicates")
+@router.get("/duplicates", responses=_WRONG)
 async def groups(service: Shared, method: str | None = None, radius: int | None = None) -> answers.DuplicatesAnswer:
     """Groups of near-identical images: pairs within a Hamming radius, joined."""
     generation = await service.now()

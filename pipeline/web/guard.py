@@ -137,6 +137,9 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         """Raises Problem if a request was not meant for this server, or another site's page made it."""
         headers = Headers(scope=scope)
+        size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in headers.raw)
+        if size > self._limits.header_bytes:
+            raise Problem(431, f"the address and headers have {size:,} bytes of {self._limits.header_bytes:,} allowed")
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._hosts.allow(hosts[0]):
             raise Problem(400, "this server answers to its own address only; see --allow-host of `cnncodes serve`")

@@ -61,10 +61,10 @@ class Uploads:
 
 
 def take(data: bytes, collection: Collection, *, max_pixels: int, hidden: Mapping[str, str]) -> Upload:
-    """Looks at an image. Raises Problem if it can't be read."""
+    """Looks at an image. Raises Problem if it can't be read, or the network can't be loaded."""
     pixels = decode_upload(data, max_pixels=max_pixels)
     started_s = time.perf_counter()
-    with told_as(422, hidden):
+    with told_as(503, hidden):  # the image is sound: it is the network that can't be had
         look = collection.look(data)
     network_s = time.perf_counter() - started_s
     sides: tuple[Size, ...] = ("tile", "large")

@@ -32,5 +32,5 @@ async function answer(address, options, replaces) {
   const found = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
   if (response.ok) return found;
   const sentence = found.error ?? `the server answered ${response.status}`;
-  throw new Error(sentence.charAt(0).toUpperCase() + sentence.slice(1));
+  throw new Error(sentence.replace(/^[a-z](?=[a-z])/, (letter) => letter.toUpperCase()));
 }

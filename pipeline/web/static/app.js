@@ -73,7 +73,7 @@ async function search(state, sent) {
   const found = sent ?? (await ask("/api/search", { image: state.image, ...controls.wanted(state) }, { replaces: true }));
   const { query: asked, neighbours } = found;
   let content = grid(neighbours, { ranked: true, label: "Neighbours, the nearest first" });
-  let title = `Most like ${asked.uploaded ? "your image" : asked.label || fileName(asked.name)}`;
+  let title = `Most like ${fileName(asked.name)}`;
   if (!neighbours.length) {
     const nearest = found.nearest === null ? "There are no other images." : `No image is within the radius: the nearest is at ${found.nearest}.`;
     content = make("p", { className: "empty", textContent: nearest });
@@ -235,6 +235,7 @@ $("theme").addEventListener("click", toggleTheme);
 $("help").addEventListener("click", () => $("keys").showModal());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", pressTheme);
 
+$("options").open = matchMedia("(min-width: 761px)").matches;
 pressTheme();
 bring.listen(bringImage, (sentence) => tell(sentence, read()));
 controls.listen();

@@ -23,15 +23,19 @@ function filters(name, any, values, more) {
   $(`${name}-field`).hidden = values.length < 2;
 }
 
-export const methodOf = (state) => about.methods.find((method) => method.name === state.method) ?? about.methods[0];
+/** The method of a state: its own, or the first that can take its layer. */
+export const methodOf = (state) => about.methods.find((method) => method.name === state.method) ?? taker(state.layer) ?? about.methods[0];
+
+const taker = (layer) => about.methods.find((method) => method.layers.includes(layer));
 
 /** Shows a state in the form. */
 export function show(state) {
   const method = methodOf(state);
   $("method").value = method.name;
-  $("layer").replaceChildren(...method.layers.map((layer) => make("option", { value: layer, textContent: layer })));
+  const layers = [...new Set([...method.layers, ...about.methods.flatMap((one) => one.layers)])];
+  const words = (layer) => (method.layers.includes(layer) ? layer : `${layer} (${taker(layer).name})`);
+  $("layer").replaceChildren(...layers.map((layer) => make("option", { value: layer, textContent: words(layer) })));
   $("layer").value = method.layers.includes(state.layer) ? state.layer : method.layers[0];
-  $("layer").disabled = method.layers.length < 2;
   $("k").value = state.k ?? (state.radius === undefined ? Math.min(FIRST_K, about.largest_k) || 1 : "");
   $("radius").value = state.radius ?? "";
   $("radius").disabled = method.largest_radius === null;
@@ -52,6 +56,12 @@ export function wanted(state) {
   return { method, layer, k, radius, label, split };
 }
 
+/** A layer that the chosen method can't take chooses a method that can. */
+function chooseLayer(layer) {
+  const able = about.methods.find((method) => method.name === $("method").value).layers.includes(layer);
+  go(able ? { layer } : { layer, method: taker(layer).name, radius: undefined });
+}
+
 /** A change of the form is a change of the address. */
 export function listen() {
   const value = (name) => $(name).value.trim() || undefined;
@@ -59,7 +69,7 @@ export function listen() {
   $("controls").addEventListener("change", (event) => {
     const name = event.target.id;
     if (name === "method") go({ method: value("method"), layer: undefined, radius: undefined, page: undefined });
-    else if (name === "layer") go({ layer: value("layer") });
+    else if (name === "layer") chooseLayer(value("layer"));
     else if (name === "label" || name === "split") go({ [name]: value(name)?.slice(1), page: undefined });
     else go({ [name]: value(name) });
   });

@@ -12,8 +12,8 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class DatasetParams(Section):
-    source: Literal["folder", "torchvision", "hdf5", "openmoji"]
-    root: str = Field(min_length=1, description="image folder or HDF5 file; a committed marker for other sources")
+    source: Literal["folder", "torchvision", "hdf5", "openmoji", "imdb_wiki"]
+    root: str = Field(min_length=1, description="image folder, HDF5 file, wiki.mat; else a committed marker")
     name: str = Field(description="torchvision: the dataset class, e.g. Flowers102; '' otherwise")
     splits: Literal["random", "folders"]
     val_share: Fraction
@@ -26,3 +26,4 @@ class DatasetParams(Section):
         gt=0, le=178_956_970, description="an image with more pixels is refused as a decompression bomb"
     )
     draw_size: int = Field(ge=16, le=1024, description="openmoji: side in pixels of the drawn images")
+    face_score: float = Field(ge=0.0, description="imdb_wiki: least score of the face detector")

@@ -14,6 +14,7 @@ from pipeline.data.decode import decode
 from pipeline.data.sources import SOURCES, Listing, folder, openmoji
 from pipeline.errors import UserError
 from tests.data import world
+from tests.data.faces import Face, faces
 from tests.data.world import params, picture
 
 h5py = pytest.importorskip("h5py")
@@ -43,7 +44,8 @@ def test_contract_every_path_is_a_readable_file_below_the_root(
         f["images"] = np.zeros((4, 5, 6, 3), dtype=np.uint8)
     monkeypatch.setattr(openmoji, "labelled", lambda *_: [openmoji.Emoji("1F34E", "Food & Drink")])
     monkeypatch.setattr(openmoji, "ProcessPoolExecutor", _InProcess)
-    root = {"folder": "photos", "hdf5": "set.h5"}.get(source, "none")
+    faces(tmp_path / "faces/wiki.mat", [Face(f"a/{i}.png") for i in range(3)])
+    root = {"folder": "photos", "hdf5": "set.h5", "imdb_wiki": "faces/wiki.mat"}.get(source, "none")
     listing = listed(tmp_path, source=source, root=tmp_path / root, name="FakeData:test")
     assert listing.records
     assert len({r.path for r in listing.records}) == len(listing.records)

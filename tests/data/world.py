@@ -24,6 +24,7 @@ PARAMS: dict[str, Any] = {
     "max_failed_share": 0.5,
     "max_pixels": 1_000_000,
     "draw_size": 32,
+    "face_score": 1.0,
 }
 
 

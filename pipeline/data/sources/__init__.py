@@ -6,7 +6,7 @@ torchvision's. A split column (labels.csv, or `split` in an HDF5 file) is the us
 
 from __future__ import annotations
 
-from pipeline.data.sources import folder, hdf5, openmoji, torchvision
+from pipeline.data.sources import folder, hdf5, imdb_wiki, openmoji, torchvision
 from pipeline.data.sources.base import Listing, Reader, Record
 
 SOURCES: dict[str, Reader] = {
@@ -14,6 +14,7 @@ SOURCES: dict[str, Reader] = {
     "torchvision": torchvision.read,
     "hdf5": hdf5.read,
     "openmoji": openmoji.read,
+    "imdb_wiki": imdb_wiki.read,
 }
 
 __all__ = ["SOURCES", "Listing", "Reader", "Record"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from pipeline.collection import Answer, Collection, Method
@@ -141,8 +142,7 @@ def method(one: Method) -> MethodAnswer:
     )
 
 
-def counts(values: np.ndarray, most: int) -> tuple[list[CountAnswer], int]:
-    """How often each value occurs, the `most` most frequent ones in order of name, and how many more there are."""
-    names, times = np.unique(values, return_counts=True)
+def counts(names: NDArray[np.str_], times: NDArray[np.int64], most: int) -> tuple[list[CountAnswer], int]:
+    """The `most` most frequent names in their order, and how many more there are."""
     kept = np.sort(np.argsort(-times, kind="stable")[:most])
     return [CountAnswer(name=str(names[i]), images=int(times[i])) for i in kept], len(names) - len(kept)

@@ -128,9 +128,10 @@ async def status(service: Shared) -> answers.StatusAnswer:
 @router.get("/collection")
 async def about(service: Shared) -> answers.CollectionAnswer:
     """What can be asked: methods, their layers, labels, splits, limits."""
-    collection = (await service.now()).collection
-    labels, more = await service.search.run(answers.counts, collection.labels, _LISTED_LABELS)
-    splits, _ = await service.search.run(answers.counts, collection.splits, _LISTED_LABELS)
+    generation = await service.now()
+    collection = generation.collection
+    labels, more = answers.counts(*await service.search.run(lambda: generation.labels), _LISTED_LABELS)
+    splits, _ = answers.counts(*await service.search.run(lambda: generation.splits), _LISTED_LABELS)
     weights = collection.made_by["weights"]
     return answers.CollectionAnswer(
         name=service.live.name,

@@ -10,7 +10,7 @@ class Limits:
     """`upload_bytes` and `pixels` are of one image. `requests`, `uploads` and `connections` are at once.
 
     A body must arrive at `upload_rate_bytes_s` or more, counted from `upload_grace_s` after it began, and a request's
-    headers within `header_s`.
+    headers within `header_s`; a client must read on within `send_s`.
     """
 
     upload_bytes: int = 20 << 20
@@ -20,6 +20,7 @@ class Limits:
     connections: int = 400
     header_bytes: int = 16 << 10
     header_s: float = 10.0
+    send_s: float = 20.0
     upload_grace_s: float = 3.0
     upload_rate_bytes_s: int = 16 << 10
     results: int = 500

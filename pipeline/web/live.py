@@ -18,14 +18,16 @@ from PIL import Image
 from pipeline.collection import Collection, duplicates
 from pipeline.errors import UserError
 from pipeline.index import kernels
-from pipeline.web.problems import told_as
+from pipeline.web.problems import Problem, told_as
 from pipeline.web.projection import Projection, project
 from pipeline.web.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# The index's folder is looked at this often at most.
-_CHECK_S = 1.0
+# Names, sorted, and how many images have each.
+Counts = tuple[NDArray[np.str_], NDArray[np.int64]]
+# The index's folder is looked at this often at most, and a request waits so long for a new generation to be read.
+_CHECK_S, _PATIENCE_S = 1.0, 0.5
 
 
 class Generation:
@@ -42,6 +44,14 @@ class Generation:
         """(n,) rows in the order of label, then path: the order of browsing."""
         names = [self.collection.name(row) for row in range(len(self.collection))]
         return np.lexsort((np.array(names, dtype=np.str_), self.collection.labels)).astype(np.int64)
+
+    @cached_property
+    def labels(self) -> Counts:
+        return np.unique(self.collection.labels, return_counts=True)
+
+    @cached_property
+    def splits(self) -> Counts:
+        return np.unique(self.collection.splits, return_counts=True)
 
     def map(self, layer: str, most: int) -> Projection:
         with self._lock:
@@ -68,7 +78,8 @@ class Live:
         self.folder = folder
         self._generation = Generation(Collection.open(folder))
         self._checked_s = time.monotonic()
-        self._checking = asyncio.Lock()
+        self._looking: asyncio.Task[Generation] | None = None
+        self._trouble: Problem | None = None
         self.ready = False
 
     @property
@@ -84,14 +95,28 @@ class Live:
         return paths | {root: Path(root).name for root in roots}
 
     async def now(self, workers: Workers) -> Generation:
-        """The generation in force. Raises Problem if the index is gone or broken."""
-        if time.monotonic() - self._checked_s > _CHECK_S:
-            async with self._checking:
-                if time.monotonic() - self._checked_s > _CHECK_S:
-                    with told_as(503, self.hidden):
-                        self._generation = await workers.run(self._current)
-                    self._checked_s = time.monotonic()
+        """The generation in force; the one before while a large one is being read. Raises Problem if the index is gone
+        or broken.
+        """
+        if self._looking is None and time.monotonic() - self._checked_s > _CHECK_S:
+            self._looking = asyncio.create_task(workers.run(self._current))
+        looking = self._looking
+        if looking is not None and (await asyncio.wait({looking}, timeout=_PATIENCE_S))[0]:
+            self._take(looking)
+        if self._trouble is not None:
+            raise self._trouble
         return self._generation
+
+    def _take(self, done: asyncio.Task[Generation]) -> None:
+        """What a look at the folder gave; of several requests that waited for it, the first takes it."""
+        if self._looking is not done:
+            return
+        self._looking, self._checked_s, self._trouble = None, time.monotonic(), None
+        try:
+            with told_as(503, self.hidden):
+                self._generation = done.result()
+        except Problem as e:
+            self._trouble = e
 
     def _current(self) -> Generation:
         mine = self._generation

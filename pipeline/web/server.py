@@ -53,7 +53,7 @@ def make_server(
     allowed = limits or Limits()
 
     class Protocol(_PatientProtocol):
-        header_s, whole_s = allowed.header_s, allowed.header_s + allowed.upload_s
+        header_s, whole_s, send_s = allowed.header_s, allowed.header_s + allowed.upload_s, allowed.send_s
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -81,10 +81,14 @@ def serve(server: uvicorn.Server, listening: socket.socket, ready: Callable[[str
 
 
 class _PatientProtocol(H11Protocol):
-    """Ends a connection whose request doesn't arrive: its headers in `header_s`, all of it in `whole_s`."""
+    """Ends a connection whose request doesn't arrive, its headers in `header_s` and all of it in `whole_s`, or whose
+    client doesn't read for `send_s`: an answer that waits would keep its place for ever.
+    """
 
     header_s: float
     whole_s: float
+    send_s: float
+    _unread: asyncio.TimerHandle | None = None
     _phase: Any = None
     _deadline: asyncio.TimerHandle | None = None
 
@@ -103,6 +107,17 @@ class _PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._set_deadline(None)
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.send_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def _watch(self) -> None:
         """Starts the clock anew when a request begins or its headers are there, and stops it when all of it is."""

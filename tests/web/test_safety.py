@@ -312,6 +312,23 @@ def test_slow_and_broken_clients_harm_no_one(built: Path) -> None:
             one.close()
 
 
+def test_clients_that_do_not_read_lose_their_places(built: Path) -> None:
+    ask = b"GET /static/page.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with running(built / "my.index", requests=2, send_s=0.5) as base:
+        deaf = [connect(base) for _ in range(2)]
+        for one in deaf:
+            one.sendall(ask * 900)  # 15 MB of answers, more than sockets hold
+        for expected in (503, 200):  # they have both places, then lose them
+            for _ in range(500):
+                if httpx.get(f"{base}/api/status", timeout=20).status_code == expected:
+                    break
+                time.sleep(0.02)
+            else:
+                pytest.fail(f"no answer was {expected}")
+        for one in deaf:
+            one.close()
+
+
 def test_huge_headers_and_nonsense(built: Path) -> None:
     with running(built / "my.index") as base:
         for sent in (

@@ -118,7 +118,7 @@ function query(asked) {
   const note = asked.uploaded ? `${asked.width} × ${asked.height} pixels` : asked.name;
   const clear = make("button", { type: "button", textContent: "✕", title: "Back to all images", "aria-label": "Back to all images" });
   clear.addEventListener("click", () => go({ view: "browse", image: undefined }));
-  const name = make("p", { className: "name", textContent: asked.label || fileName(asked.name) });
+  const name = make("p", { className: "name", textContent: asked.uploaded ? "Your image" : asked.label || fileName(asked.name) });
   $("preview").replaceChildren(img, make("div", {}, make("div", { className: "row" }, name, clear), make("p", { className: "fine name", textContent: note, title: note })));
 }
 
@@ -235,6 +235,12 @@ $("theme").addEventListener("click", toggleTheme);
 $("help").addEventListener("click", () => $("keys").showModal());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", pressTheme);
 
+addEventListener("focus", async () => {
+  const now = await ask("/api/status").catch(() => null);
+  if (!now || !about || now.fingerprint === about.fingerprint) return;
+  about = null;
+  draw(read());
+});
 $("options").open = matchMedia("(min-width: 761px)").matches;
 pressTheme();
 bring.listen(bringImage, (sentence) => tell(sentence, read()));

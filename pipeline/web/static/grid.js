@@ -21,8 +21,8 @@ function tile(image, first, share) {
   const ranked = share !== null;
   const words = make("span", { className: "words" });
   if (ranked) {
-    words.append(make("span", { className: "rank" }, make("b", { textContent: image.rank }), make("span", { textContent: image.shown })));
-    if (image.distance === 0) words.append(make("span", { className: "same", textContent: "the same code" }));
+    const same = image.distance === 0 ? { className: "same", title: "The same code" } : {};
+    words.append(make("span", { className: "rank" }, make("b", { textContent: image.rank }), make("span", { textContent: image.shown, ...same })));
   }
   if (image.label) words.append(make("span", { className: "label", textContent: image.label }));
   words.append(make("span", { className: "file", textContent: fileName(image.name) }));
@@ -91,6 +91,8 @@ function move(event) {
 export function view(image) {
   const dialog = $("viewer");
   const shown = $("viewer-picture");
+  shown.hidden = false;
+  shown.onerror = () => { shown.hidden = true; };
   shown.src = pictureOf(image.id, "large");
   shown.alt = image.label || fileName(image.name);
   $("viewer-title").textContent = image.name;

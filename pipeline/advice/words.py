@@ -79,7 +79,7 @@ def _distance(record: Mapping[str, Any]) -> str:
     if name is None:
         return (
             "How far the codes lie from the source's is left out: these weights have no reference. "
-            "`cnncodes weights reference FOLDER` makes one from images like the source's."
+            "Images like the source's make one: cnncodes weights reference FOLDER."
         )
     if not record["distances"]:
         return f"How far the codes lie from the reference {name} is left out: it has too few of these codes or images."

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.cli import codes, heads, search, serve, weights
+from pipeline.cli import advise, codes, heads, reference, search, serve, weights
 from pipeline.errors import UserError
 
 app = typer.Typer(
@@ -21,8 +21,10 @@ app = typer.Typer(
 codes.register(app)
 heads.register(app)
 search.register(app)
+advise.register(app)
 serve.register(app)
 weights.register(app)
+reference.register(weights.weights)
 
 
 def main() -> None:

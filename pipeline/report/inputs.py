@@ -16,6 +16,7 @@ from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.errors import UserError
 from pipeline.nets import layers
+from pipeline.report.advice import read_advice
 from pipeline.report.compare import Comparison, compare
 from pipeline.report.pictures import Album
 from pipeline.report.retrieved import Retrieved, read_retrieved
@@ -29,7 +30,7 @@ WEIGHTS_KEY = "cnncodes"
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
-    `tuned` where their stages were not asked for."""
+    `tuned` where their stages were not asked for, `advice` None without its stage."""
 
     manifest: Manifest
     failures: Sequence[Failure]
@@ -37,6 +38,7 @@ class Inputs:
     runs: tuple[Run, ...]
     retrieved: tuple[Retrieved, ...]
     tuned: tuple[Tuned, ...]
+    advice: Mapping[str, Any] | None
     params: ReportParams
     heads_params: HeadsParams
     weights: Mapping[str, Any]
@@ -120,6 +122,7 @@ def read_inputs(
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
         retrieved=read_retrieved(root / "retrieval", retrieval),
         tuned=read_tuned(root / "finetune", strategies),
+        advice=read_advice(root / "advise", manifest, specs),
         params=params,
         heads_params=heads,
         weights=_weights_facts(root / "weights" / "weights.safetensors"),

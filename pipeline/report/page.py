@@ -14,6 +14,7 @@ from markupsafe import Markup
 from pipeline.report.inputs import Inputs
 from pipeline.report.section import Section, render
 from pipeline.report.sections import (
+    advice,
     codes_map,
     confusion,
     curve,
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Build] = {
     "confusions": confusion.build,
     "mistakes": mistakes.build,
     "map": codes_map.build,
+    "advice": advice.build,
     "strategies": strategies.build,
     "retrieval": retrieval.build,
     "figures": figures.build,

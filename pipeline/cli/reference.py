@@ -1,0 +1,98 @@
+"""`cnncodes weights reference`: what images like the source's look like to a network, for `cnncodes advise`."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.output import JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from pipeline.config import CodesParams
+    from pipeline.data.manifest import Manifest
+    from pipeline.workspace import Workspace
+
+
+def register(weights: typer.Typer) -> None:
+    """Adds this module's command to the group `weights`."""
+    weights.command()(reference)
+
+
+def reference(
+    folder: Annotated[Path, typer.Argument(help="Images like those that the network was trained on.")],
+    like: Annotated[
+        Path | None, typer.Option(help="A folder of codes: its weights, layers and preprocessing are taken.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; in the cache, where advice finds it.")] = None,
+    arch: Annotated[str, typer.Option(help="Architecture, without --like.")] = "vgg16",
+    weights: Annotated[str, typer.Option(help="As in `cnncodes extract`, without --like.")] = "demo",
+    layers: Annotated[str, typer.Option(help="Specs with commas, without --like.")] = "",
+    size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like.")] = None,
+    images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
+    json: JsonFlag = False,
+) -> None:
+    """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
+    from pipeline import config
+    from pipeline.advice import reference as references
+    from pipeline.cache import cache_root
+    from pipeline.codes import extract
+    from pipeline.data.build import build
+    from pipeline.workspace import Workspace, canonical_weights, preset
+
+    if like is not None:
+        space = Workspace.open(like)
+        params, file = _params_like(space), space.weights_file
+    else:
+        chosen: dict[str, Any] = {} if size is None else {"crop": size, "scales": [size]}
+        if layers:
+            chosen["layers"] = [part.strip() for part in layers.split(",")]
+        params = preset(config.CodesParams, **chosen)
+        file = canonical_weights(config.WeightsParams.of(arch, weights), cache_root())
+    with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
+        data = preset(config.DatasetParams, source="folder", root=str(folder))
+        manifest = _drawn(build(data, Path(scratch) / "dataset", labels_needed=False), images)
+        codes = extract(manifest, file, params, Path(scratch) / "codes")
+        made = references.make(codes, name=folder.resolve().name)
+        path = out or references.default_path(next(iter(codes.values())).settings, cache_root())
+        mark = references.write(made, path)
+    if json:
+        print_json({"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark})
+    else:
+        typer.echo(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
+
+
+def _params_like(space: Workspace) -> CodesParams:
+    """The codes section that would make a workspace's codes again."""
+    from pipeline.codes import Settings
+    from pipeline.config import CodesParams
+    from pipeline.workspace import preset
+
+    specs = space.specs()
+    made = Settings.from_json(space.codes(specs[0]).settings)
+    changed: dict[str, Any] = {
+        "layers": specs,
+        "view": made.view,
+        "scales": list(made.scales),
+        "flip": made.flip,
+        "combine": made.combine,
+        "background": list(made.background),
+        "reduced_decode": made.reduced_decode,
+    }
+    if made.crop is not None:
+        changed["crop"] = made.crop
+    return preset(CodesParams, **changed)
+
+
+def _drawn(manifest: Manifest, most: int) -> Manifest:
+    """At most so many images, by their ids: what a file holds decides, not where it lies."""
+    import numpy as np
+
+    # Ids begin with a sha256, so that the first are a fair draw.
+    rows = np.arange(min(most, len(manifest)))
+    columns = ("ids", "paths", "labels", "groups", "sha256", "widths", "heights")
+    taken = {name: getattr(manifest, name)[rows] for name in columns}
+    return dataclasses.replace(manifest, **taken, splits=manifest.splits[:, rows])

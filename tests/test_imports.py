@@ -33,9 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     "montage": BASE | {"data"},
     "finetune": BASE | {"data", "nets", "codes", "heads"},
     "advice": BASE | {"data", "nets", "codes", "heads"},
+    "transfer": BASE | {"workspace", "data", "nets", "codes", "heads", "finetune"},
     "cli": BASE
     | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}
-    | {"collection", "montage", "advice"},
+    | {"transfer", "collection", "montage", "advice"},
     "web": BASE | {"workspace", "data", "nets", "codes", "hashing", "index", "query", "collection", "montage"},
 }
 

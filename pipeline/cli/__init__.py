@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.cli import advise, codes, heads, reference, search, serve, weights
+from pipeline.cli import advise, codes, finetune, heads, reference, search, serve, weights
 from pipeline.errors import UserError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 codes.register(app)
+finetune.register(app)
 heads.register(app)
 search.register(app)
 advise.register(app)

@@ -41,18 +41,24 @@ def compare(
 
 
 def predict(
-    head: Annotated[Path, typer.Argument(help="A head's folder, e.g. codes/heads/conv5_2-avg-svm.")],
+    head: Annotated[
+        Path,
+        typer.Argument(help="A folder of a head or a strategy: codes/heads/conv5_2-avg-svm, tuned/finetune/frozen."),
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     weights: Annotated[
-        Path | None, typer.Option(help="The canonical weights file; the workspace's own if not given.")
+        Path | None, typer.Option(help="Of a head: the canonical weights file; the workspace's own if not given.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
     json: JsonFlag = False,
 ) -> None:
-    """Labels and scores for new images, by a head and the network its codes came from."""
-    from pipeline.query import predict as run
+    """Labels and scores for new images, by a head and the network its codes came from, or by a tuned network."""
+    from pipeline import query, transfer
 
-    answers = run(head, images, weights=weights, top=top)
+    if transfer.is_tuned(head):
+        answers = transfer.predict(head, images, top=top)
+    else:
+        answers = query.predict(head, images, weights=weights, top=top)
     if json:
         print_json(answers)
         return

@@ -117,6 +117,9 @@ class FinetuneParams(Section):
     mix_alpha: Positive = Field(description="of mixup's and cutmix' Beta distribution")
     noise: NotNegative = Field(description="standard deviation, of pixel values 0..255")
     test_views: int = Field(ge=1, description="1: the centre; more: augmented ones too, probabilities averaged")
+    views: int = Field(
+        ge=0, description="augmented views of an image whose codes a frozen part keeps; 0: it runs in every epoch"
+    )
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -141,6 +144,10 @@ class FinetuneParams(Section):
             raise ValueError("finetune.background must be three numbers from 0 to 255")
         if any(w < 1 for w in self.widths):
             raise ValueError("finetune.widths must be positive")
+        if self.views and self.test_views - 1 > self.views:
+            raise ValueError(
+                f"finetune.test_views {self.test_views} asks for more than the {self.views} of finetune.views"
+            )
         if self.loss == "hinge" and self.label_smoothing:
             raise ValueError("finetune.label_smoothing is of cross_entropy: 0 with hinge")
         if self.nesterov and not self.momentum:

@@ -86,11 +86,24 @@ class PixelRows(Dataset[Batch]):
 
 
 class CodeRows(Dataset[Batch]):
-    """Codes (n, d) float32 and class numbers (n,), whole batches at a time."""
+    """Codes (B, d) float32 and class numbers (B,), whole batches at a time.
 
-    def __init__(self, codes: NDArray[np.float32], at: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
-        """`at` (n,): the row of `codes` of each."""
-        self.codes, self.at, self.targets = codes, at, torch.from_numpy(targets)
+    `codes` (1 + views, m, d): of each image's centre, then of its random views. `at` (n,): the row of `codes` of each.
+    `view`: the one that is shown; None for one of the random ones, drawn from (seed, epoch, id).
+    """
+
+    def __init__(
+        self,
+        codes: NDArray[np.float32],
+        at: NDArray[np.int64],
+        ids: Sequence[str],
+        targets: NDArray[np.int64],
+        *,
+        view: int | None = 0,
+        seed: int = 0,
+    ) -> None:
+        self.codes, self.at, self.ids, self.targets = codes, at, ids, torch.from_numpy(targets)
+        self.view, self.seed = view, seed
 
     def __len__(self) -> int:
         return len(self.at)
@@ -100,7 +113,13 @@ class CodeRows(Dataset[Batch]):
 
     def __getitems__(self, places: Sequence[Place]) -> Batch:
         chosen = [i for _, i in places]
-        return torch.from_numpy(self.codes[self.at[chosen]]), self.targets[chosen]
+        views = [self._view_of(epoch, i) for epoch, i in places]
+        return torch.from_numpy(self.codes[views, self.at[chosen]]), self.targets[chosen]
+
+    def _view_of(self, epoch: int, i: int) -> int:
+        if self.view is not None:
+            return self.view
+        return 1 + seed_of(self.seed, "view", epoch, self.ids[i]) % (len(self.codes) - 1)
 
 
 Rows = PixelRows | CodeRows

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline import schema
 from pipeline.finetune.batches import PixelRows, loader
@@ -20,11 +23,23 @@ log = logging.getLogger(__name__)
 FOLDER = "finetune-codes"
 
 
+@dataclass(frozen=True)
+class Views:
+    """Random views of each image beside its centre: `count` of them by `transform`, which `names` says in words."""
+
+    count: int
+    names: tuple[str, ...]
+    transform: Callable[[Tensor], Tensor]
+    seed: int
+
+
 def codes_of(
     body: Classifier,
     images: Images,
     rows: NDArray[np.int64],
+    ids: Sequence[str],
     *,
+    views: Views | None,
     dim: int,
     made_by: str,
     precision: str,
@@ -32,7 +47,10 @@ def codes_of(
     batch_size: int,
     cache: Path,
 ) -> NDArray[np.float32]:
-    """(len(rows), dim) codes of the manifest's `rows`, mapped into memory. `made_by` names the body's weights."""
+    """(1 + views, len(rows), dim) codes of the manifest's `rows`, mapped into memory: of the centre, then of each view.
+
+    `made_by` names the body's weights, `ids` the images, which a view is drawn by.
+    """
     key = schema.fingerprint(
         {
             "body": made_by,
@@ -43,21 +61,32 @@ def codes_of(
             "device": device,
             "batch_size": batch_size,
             "dim": dim,
+            "views": None if views is None else [views.count, list(views.names), views.seed, list(ids)],
         }
     )
     path = cache / FOLDER / f"{key}.npy"
     if not path.is_file():
-        schema.require_space(path.parent, len(rows) * dim * 4, what=f"codes of {len(rows)} images")
-        log.info("computing the frozen part's codes of %d images", len(rows))
-        data = PixelRows(images, rows, [""] * len(rows), np.zeros(len(rows), dtype=np.int64), size=body.size)
+        shape = (1 + (views.count if views else 0), len(rows), dim)
+        schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
+        log.info("computing the frozen part's codes of %d images, %d views each", len(rows), shape[0])
         with schema.atomic_path(path) as tmp:
-            out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.float32, shape=(len(rows), dim))
-            start = 0
-            with torch.inference_mode(), autocast(device, precision):
-                for pixels, _ in loader(data, batch_size):
-                    codes = body.body(body.normalise(pixels.to(device)))
-                    out[start : start + len(codes)] = codes.float().cpu().numpy()
-                    start += len(codes)
+            out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.float32, shape=shape)
+            for view in range(shape[0]):
+                data = PixelRows(
+                    images,
+                    rows,
+                    ids,
+                    np.zeros(len(rows), dtype=np.int64),
+                    size=body.size,
+                    transform=views.transform if views and view else None,
+                    seed=views.seed if views else 0,
+                )
+                start = 0
+                with torch.inference_mode(), autocast(device, precision):
+                    for pixels, _ in loader(data, batch_size, epoch=view):
+                        codes = body.body(body.normalise(pixels.to(device)))
+                        out[view, start : start + len(codes)] = codes.float().cpu().numpy()
+                        start += len(codes)
             out.flush()
             del out
     mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")

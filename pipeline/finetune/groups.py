@@ -81,6 +81,11 @@ def as_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [asdict(g) for g in groups]
 
 
+def from_json(values: Sequence[dict[str, Any]]) -> list[Group]:
+    """What `as_json` made plain."""
+    return [Group(**{**g, "layers": tuple(g["layers"]), "parameters": tuple(g["parameters"])}) for g in values]
+
+
 def describe(groups: Sequence[Group]) -> str:
     """The table as text, one line a group."""
     lines = [f"{'layers':<44} {'values':>12} {'multiple':>9} {'decay':>9} {'l1':>9}  optimiser  from epoch"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.finetune.batches import CodeRows, PixelRows, Rows, loader
+from pipeline.finetune.batches import CodeRows, Rows, loader
 from pipeline.finetune.model import Classifier
 
 
@@ -44,12 +44,19 @@ def probabilities(
 
 @contextlib.contextmanager
 def _view(rows: Rows, view: int) -> Iterator[Rows]:
-    """The rows as view 0 shows them, without their transform; any other is drawn as an epoch of its own would be."""
-    transform = rows.transform if isinstance(rows, PixelRows) else None
-    if isinstance(rows, PixelRows) and view == 0:
+    """The rows as view 0 shows them, without their transform; any other is drawn as an epoch of its own would be, or is
+    the cached one of that number."""
+    if isinstance(rows, CodeRows):
+        given, rows.view = rows.view, view
+        try:
+            yield rows
+        finally:
+            rows.view = given
+        return
+    transform = rows.transform
+    if view == 0:
         rows.transform = None
     try:
         yield rows
     finally:
-        if isinstance(rows, PixelRows):
-            rows.transform = transform
+        rows.transform = transform

@@ -5,7 +5,7 @@ The stage, the sweep of learning rates and the sanity checks begin with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline import schema
@@ -100,8 +101,8 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     parameters = ready.model.canonical() if ready.table else {}
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     table = groups.resolve(shapes, ready.table, optimiser=p.optimiser, decay_biases=p.decay_biases)
-    on_codes = ready.fixed_body and not place.strategy.augment
-    make = _code_rows(place, ready, sets) if on_codes else _pixel_rows(place, seed)
+    on_codes = ready.fixed_body and (not place.strategy.augment or p.views > 0)
+    make = _code_rows(place, ready, sets, seed) if on_codes else _pixel_rows(place, seed)
     # Test images are augmented where several views of each are averaged.
     test = make(own.test, own.y_test, augmented=p.test_views > 1)
     if not ready.table:
@@ -162,8 +163,7 @@ def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool) -> Recipe:
 
 def _pixel_rows(place: Place, seed: int) -> MakeRows:
     p = place.params
-    names = [n for n in place.strategy.augment if n in augment.AUGMENTS]
-    transform = augment.image_transform(names, augment.Settings(p.size, p.noise, p.mix_alpha)) if names else None
+    transform = _transform(place)
 
     def make(rows: Ints, targets: Ints, *, augmented: bool) -> batches.PixelRows:
         ids = [str(i) for i in place.manifest.ids[rows]]
@@ -173,15 +173,38 @@ def _pixel_rows(place: Place, seed: int) -> MakeRows:
     return make
 
 
-def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets]) -> MakeRows:
-    """Codes of all images that any repeat uses, so that they are computed once."""
+def _transform(place: Place) -> Callable[[Tensor], Tensor] | None:
+    p = place.params
+    names = [n for n in place.strategy.augment if n in augment.AUGMENTS]
+    return augment.image_transform(names, augment.Settings(p.size, p.noise, p.mix_alpha)) if names else None
+
+
+def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets], seed: int) -> MakeRows:
+    """Codes of all images that any repeat uses, so that they are computed once; views are the same in all repeats.
+
+    Raises UserError if the strategy mixes images, which codes can't be.
+    """
     p = place.params
     assert isinstance(ready.model, Tuned)
+    mixes = [name for name in place.strategy.augment if name in augment.MIXES]
+    if mixes:
+        raise UserError(
+            f"strategy {place.name} has {' and '.join(mixes)}, which mix pixels, and finetune.views keeps codes",
+            allowed="finetune.views 0, with which the frozen part runs in every epoch",
+        )
+    transform = _transform(place)
+    views = (
+        None
+        if transform is None
+        else features.Views(p.views, (*place.strategy.augment, f"noise {p.noise:g}"), transform, p.seed)
+    )
     every = np.unique(np.concatenate([rows for s in sets for rows in (s.train, s.val, s.test)]))
     codes = features.codes_of(
         ready.model.eval(),
         place.images,
         every,
+        [str(i) for i in place.manifest.ids[every]],
+        views=views,
         dim=ready.model.codes_dim,
         made_by=f"{place.weights.sha256} {p.head}",
         precision=place.precision,
@@ -191,7 +214,9 @@ def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets]) -> MakeRows:
     )
 
     def make(rows: Ints, targets: Ints, *, augmented: bool) -> batches.CodeRows:
-        return batches.CodeRows(codes, np.searchsorted(every, rows), targets)
+        ids = [str(i) for i in place.manifest.ids[rows]]
+        view = None if augmented and views is not None else 0
+        return batches.CodeRows(codes, np.searchsorted(every, rows), ids, targets, view=view, seed=seed)
 
     return make
 

@@ -61,6 +61,7 @@ PARAMS: dict[str, Any] = {
     "mix_alpha": 0.4,
     "noise": 0.0,
     "test_views": 1,
+    "views": 0,
     "epochs": 2,
     "batch_size": 8,
     "accumulate": 1,

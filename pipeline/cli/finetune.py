@@ -1,0 +1,181 @@
+"""`cnncodes finetune | lr-find`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.output import JsonFlag, print_json, size, table
+
+Arch = Annotated[str, typer.Option(help="Architecture.")]
+WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
+ParamsFile = Annotated[Path | None, typer.Option(help="A params.yaml whose section finetune goes before the preset's.")]
+Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")]
+MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 0: all.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images in a batch.")]
+Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")]
+Precision = Annotated[str | None, typer.Option(help="auto | fp32 | bf16.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    app.command()(finetune)
+    app.command("lr-find")(lr_find)
+
+
+def finetune(
+    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Name of a strategy; repeat for more. The preset's `run` if not given.")
+    ] = None,
+    arch: Arch = "vgg16",
+    weights: WeightsOption = "demo",
+    params: ParamsFile = None,
+    size: Size = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of new layers.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Splits to train on, for the spread.")] = None,
+    max_train: MaxTrain = None,
+    batch_size: BatchSize = None,
+    head: Annotated[str | None, typer.Option(help="gap | vgg.")] = None,
+    device: Device = None,
+    precision: Precision = None,
+    splits: Annotated[
+        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
+    ] = None,
+    inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train transfer strategies on a folder of images and compare them: frozen, finetune, scratch and others."""
+    from pipeline.transfer import FOLDER
+    from pipeline.transfer import finetune as run
+
+    settings = _settings(size, max_train, batch_size, device, precision) | {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "repeats": repeats,
+        "head": head,
+        "inference_txt": inference_txt,
+    }
+    records = run(
+        images,
+        out=out,
+        strategies=strategy,
+        arch=arch,
+        weights=weights,
+        dataset={"splits": splits} if splits else None,
+        settings=_given(settings),
+        params_file=params,
+    )
+    groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
+    if json:
+        print_json({name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()})
+        return
+    typer.echo(_comparison(records))
+    for name, found in groups.items():
+        typer.echo(f"\n{name}\n{_layer_table(found)}")
+
+
+def lr_find(
+    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
+    low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Rates to try, one batch each.")] = 60,
+    arch: Arch = "vgg16",
+    weights: WeightsOption = "demo",
+    params: ParamsFile = None,
+    size: Size = None,
+    max_train: MaxTrain = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    precision: Precision = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Sweep the learning rate, layers keeping their ratios, and suggest the one at which the loss falls fastest."""
+    from pipeline.finetune import lr_plot
+    from pipeline.transfer import find_rate
+
+    if plot is not None:
+        lr_plot.check(plot)
+    sweep = find_rate(
+        where,
+        strategy,
+        low=low,
+        high=high,
+        steps=steps,
+        arch=arch,
+        weights=weights,
+        settings=_given(_settings(size, max_train, batch_size, device, precision)),
+        params_file=params,
+    )
+    if plot is not None:
+        lr_plot.draw(sweep, plot, title=f"Learning rates of {strategy}")
+    if json:
+        print_json({"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)})
+        return
+    if sweep.suggested is None:
+        typer.echo(f"the loss never falls between {low:g} and {high:g}")
+    else:
+        typer.echo(f"learning_rate: {sweep.suggested:.2g}  (where the loss falls fastest, of {len(sweep.rates)} rates)")
+    if plot is not None:
+        typer.echo(f"{plot}")
+
+
+def _settings(
+    size: int | None, max_train: int | None, batch_size: int | None, device: str | None, precision: str | None
+) -> dict[str, Any]:
+    """What both commands can change. A side of the input brings the margin of the cached images that the preset has."""
+    return {
+        "size": size,
+        "scale": None if size is None else round(size * 9 / 8),
+        "max_train": max_train,
+        "batch_size": batch_size,
+        "device": device,
+        "precision": precision,
+    }
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _comparison(records: dict[str, dict[str, Any]]) -> str:
+    header = ("strategy", "trained", "epochs", "accuracy", "mean class recall", "training", "peak memory")
+    rows = []
+    for name, record in sorted(records.items(), key=lambda item: -item[1]["mean"]["accuracy"]):
+        mean, std = record["mean"], record["std"]
+        spread = len(record["repeats"]) > 1
+        shares = [
+            f"{100 * mean[key]:.1f}" + (f" ± {100 * std[key]:.1f}" if spread else "") + " %"
+            for key in ("accuracy", "mean_class_recall")
+        ]
+        rows.append(
+            (
+                name,
+                record["trained"],
+                f"{mean['epochs']:.3g}",
+                *shares,
+                f"{mean['train_s']:.3g} s",
+                size(mean["peak_memory_bytes"]),
+            )
+        )
+    return table(header, rows)
+
+
+def _groups(folder: Path) -> list[dict[str, Any]]:
+    from pipeline import schema
+
+    found: list[dict[str, Any]] = schema.read_json(folder / "groups.json")
+    return found
+
+
+def _layer_table(groups: list[dict[str, Any]]) -> str:
+    from pipeline.finetune.groups import describe, from_json
+
+    return describe(from_json(groups))

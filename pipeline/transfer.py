@@ -1,0 +1,136 @@
+"""Transfer strategies on a user's own folder: what the stage does, as typed functions.
+
+```python
+from pipeline.transfer import finetune, predict
+records = finetune("photos", out="tuned", strategies=["frozen", "scratch"], settings={"epochs": 5})
+records["frozen"]["mean"]["accuracy"]
+predict("tuned/finetune/frozen", ["new.jpg"])
+```
+Values not given come from pipeline/preset.yaml. torch is loaded when a function runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import config
+from pipeline.cache import cache_root
+from pipeline.config import FinetuneParams
+from pipeline.errors import UserError
+from pipeline.workspace import Workspace, canonical_weights, preset
+
+if TYPE_CHECKING:
+    from pipeline.data.manifest import Manifest
+    from pipeline.finetune.lr_find import Sweep
+    from pipeline.nets.weights import Weights
+
+FOLDER = "finetune"
+
+
+def params_of(settings: Mapping[str, Any], params_file: str | Path | None = None) -> FinetuneParams:
+    """The section `finetune` of a params file, or of the preset, with some keys changed. Raises UserError."""
+    if params_file is None:
+        return preset(FinetuneParams, **settings)
+    sections = config.read_params(params_file)
+    if FOLDER not in sections:
+        raise UserError(f"{params_file} has no section {FOLDER}", see="docs/params.md")
+    return config.validate(FinetuneParams, sections[FOLDER] | settings, where=f"{params_file}: {FOLDER}")
+
+
+def finetune(
+    images: str | Path,
+    *,
+    out: str | Path,
+    strategies: Sequence[str] | None = None,
+    arch: str = "vgg16",
+    weights: str = "demo",
+    dataset: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    params_file: str | Path | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
+
+    `images`: a folder whose first level is the class. `settings`: keys of the section `finetune` to change. Killed and
+    called again, it goes on from the last whole epoch. Raises UserError.
+    """
+    chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
+    params = params_of({**(settings or {}), **chosen}, params_file)
+    from pipeline.finetune.run import run_strategy
+    from pipeline.nets.weights import read_canonical, write_canonical
+
+    space = Workspace(Path(out))
+    source = read_canonical(canonical_weights(config.WeightsParams.of(arch, weights), cache_root()))
+    manifest = _build(images, space.root / "dataset", dataset)
+    write_canonical(source, space.weights_file)
+    return {
+        name: run_strategy(name, manifest, source, params, space.root / FOLDER / name, cache=cache_root())
+        for name in params.run
+    }
+
+
+def find_rate(
+    where: str | Path,
+    strategy: str,
+    *,
+    low: float,
+    high: float,
+    steps: int,
+    arch: str = "vgg16",
+    weights: str = "demo",
+    dataset: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    params_file: str | Path | None = None,
+) -> Sweep:
+    """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
+    weights/, whose weights then are the ones. Nothing is written but the cache. Raises UserError."""
+    params = params_of(settings or {}, params_file)
+    from pipeline.finetune.lr_find import find
+
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset)
+        return find(strategy, manifest, source, params, cache=cache_root(), low=low, high=high, steps=steps)
+
+
+def is_tuned(folder: str | Path) -> bool:
+    """Whether a folder is a strategy's, finetune/<name>."""
+    return (Path(folder) / "head.safetensors").is_file()
+
+
+def predict(folder: str | Path, images: Sequence[str | Path], *, top: int = 3) -> list[dict[str, Any]]:
+    """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
+    "classes": [{"label", "score"}, ...]}`, best first. Raises UserError if an image or the model can't be read."""
+    from pipeline.finetune import saved
+
+    model = saved.read(Path(folder))
+    shown = model.probabilities([Path(image) for image in images])
+    order = (-shown).argsort(axis=1, kind="stable")[:, :top]
+    return [
+        {
+            "image": str(image),
+            "probabilities": True,
+            "classes": [{"label": model.classes[c], "score": float(shown[i, c])} for c in order[i]],
+        }
+        for i, image in enumerate(images)
+    ]
+
+
+def _ground(
+    where: Path, scratch: Path, arch: str, weights: str, dataset: Mapping[str, Any] | None
+) -> tuple[Manifest, Weights]:
+    from pipeline.nets.weights import read_canonical
+
+    space = Workspace(where)
+    if (space.root / "dataset" / "dataset.json").is_file():
+        return space.manifest(), space.weights()
+    canonical = canonical_weights(config.WeightsParams.of(arch, weights), cache_root())
+    return _build(where, scratch / "dataset", dataset), read_canonical(canonical)
+
+
+def _build(images: str | Path, folder: Path, dataset: Mapping[str, Any] | None) -> Manifest:
+    from pipeline.data.build import build
+
+    params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
+    return build(params, folder)

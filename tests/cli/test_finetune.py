@@ -1,0 +1,107 @@
+"""`cnncodes finetune`, `lr-find` and `predict` with a tuned network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.cli.test_codes import cnncodes, error_of
+from tests.pictures import draw_classes
+from tests.test_imports import ROOT
+
+SMALL = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/ of three colours, and tuned/ made from it with two strategies."""
+    folder = tmp_path_factory.mktemp("finetune")
+    draw_classes(folder / "photos", per_class=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNCODES_CACHE", str(folder / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        names = ["--strategy", "frozen", "--strategy", "cnn"]
+        own = ["--epochs", "2", "--repeats", "2", "--layers"]
+        done = cnncodes("finetune", "photos", "--out", "tuned", *SMALL, *names, *own, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(place / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_the_table_and_the_per_layer_tables_are_printed(place: Path) -> None:
+    lines = (place / "stdout").read_text().splitlines()
+    assert lines[0].split()[:3] == ["strategy", "trained", "epochs"]
+    assert {line.split()[0] for line in lines[1:3]} == {"frozen", "cnn"}
+    assert all("±" in line and "%" in line for line in lines[1:3])
+    table = lines[lines.index("frozen") :]
+    assert "multiple" in table[1] and any(line.startswith("conv1_1") and "frozen" in line for line in table)
+
+
+def test_what_was_measured_is_on_disk(place: Path) -> None:
+    record = json.loads((place / "tuned/finetune/frozen/metrics.json").read_text())
+    assert record["params"]["size"] == 32 and record["params"]["epochs"] == 2
+    assert [r["repeat"] for r in record["repeats"]] == [0, 1]
+    assert (place / "tuned/weights/weights.safetensors").is_file()
+    assert (place / "tuned/finetune/cnn/predictions.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["frozen", "cnn"])
+def test_predict_takes_a_tuned_network(place: Path, name: str) -> None:
+    image = next((place / "photos/red").iterdir())
+    done = cnncodes("predict", f"tuned/finetune/{name}", image, "--json", cwd=place)
+    (answer,) = json.loads(done.stdout)
+    assert [c["label"] for c in answer["classes"]] != []
+    assert sum(c["score"] for c in answer["classes"]) == pytest.approx(1, abs=1e-4)
+    scores = [c["score"] for c in answer["classes"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_lr_find_draws_its_curve_in_a_workspace(place: Path) -> None:
+    own = ["--strategy", "frozen", "--steps", "12", "--low", "1e-4", "--high", "1"]
+    done = cnncodes("lr-find", "tuned", *own, *SMALL[4:], "--plot", "lr.png", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["rates"]) == len(found["losses"]) <= 12
+    assert found["rates"][0] == pytest.approx(1e-4)
+    with Image.open(place / "lr.png") as picture:
+        assert picture.size == (1050, 600)
+
+
+def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
+    section = yaml.safe_load((ROOT / "params.yaml").read_text())["finetune"]
+    section["strategies"] = {"mine": section["strategies"]["fc"]}
+    (place / "own.yaml").write_text(yaml.safe_dump({"finetune": section | {"run": ["mine"], "epochs": 1}}))
+    done = cnncodes("finetune", "photos", "--out", "own", *SMALL, "--params", "own.yaml", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mine"]["kind"] == "fc"
+    (place / "empty.yaml").write_text("codes: {}\n")
+    assert "no section finetune" in error_of(
+        cnncodes("finetune", "photos", "--out", "own", "--params", "empty.yaml", cwd=place)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetune", "photos", "--out", "x", "--strategy", "magic"], "finetune.run names .'magic'.*allowed: direct"),
+        (["finetune", "photos", "--out", "x", "--head", "mlp"], "head: .*'gap'"),
+        (["finetune", "nowhere", "--out", "x", *SMALL], "nowhere"),
+        (["finetune", "photos", "--out", "x", *SMALL, "--strategy", "direct"], "class names|names of the source"),
+        (["lr-find", "photos", "--plot", "lr.gif"], r"lr\.gif; allowed: a name in \.png"),
+        (["lr-find", "photos", *SMALL, "--low", "1", "--high", "0.1"], "shows nothing"),
+    ],
+)
+def test_a_bad_wish_is_one_sentence(place: Path, arguments: list[str], said: str) -> None:
+    assert re.search(said, error_of(cnncodes(*arguments, cwd=place)))
+    assert not (place / "x" / "finetune").exists()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from pipeline.collection import Collection
 from pipeline.errors import UserError
-from pipeline.web import answers
+from pipeline.web import answers, questions
 from pipeline.web.limits import Limits
 from pipeline.web.live import Generation, Live
 from pipeline.web.pictures import MEDIA_TYPE, Pictures, Size, etag
@@ -20,7 +18,6 @@ from pipeline.web.uploads import FIELD, Upload, Uploads, read_image, take
 from pipeline.web.workers import Workers
 
 _LISTED_LABELS = 500
-_LISTED_GROUPS, _LISTED_IN_GROUP = 100, 24
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,6 @@ class Service:
         return await self.live.now(self.search)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """How a search is to be made."""
-
-    k: int | None
-    radius: float | None
-    method: str | None
-    layer: str | None
-    label: str | None
-    split: str | None
-
-
 def _wanted(
     *,
     k: Annotated[
@@ -79,8 +64,8 @@ def _wanted(
     layer: Annotated[str | None, Query(description="one of the method's layers")] = None,
     label: Annotated[str | None, Query(description="only images with this label")] = None,
     split: Annotated[str | None, Query(description="only images of this split")] = None,
-) -> Wanted:
-    return Wanted(k, radius, method, layer, label, split)
+) -> questions.Wanted:
+    return questions.Wanted(k, radius, method, layer, label, split)
 
 
 def _service(request: Request) -> Service:
@@ -89,7 +74,7 @@ def _service(request: Request) -> Service:
 
 
 Shared = Annotated[Service, Depends(_service)]
-Asked = Annotated[Wanted, Depends(_wanted)]
+Asked = Annotated[questions.Wanted, Depends(_wanted)]
 ErrorSpec = dict[int | str, dict[str, Any]]
 _BUSY: ErrorSpec = {503: {"model": answers.ErrorAnswer, "description": "too busy, or the index is gone"}}
 _UNKNOWN: ErrorSpec = {404: {"model": answers.ErrorAnswer, "description": "no such image or page"}}
@@ -162,7 +147,7 @@ async def images(
         raise Problem(422, f"{size} images a page; allowed: 1 to {service.limits.page_images}")
     generation = await service.now()
     with told_as(422, service.live.hidden):
-        return await service.search.run(_page, generation, page, size, label, split)
+        return await service.search.run(questions.page_of, generation, page, size, label, split)
 
 
 @router.get("/images/random", responses=_UNKNOWN)
@@ -210,7 +195,7 @@ async def search(
     query: int | Upload
     query = service.uploads.get(image, collection) if image.startswith("q") else _row(collection, image)
     with told_as(422, service.live.hidden):
-        return await service.search.run(_search, collection, query, wanted, service.limits.results)
+        return await service.search.run(questions.search, collection, query, wanted, service.limits.results)
 
 
 @router.post("/search", responses=_UPLOAD_ERRORS, openapi_extra=_BODY)
@@ -219,14 +204,14 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
     generation = await service.now()
     collection = generation.collection
     with told_as(422, service.live.hidden):  # before the image is read
-        _options(collection, wanted, service.limits.results, own=-1)
+        questions.options(collection, wanted, service.limits.results, own=-1)
     data = await read_image(request)
     upload = await service.network.run(
         take, data, collection, max_pixels=service.limits.pixels, hidden=service.live.hidden
     )
     service.uploads.keep(upload)
     with told_as(422, service.live.hidden):
-        found = await service.search.run(_search, collection, upload, wanted, service.limits.results)
+        found = await service.search.run(questions.search, collection, upload, wanted, service.limits.results)
     found.network_ms = 1000 * upload.network_s if upload.network_s else None
     return found
 
@@ -235,7 +220,7 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
 async def plane(service: Shared, layer: str | None = None) -> answers.MapAnswer:
     """The collection in two dimensions: the first two principal components of its float codes."""
     generation = await service.now()
-    return await service.slow.run(_map, generation, layer, service.limits.map_images)
+    return await service.slow.run(questions.plane, generation, layer, service.limits.map_images)
 
 
 @router.get("/duplicates", responses=_WRONG)
@@ -243,7 +228,7 @@ async def groups(service: Shared, method: str | None = None, radius: int | None 
     """Groups of near-identical images: pairs within a Hamming radius, joined."""
     generation = await service.now()
     with told_as(422, service.live.hidden):
-        return await service.slow.run(_groups, generation, method, radius)
+        return await service.slow.run(questions.groups, generation, method, radius)
 
 
 def _row(collection: Collection, image_id: str) -> int:
@@ -251,87 +236,3 @@ def _row(collection: Collection, image_id: str) -> int:
         return collection.row(image_id)
     except UserError:
         raise Problem(404, f"no image of this collection has the id {image_id[:60]!r}") from None
-
-
-def _page(generation: Generation, page: int, size: int, label: str | None, split: str | None) -> answers.PageAnswer:
-    collection, rows = generation.collection, generation.order
-    if label is not None or split is not None:
-        rows = rows[np.isin(rows, collection.select(label, split))]
-    pages = max(1, -(-len(rows) // size))
-    if page > pages:
-        raise Problem(404, f"there is no page {page}; the last one is {pages}")
-    shown = rows[(page - 1) * size : page * size]
-    listed = [answers.image(collection, row) for row in shown.tolist()]
-    return answers.PageAnswer(page=page, pages=pages, total=len(rows), images=listed)
-
-
-def _options(collection: Collection, wanted: Wanted, most: int, *, own: int) -> dict[str, Any]:
-    """The keywords of a search: k checked against the collection, then cut to what filters leave of it.
-
-    Raises UserError for all that is not allowed.
-    """
-    options: dict[str, Any] = {**vars(wanted)}
-    if wanted.k is not None and not 1 <= wanted.k <= min(most, len(collection)):
-        limit = f"1 to {min(most, len(collection))}" if len(collection) else "none: it is empty"
-        raise UserError(f"k = {wanted.k} in a collection of {len(collection):,}", allowed=limit)
-    rows = collection.select(wanted.label, wanted.split)
-    left = len(rows) - int(own in rows)
-    if wanted.k is not None or wanted.radius is not None:
-        options["k"] = max(1, min(wanted.k or most, left))
-    return options
-
-
-def _search(collection: Collection, query: int | Upload, wanted: Wanted, most: int) -> answers.SearchAnswer:
-    started_s = time.perf_counter()
-    options = _options(collection, wanted, most, own=query if isinstance(query, int) else -1)
-    if isinstance(query, int):
-        found = collection.search_id(str(collection.ids[query]), **options)
-        about = answers.image(collection, query)
-        shown = answers.QueryAnswer(
-            id=about.id, uploaded=False, name=about.name, label=about.label, width=None, height=None
-        )
-    else:
-        found = collection.search(query.look, **options)
-        shown = answers.QueryAnswer(
-            id=query.id, uploaded=True, name="your image", label="", width=query.width, height=query.height
-        )
-    search_ms = 1000 * (time.perf_counter() - started_s)
-    return answers.SearchAnswer(
-        query=shown,
-        method=found.method.name,
-        layer=found.method.spec,
-        unit=found.method.unit,
-        images=len(collection),
-        neighbours=answers.neighbours(collection, found),
-        nearest=None if found.nearest is None else found.method.format(found.nearest),
-        network_ms=None,
-        search_ms=search_ms,
-    )
-
-
-def _map(generation: Generation, layer: str | None, most: int) -> answers.MapAnswer:
-    collection = generation.collection
-    layers = collection.made_by["layers"]
-    if layer is not None and layer not in layers:
-        raise Problem(422, f"a map of layer {layer[:60]!r}; allowed: {', '.join(layers)}")
-    made = generation.map(layer or layers[0], most)
-    points = [
-        answers.PointAnswer(**answers.image(collection, row).model_dump(), x=x, y=y)
-        for row, (x, y) in zip(made.rows.tolist(), made.points.round(4).tolist(), strict=True)
-    ]
-    return answers.MapAnswer(layer=layer or layers[0], images=len(collection), explained=made.explained, points=points)
-
-
-def _groups(generation: Generation, method: str | None, radius: int | None) -> answers.DuplicatesAnswer:
-    collection = generation.collection
-    found, used = generation.groups(method, radius)
-    default = next(m for m in collection.methods.values() if m.kind == "hamming")
-    return answers.DuplicatesAnswer(
-        method=method or default.name,
-        radius=used,
-        groups=len(found),
-        images=sum(map(len, found)),
-        listed=[
-            [answers.image(collection, row) for row in group[:_LISTED_IN_GROUP]] for group in found[:_LISTED_GROUPS]
-        ],
-    )

@@ -346,15 +346,15 @@ def test_huge_headers_and_nonsense(built: Path) -> None:
 
 
 def test_too_much_at_once_is_said(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.web import api
+    from pipeline.web import questions
 
-    search = api._search
+    search = questions.search
 
     def slowly(*args: object) -> object:
         time.sleep(0.3)
         return search(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(api, "_search", slowly)
+    monkeypatch.setattr(questions, "search", slowly)
     own = str(Collection.open(built / "my.index").ids[0])
     with running(built / "my.index", requests=3) as base, ThreadPoolExecutor(10) as pool:
         found = list(pool.map(lambda _: httpx.get(f"{base}/api/search", params={"image": own}, timeout=20), range(10)))

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipeline import collection
 from pipeline.collection import Collection
 from tests.codes.conftest import draw
-from tests.web.conftest import HOSTILE, running
+from tests.web.conftest import HOSTILE, SMALL, running
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -261,6 +262,32 @@ def test_a_broken_upload_is_said_in_words(page: Page, tmp_path: Path) -> None:
     page.all("#file")[0].send_keys(str(broken))
     page.wait("!document.getElementById('error').hidden")
     assert "not an image of a format that is read here" in page.texts("#error")[0]
+
+
+def test_files_that_are_gone_and_an_empty_collection(
+    chrome: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    files = [draw(tmp_path / "photos" / f"{i}.png", i) for i in range(3)]
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", **SMALL)
+    for file in files:
+        file.unlink()
+    with running(tmp_path / "my.index") as base:
+        page = Page(chrome, base)
+        page.open().until_drawn("3 images")
+        page.wait("document.querySelectorAll('.picture.gone').length === 3")
+        page.all(".grid a")[0].click()  # its codes are still there
+        page.until_drawn("Most like")
+        assert len(neighbours_shown(page)) == 2
+    collection.remove(tmp_path / "my.index", photos.ids.tolist())
+    with running(tmp_path / "my.index") as base:
+        page = Page(chrome, base)
+        page.open().until_drawn("0 images")
+        assert "The collection is empty" in page.texts("#content")[0]
+        page.open("/?view=map").until_drawn("Map")
+        page.keys("r")
+        page.wait("!document.getElementById('error').hidden")
+        assert "the collection is empty" in page.texts("#error")[0].lower()
 
 
 def test_the_map_is_clicked(page: Page) -> None:

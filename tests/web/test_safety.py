@@ -272,8 +272,15 @@ def test_many_small_uploads(built: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here, which tells the memory in use")
 def test_thousands_of_small_uploads(built: Path) -> None:
+    def held_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    many_uploads(built / "my.index", 300)
+    before = held_bytes()
     many_uploads(built / "my.index", 4000)
+    assert held_bytes() - before < 64 << 20
 
 
 def connect(base: str) -> socket.socket:

@@ -9,11 +9,12 @@ products float64 holds exactly, so `math.fsum` gives the true sum whatever the o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.special import expit
 
+from pipeline.errors import UserError
 from pipeline.hashing.check import Bits, Codes, Float32, Float64
 
 BLOCK_VALUES = 1 << 22  # of a block of codes in float64: 32 MB
@@ -66,6 +67,29 @@ def unit_rows(codes: Codes) -> Float32:
         norm = np.sqrt(np.add.reduce(x * x, axis=1, keepdims=True))
         result[rows] = x / np.where(norm > 0, norm, 1.0)
     return result
+
+
+# Made of square roots, which are correctly rounded everywhere; other powers differ between machines in the last digit.
+POWERS: dict[float, Callable[[Float64], Float64]] = {
+    1.0: lambda x: x,
+    0.75: lambda x: np.sqrt(x) * np.sqrt(np.sqrt(x)),
+    0.5: np.sqrt,
+}
+
+
+def power_rows(codes: Codes, power: float) -> Float32:
+    """(n, d) -> (n, d) float32 rows of length 1 of sign(x) |x|^power, power one of POWERS; a row of zeros stays one.
+
+    Power normalisation (Perronnin, Sanchez and Mensink 2010): a few large activations no longer decide all distances.
+    Raises UserError on another power.
+    """
+    if power not in POWERS:
+        raise UserError(f"codes cannot be brought to the power {power}", allowed=list(POWERS))
+    result = np.empty(codes.shape, dtype=np.float32)
+    for rows in blocks(codes):
+        x = codes[rows].astype(np.float64)
+        result[rows] = np.copysign(POWERS[power](np.abs(x)), x)
+    return unit_rows(result)
 
 
 def _product(x: Float64, weights: Float64, offset: Float64) -> tuple[Float64, Float64]:

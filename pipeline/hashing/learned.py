@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Codes, Float32, Float64
-from pipeline.hashing.exact import blocks, unit_rows
+from pipeline.hashing.exact import blocks, power_rows, unit_rows
 from pipeline.hashing.linear import Linear
 from pipeline.hashing.principal import principal
 
@@ -25,17 +25,19 @@ _BLOCK = 1024
 class Learned(Linear):
     """Bits by which an image can tell its cosine neighbours from the rest of a batch.
 
-    Rows are brought to length 1, centred, and reduced to their `components` leading principal components. A batch
-    pairs each image with one of its `neighbours` nearest training images by cosine; both are seen with a share
-    `dropout` of the components left out, and cross-entropy asks for the partner among the batch by
-    bit agreement / `temperature` (InfoNCE, van den Oord et al. 2018, on hash codes as in CIBHash, Qiu et al. 2021, with
-    neighbours in place of augmented images, which cached codes don't have). Telling all images of a batch apart takes
-    bits that are balanced and differ from each other. Signs pass gradients straight to the tanh under them.
+    Rows are brought to sign(x) |x|^power and length 1 (`exact.power_rows`), centred, and reduced to their `components`
+    leading principal components. A batch pairs each image with one of its `neighbours` nearest training images by
+    cosine; both are seen with a share `dropout` of the components left out, and cross-entropy asks for the partner
+    among the batch by bit agreement / `temperature` (InfoNCE, van den Oord et al. 2018, on hash codes as in CIBHash,
+    Qiu et al. 2021, with neighbours in place of augmented images, which cached codes don't have). Telling all images of
+    a batch apart takes bits that are balanced and differ from each other. Signs pass gradients straight to the tanh
+    under them.
 
     Of several `rounds`, all but the last train a code of `teacher_bits`, whose Hamming neighbours are the next round's
     partners: they share a class more often than the cosine neighbours they were learned from.
     """
 
+    power: float = 0.75
     components: int = 512
     neighbours: int = 20
     rounds: int = 2
@@ -74,7 +76,7 @@ class Learned(Linear):
         return self._through(mean, directions @ weights, bias)
 
     def _prepared(self, codes: Codes) -> Codes:
-        return unit_rows(codes)
+        return power_rows(codes, self.power)
 
     def _train(self, rows: Tensor, near: Tensor, nbits: int) -> tuple[Float64, Float64]:
         import torch

@@ -148,9 +148,11 @@ def test_itq_rotation_is_orthogonal_and_its_error_never_grows() -> None:
 def test_itq_bits_are_the_signs_of_the_rotated_components() -> None:
     codes = np.random.default_rng(7).normal(0, 1, (200, 20)).astype(np.float32)
     hasher = Itq(nbits=8, iterations=4, seed=1).fit(codes)
-    mean, directions = principal(codes, 8, who="itq", seed=1)
-    rotation = itq.rotate((codes - mean) @ directions, iterations=4, seed=1)[0]
-    np.testing.assert_array_equal(hasher.bits(codes), (codes - mean) @ directions @ rotation > 0)
+    powered = np.sign(codes) * np.abs(codes) ** 0.75
+    powered /= np.linalg.norm(powered, axis=1, keepdims=True)
+    mean, directions = principal(powered, 8, who="itq", seed=1)
+    rotation = itq.rotate((powered - mean) @ directions, iterations=4, seed=1)[0]
+    np.testing.assert_array_equal(hasher.bits(codes), (powered - mean) @ directions @ rotation > 0)
 
 
 # exact linear maps
@@ -189,6 +191,25 @@ def test_affine_rounds_once_and_blocks_do_not_show(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(exact, "BLOCK_VALUES", 100)
     np.testing.assert_array_equal(exact.affine(x, w, offset), values)
     np.testing.assert_array_equal(exact.unit_rows(x), np.concatenate([exact.unit_rows(row[None]) for row in x]))
+
+
+@pytest.mark.parametrize("power", exact.POWERS)
+def test_powers_keep_signs_and_zeros_and_each_row_its_own(power: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    x = rng.normal(0, 3, (40, 33)).astype(np.float16)
+    x[7] = 0
+    found = exact.power_rows(x, power)
+    wanted = np.sign(x) * np.abs(x.astype(np.float64)) ** power
+    wanted /= np.maximum(np.linalg.norm(wanted, axis=1, keepdims=True), 1e-30)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert not found[7].any()
+    monkeypatch.setattr(exact, "BLOCK_VALUES", 100)
+    np.testing.assert_array_equal(found, np.concatenate([exact.power_rows(row[None], power) for row in x]))
+
+
+def test_other_powers_are_refused() -> None:
+    with pytest.raises(UserError, match=r"power 0\.3.*allowed: 1\.0, 0\.75, 0\.5"):
+        Itq(nbits=8, power=0.3).fit(np.ones((20, 16), dtype=np.float32))
 
 
 # learned

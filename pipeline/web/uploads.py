@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import python_multipart  # noqa: F401  forms need it, and would say so at the first upload only
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 

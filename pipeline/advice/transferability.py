@@ -56,20 +56,21 @@ def _evidence(squares: Doubles, left: Doubles, target: Doubles, d: int) -> float
     n = len(target)
     along = (left.T @ target) ** 2
     beside = max(float(target @ target - along.sum()), 0.0)
-    tiny = np.finfo(np.float64).tiny
+    # Codes that fit the labels to the last digit would leave the noise no variance, and b no value.
+    least = 1e-12 * float(target @ target)
 
     def moments(a: float, b: float) -> tuple[float, float, float]:
         """|m|^2, |X m - y|^2 and the effective number of parameters at the posterior mean m."""
         shrunk = a + b * squares
         length = float((b**2 * squares * along / shrunk**2).sum())
         error = float((a**2 * along / shrunk**2).sum()) + beside
-        return max(length, tiny), max(error, tiny), float((b * squares / shrunk).sum())
+        return max(length, least), max(error, least), float((b * squares / shrunk).sum())
 
     a, b = 1.0, 1.0
     for _ in range(_STEPS):
         length, error, parameters = moments(a, b)
         ratio = a / b
-        a, b = parameters / length, (n - parameters) / error
+        a, b = parameters / length, max(n - parameters, 1e-12 * n) / error
         # The posterior mean depends on the ratio alone.
         if abs(a / b - ratio) <= _TOLERANCE * ratio:
             break

@@ -1,0 +1,144 @@
+"""Is the advised layer good? `python -m bench.advice FOLDER --per-class 10,50,all --repeats 10 > table.md`
+
+FOLDER is a workspace (`out`, or what `cnncodes extract` made). A repeat draws its training images anew, a fifth of them
+val; where the set has a test split of its own it stays, else a quarter of the images is test, drawn anew as well.
+Advice sees train and val; then a linear SVM on every spec's codes, its C chosen on val, is measured on test. The regret
+is the best test accuracy less the advised codes'. It counts as agreement if it is at most 2 points, or no more than
+noise (McNemar's exact test, level .05). "Always" is the regret of one spec for all repeats, the best such choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from pipeline.advice.run import advise
+from pipeline.codes.reader import Codes
+from pipeline.config import AdviseParams, HeadsParams
+from pipeline.data import splits
+from pipeline.data.manifest import Manifest
+from pipeline.heads.select import choose, rows_of, score
+from pipeline.heads.sets import sets_of
+from pipeline.metrics.classify import predicted
+from pipeline.metrics.significance import mcnemar_exact
+from pipeline.workspace import Workspace, preset
+
+VAL, TEST = 0.2, 0.25
+
+
+class Trial(NamedTuple):
+    """Of one repeat: the advised spec, every spec's test accuracy, McNemar's p against the best, and what was said."""
+
+    advised: str
+    accuracies: dict[str, float]
+    p: float
+    said: str
+
+    @property
+    def regret(self) -> float:
+        return max(self.accuracies.values()) - self.accuracies[self.advised]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--per-class", default="all", help="training and val images a class, with commas; or all")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    space = Workspace.open(args.folder)
+    codes = {spec: space.codes(spec) for spec in space.specs()}
+    manifest = space.manifest()
+    heads = preset(HeadsParams, heads=["svm"])
+    print("| images a class | n train + val | n test | advised | agree | mean regret | sd | largest | always |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for size in args.per_class.split(","):
+        trials, drawn = [], manifest
+        for repeat in range(args.repeats):
+            drawn = draw(manifest, None if size == "all" else int(size), seed=args.seed + repeat)
+            trials.append(trial(codes, drawn, heads))
+        print(line(size, drawn, trials), flush=True)
+
+
+def draw(manifest: Manifest, per_class: int | None, *, seed: int) -> Manifest:
+    """One split: the set's own test images or a quarter, and so many of the others for train and val, by class.
+
+    Images that are in no split of the repeat lose their label.
+    """
+    if "test" in manifest.from_source:
+        test = manifest.splits[0] == "test"
+    else:
+        test = np.zeros(len(manifest), dtype=bool)
+        test[cut(manifest, np.arange(len(manifest)), TEST, seed)] = True
+    rest = np.flatnonzero(~test)
+    y = manifest.targets[rest]
+    if per_class is not None:
+        random = np.random.default_rng(seed)
+        rest = np.concatenate([random.permutation(rest[y == c])[:per_class] for c in np.unique(y)])
+    split = np.where(test, "test", "train").astype("U5")
+    split[cut(manifest, np.sort(rest), VAL, seed)] = "val"
+    labels = manifest.labels.copy()
+    used = test.copy()
+    used[rest] = True
+    keep = np.flatnonzero(used)
+    columns = ("ids", "paths", "groups", "sha256", "widths", "heights")
+    taken = {name: getattr(manifest, name)[keep] for name in columns}
+    return dataclasses.replace(manifest, **taken, labels=labels[keep], splits=split[None, keep])
+
+
+def cut(manifest: Manifest, rows: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+    """A share of `rows` by class; what shares a group or its bytes stays together."""
+    units = splits.unite(manifest.groups[rows].tolist(), manifest.sha256[rows].tolist())
+    strata = splits.stratify(manifest.ids[rows].tolist(), manifest.labels[rows].tolist(), units)
+    return rows[splits.cut(strata, {"part": share}, seed=seed, repeat=0)["part"]]
+
+
+def trial(codes: dict[str, Codes], manifest: Manifest, heads: HeadsParams) -> Trial:
+    record = advise(codes, manifest, preset(AdviseParams), heads)
+    sets = {spec: sets_of(one, manifest, 0) for spec, one in codes.items()}
+    k = len(manifest.classes)
+
+    def right(spec: str) -> NDArray[np.bool_]:
+        chosen = choose(codes[spec], sets[spec], k, head="svm", params=heads)
+        scores = score(chosen.head, rows_of(codes[spec], sets[spec].test, chosen.scaling, heads), k)
+        found: NDArray[np.bool_] = predicted(scores) == sets[spec].y_test
+        return found
+
+    with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        answers = dict(zip(codes, threads.map(right, codes), strict=True))
+    accuracies = {spec: float(answer.mean()) for spec, answer in answers.items()}
+    best = max(accuracies, key=accuracies.__getitem__)
+    p = mcnemar_exact(answers[record["spec"]], answers[best])
+    return Trial(record["spec"], accuracies, p, f"{record['size']}, {record['likeness']}")
+
+
+def line(size: str, manifest: Manifest, trials: list[Trial]) -> str:
+    regrets = 100 * np.array([t.regret for t in trials])
+    agree = sum(t.regret <= 0.02 or t.p > 0.05 for t in trials)
+    always = {
+        spec: 100 * float(np.mean([max(t.accuracies.values()) - t.accuracies[spec] for t in trials]))
+        for spec in trials[0].accuracies
+    }
+    constant = min(always, key=always.__getitem__)
+    chosen = sorted({t.advised for t in trials}, key=lambda spec: -sum(t.advised == spec for t in trials))
+    names = ", ".join(f"{spec} {sum(t.advised == spec for t in trials)}" for spec in chosen)
+    said = sorted({t.said for t in trials}, key=lambda words: -sum(t.said == words for t in trials))
+    words = "; ".join(f"{w} {sum(t.said == w for t in trials)}" for w in said)
+    n_test = int((manifest.splits[0] == "test").sum())
+    spread = f"{regrets.mean():.2f} | {regrets.std(ddof=1):.2f} | {regrets.max():.1f}"
+    return (
+        f"| {size} | {len(manifest) - n_test} | {n_test} | {names} ({words}) | {agree} of {len(trials)} "
+        f"| {spread} | {constant} {always[constant]:.2f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

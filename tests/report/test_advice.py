@@ -1,0 +1,50 @@
+"""The section on advice: from a record as the stage writes it, set against made-up measurements."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.advice.run import advise, write
+from pipeline.codes.reader import Codes
+from pipeline.data.manifest import Manifest
+from pipeline.report.advice import outcome, read_advice
+from pipeline.report.inputs import read_inputs
+from pipeline.report.sections import advice
+from tests.advice.world import params
+from tests.report.conftest import SPECS
+from tests.report.world import heads_params, report_params
+
+
+@pytest.fixture(scope="module")
+def advised(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("advised") / "out"
+    shutil.copytree(world, folder)
+    codes = {spec: Codes.open(folder / "codes" / spec) for spec in SPECS}
+    write(advise(codes, Manifest.read(folder / "dataset"), params(), heads_params()), folder / "advise")
+    return folder
+
+
+def test_the_section_sets_advice_against_the_measurements(advised: Path) -> None:
+    inputs = read_inputs(advised, report_params(), heads=heads_params(), specs=SPECS)
+    section = advice.build(inputs)
+    assert section is not None and inputs.advice is not None
+    found = outcome(inputs.advice, inputs.runs)
+    assert found is not None and found.advised.head == "svm"
+    first = {run.spec.name: run.repeats[0]["accuracy"] for run in inputs.runs if run.head == "svm"}
+    assert found.lag == pytest.approx(max(first.values()) - first[inputs.advice["spec"]])
+    assert section.metrics["advice"]["spec"] == inputs.advice["spec"]
+    rows = section.files["advice.csv"].splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == list(inputs.by_depth)
+    assert inputs.advice["says"]["do"].split(",")[0] in section.html
+
+
+def test_advice_on_other_codes_or_images_is_left_out(advised: Path, world: Path) -> None:
+    manifest = Manifest.read(world / "dataset")
+    assert read_advice(world / "advise", manifest, SPECS) is None
+    assert read_advice(advised / "advise", manifest, SPECS) is not None
+    assert read_advice(advised / "advise", manifest, SPECS[:2]) is None
+    inputs = read_inputs(world, report_params(), heads=heads_params(), specs=SPECS)
+    assert advice.build(inputs) is None

@@ -100,12 +100,24 @@ def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
     return path
 
 
+def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[str, Any]]:
+    """The params of some weights, and keys of `codes` for the view of images that they were trained on.
+
+    A canonical file states both: the architecture if `arch` is None, the view if it was trained here. Elsewhere vgg16.
+    """
+    from pipeline.codes.weights_header import stated
+
+    own = stated(weights)
+    named = arch or (own.arch if own else "vgg16")
+    return config.WeightsParams.of(named, weights), dict(own.codes) if own else {}
+
+
 def extract(
     images: str | Path,
     *,
     out: str | Path,
     layers: Sequence[str] | None = None,
-    arch: str = "vgg16",
+    arch: str | None = None,
     weights: str = "demo",
     dataset: dict[str, Any] | None = None,
     codes: dict[str, Any] | None = None,
@@ -113,7 +125,8 @@ def extract(
 ) -> Workspace:
     """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
 
-    `layers`: specs such as `conv5_3-avg`. `dataset` and `codes`: keys of those params sections to change. `shard`
+    `layers`: specs such as `conv5_3-avg`. `arch`: if None, what the weights file says, or vgg16. `dataset` and `codes`:
+    keys of those params sections to change; a network that was tuned here brings the view of its training. `shard`
     (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Raises UserError.
     """
     from pipeline.codes import extract as run_extraction
@@ -122,9 +135,10 @@ def extract(
     from pipeline.data.build import build
 
     space = Workspace(Path(out))
-    params = preset(config.CodesParams, **(codes or {}), **({"layers": list(layers)} if layers else {}))
+    source, view = network(arch, weights)
+    params = preset(config.CodesParams, **(view | (codes or {})), **({"layers": list(layers)} if layers else {}))
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
-    canonical = canonical_weights(config.WeightsParams.of(arch, weights), cache_root())
+    canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
     manifest = build(data, space.root / "dataset", labels_needed=False)
     with schema.atomic_path(space.weights_file) as tmp:

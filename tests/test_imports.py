@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "montage": BASE | {"data"},
     "finetune": BASE | {"data", "nets", "codes", "heads"},
     "advice": BASE | {"data", "nets", "codes", "heads"},
+    "tuned": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval"},
     "transfer": BASE | {"workspace", "data", "nets", "codes", "heads", "finetune"},
     "cli": BASE
     | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}

@@ -60,6 +60,10 @@ def edit_for_tiny(params: dict[str, dict[str, object]]) -> None:
         params["retrieval"] |= {"specs": ["cosine-conv5_2-avg", "lsh16-conv5_2-avg"]}
     if "finetune" in params:
         params["finetune"] |= {"run": ["frozen", "scratch"], "epochs": 1, "repeats": 1}
+    if "sanity" in params:
+        params["sanity"] |= {"overfit_steps": 10, "sweep_steps": 8, "grid_rates": [1.0], "epochs": 1, "rounds": 1}
+    if "tuned" in params:
+        params["tuned"] |= {"strategy": "scratch", "hashes": ["lsh8-pool5-avg"]}
 
 
 def change(project: Path, section: str, **values: object) -> None:

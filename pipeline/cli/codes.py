@@ -36,7 +36,9 @@ def extract(
     layers: Annotated[
         str, typer.Option(help="LAYER or LAYER-POOLING, with commas: conv5_2,pool5-flatten-l2. See `cnncodes layers`.")
     ] = "",
-    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    arch: Annotated[
+        str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")
+    ] = None,
     weights: Annotated[
         str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
     ] = "demo",

@@ -48,7 +48,9 @@ def register(app: typer.Typer) -> None:
 def build(
     images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the label.")],
     out: Annotated[Path, typer.Option(help="New folder for the index.")],
-    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    arch: Annotated[
+        str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")
+    ] = None,
     weights: Annotated[
         str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
     ] = "demo",

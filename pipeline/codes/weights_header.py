@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,16 +81,42 @@ class WeightsHeader:
             )
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What a canonical file says of itself: its architecture, and keys of the section `codes` that give images the view
+    that the network was trained on, {} where it doesn't tell."""
+
+    arch: str
+    codes: Mapping[str, Any]
+
+
+def stated(weights: str | Path) -> Stated | None:
+    """None where `weights` is no canonical file: another source, another format, or not there at all."""
+    path = Path(weights)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        about = json.loads(_header(path)["__metadata__"]["cnncodes"])
+        return Stated(str(about["arch"]), dict(about["provenance"].get("codes", {})))
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """safetensors: 8 bytes of little-endian length, then JSON of that length. Raises struct.error or ValueError."""
+    with path.open("rb") as f:
+        (length,) = struct.unpack("<Q", f.read(8))
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError("its header is too long")
+        header: dict[str, Any] = json.loads(f.read(length))
+        return header
+
+
 def _read(path: Path) -> WeightsHeader:
-    """safetensors: 8 bytes of little-endian length, then JSON of that length."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}", see="`dvc repro weights`")
     try:
-        with path.open("rb") as f:
-            (length,) = struct.unpack("<Q", f.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError("its header is too long")
-            header: dict[str, Any] = json.loads(f.read(length))
+        header = _header(path)
         about = json.loads(header.pop("__metadata__")["cnncodes"])
         if about["version"] != VERSIONS["weights"]:
             raise ValueError(f"its version is {about['version']}")

@@ -20,12 +20,12 @@ from pipeline.collection.collection import Collection
 from pipeline.collection.encode import Photos, clear_abandoned, encode, hasher_bytes, photos
 from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
 from pipeline.collection.network import WEIGHTS
-from pipeline.config import CodesParams, DatasetParams, LayerSpec, WeightsParams
+from pipeline.config import CodesParams, DatasetParams, LayerSpec
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.index import make, save
 from pipeline.nets import layers as nets
-from pipeline.workspace import preset
+from pipeline.workspace import network, preset
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def build(
     images: str | Path,
     out: str | Path,
     *,
-    arch: str = "vgg16",
+    arch: str | None = None,
     weights: str = "demo",
     layers: Sequence[str] = (),
     long_layer: str | None = None,
@@ -51,6 +51,7 @@ def build(
 ) -> Collection:
     """Indexes a folder of images into the new folder `out`, which then holds all that a query needs.
 
+    `arch` and the view of images: if not given, what the weights file says of itself, else vgg16 and the preset's.
     `layers`: specs whose float codes are kept, for cosine, the first also that of the short code; the deepest
     convolution averaged if empty. `long_layer`: that of the long codes, the last pooling flattened if None. `hasher`:
     of the short code; itq if None, or lsh where the images are too few for it. `long`: of LONG_HASHERS. `dataset`,
@@ -64,9 +65,10 @@ def build(
     unknown = [name for name in long if name not in LONG_HASHERS]
     if unknown:
         raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
-    kept, long_spec = _specs(arch, layers, long_layer)
+    source, view = network(arch, weights)
+    kept, long_spec = _specs(source.arch, layers, long_layer)
     wanted = [*kept, long_spec] if long else kept
-    params = preset(CodesParams, **{**(codes or {}), "layers": list(dict.fromkeys(wanted))})
+    params = preset(CodesParams, **{**view, **(codes or {}), "layers": list(dict.fromkeys(wanted))})
     # Every image of a collection is one to be found; splits are the folder's own or none.
     data = preset(
         DatasetParams,
@@ -78,15 +80,15 @@ def build(
     clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
     try:
-        about = {"arch": arch, "source": weights, "sha256": ""}
+        about = {"arch": source.arch, "source": weights, "sha256": ""}
 
-        def network() -> Path:
-            found = resolve(WeightsParams.of(arch, weights), cache_root())
+        def weights_path() -> Path:
+            found = resolve(source, cache_root())
             about["sha256"] = found.sha256
             write_canonical(found, staging / WEIGHTS / f"{found.sha256}.safetensors")
             return staging / WEIGHTS / f"{found.sha256}.safetensors"
 
-        with photos(data, params, network) as pictures:
+        with photos(data, params, weights_path) as pictures:
             hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
             saved = _saved(pictures, params, data, layers=kept, long_spec=long_spec, weights=about, **hashes)
         save.create(staging / "index", saved)

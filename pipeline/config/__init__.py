@@ -18,7 +18,9 @@ from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
 from pipeline.config.report import ReportParams
 from pipeline.config.retrieval import ApproximateIndex, RetrievalParams
+from pipeline.config.sanity import SanityParams
 from pipeline.config.specs import HASHER_NUMBERS, POOLINGS, HashSpec, LayerSpec
+from pipeline.config.tuned import TunedParams
 from pipeline.config.weights import WeightsParams
 from pipeline.errors import UserError
 
@@ -37,9 +39,11 @@ __all__ = [
     "ReportParams",
     "RetrievalParams",
     "S",
+    "SanityParams",
     "Section",
     "StrategyParams",
     "TableEntry",
+    "TunedParams",
     "WeightsParams",
     "load",
     "read_params",
@@ -54,6 +58,8 @@ SECTIONS: dict[str, type[Section]] = {
     "retrieval": RetrievalParams,
     "advise": AdviseParams,
     "finetune": FinetuneParams,
+    "sanity": SanityParams,
+    "tuned": TunedParams,
     "report": ReportParams,
 }
 

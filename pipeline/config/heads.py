@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
 
+HeadName = Literal["svm", "svm_cs", "softmax", "softmax_l1", "softmax_elastic", "knn"]
+
 
 class HeadsParams(Section):
-    heads: list[Literal["svm", "svm_cs", "softmax", "softmax_l1", "softmax_elastic", "knn"]] = Field(min_length=1)
+    heads: list[HeadName] = Field(min_length=1)
     scaling: Literal["l2", "standardise", "none"]
     c_grid: list[float] = Field(min_length=1)
     k_grid: list[int] = Field(min_length=1)

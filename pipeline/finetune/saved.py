@@ -70,12 +70,13 @@ def write(
     source: Weights,
 ) -> None:
     """Both files. `source`: the weights that the strategy started from."""
+    provenance = {**provenance, "codes": _codes_keys(view, model.size)}
     about: dict[str, Any] = {
         "version": VERSION,
         "classes": list(classes),
         "size": model.size,
         "view": asdict(view),
-        "provenance": dict(provenance),
+        "provenance": provenance,
     }
     state = {name: t.cpu().contiguous() for name, t in model.canonical_state().items()}
     rest: dict[str, Tensor] = {}
@@ -96,6 +97,15 @@ def write(
         about |= {"kind": model.kind, "widths": list(model.settings.widths)}
         _write(folder / MODEL, state, {"version": VERSION, "baseline": model.kind})
     _write(folder / HEAD, rest, about)
+
+
+def _codes_keys(view: CachedView, size: int) -> dict[str, Any]:
+    """Keys of the section `codes` that give images the view of the training: its centre, where it crops at random.
+
+    Codes know no margin around what is squashed, so there the whole image is in place of its centre.
+    """
+    scale = view.scale if view.view == "crop" else size
+    return {"view": view.view, "crop": size, "scales": [scale], "background": list(view.background)}
 
 
 def read(folder: Path) -> Saved:

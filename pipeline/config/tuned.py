@@ -1,0 +1,27 @@
+"""The section `tuned`."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Section
+from pipeline.config.heads import HeadName
+from pipeline.config.specs import HashSpec, HashSpecName, Spec
+
+
+class TunedParams(Section):
+    strategy: str = Field(min_length=1, description="of finetune.run: the one whose network makes the codes")
+    layers: list[Spec] = Field(min_length=1)
+    heads: list[HeadName]
+    hashes: list[HashSpecName] = Field(description="on codes that `layers` names")
+
+    @model_validator(mode="after")
+    def _check(self) -> TunedParams:
+        for key in ("layers", "heads", "hashes"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"tuned.{key} names one twice")
+        lacking = [name for name in self.hashes if HashSpec.parse(name).codes.name not in self.layers]
+        if lacking:
+            raise ValueError(f"tuned.hashes names {lacking}, whose codes are not in tuned.layers")
+        return self

@@ -1,0 +1,137 @@
+"""Short runs over rates and decays: a coarse grid, finer ones about its winner, and what the best run's curve says."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.finetune import gains
+from pipeline.finetune.sanity.step import Bench, Columns, Step, Verdict
+from pipeline.finetune.train import Limits, fit
+
+log = logging.getLogger(__name__)
+
+# Shares of the chance loss: a training loss that fell by less has hardly moved, one that stays above is far from
+# learned, and a validation loss nearer to it than this leaves no gap.
+_HARDLY, _UNLEARNED, _GAP = 0.05, 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A short run at a rate and a weight decay; `curve` is [] if it diverged."""
+
+    rate: float
+    decay: float
+    curve: Sequence[Mapping[str, Any]]
+
+    @property
+    def accuracy(self) -> float | None:
+        """On validation images after the last epoch; None without any."""
+        return self.curve[-1]["val_accuracy"] if self.curve else None
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """To be compared: accuracy, then loss, on validation; the training loss where there is none."""
+        if not self.curve:
+            return -math.inf, 0.0
+        last = self.curve[-1]
+        return (0.0, -last["train_loss"]) if last["val_loss"] is None else (last["val_accuracy"], -last["val_loss"])
+
+
+def search(at: Bench, rate: float) -> list[Step]:
+    """A grid about `rate`, then finer ones about the best so far, or further on where that lay at an edge."""
+    p, factors = at.place.params, list(at.how.grid_rates)
+    decays = list(dict.fromkeys(p.weight_decay * factor for factor in at.how.grid_decays))
+    runs: list[Run] = []
+    steps: list[Step] = []
+    for number in range(at.how.rounds):
+        settings = [s for s in itertools.product([rate * f for f in factors], decays) if not _done(runs, s)]
+        runs += [Run(r, d, _short_run(at, r, d)) for r, d in settings]
+        best = max(runs, key=lambda run: run.worth)
+        rates = sorted({run.rate for run in runs})
+        at_edge = len(rates) > 1 and best.rate in (rates[0], rates[-1])
+        steps.append(_step("coarse grid" if number == 0 else "finer grid", at, runs, best, at_edge=at_edge))
+        if not best.curve:
+            break
+        rate, decays = best.rate, [best.decay]
+        if not at_edge:
+            factors = [math.sqrt(f) for f in factors]
+    return [*steps, read_curve(best.curve, at.chance)]
+
+
+def _step(name: str, at: Bench, runs: Sequence[Run], best: Run, *, at_edge: bool) -> Step:
+    columns: Columns = {
+        "rate": [run.rate for run in runs],
+        "weight_decay": [run.decay for run in runs],
+        "val_accuracy": [run.accuracy for run in runs],
+    }
+    if not best.curve:
+        return Step(name, "fail", f"All {len(runs)} runs diverged.", "Lower the rate.", columns)
+    where = f"Of {len(runs)} runs of {at.how.epochs} epochs, rate {best.rate:.2g} with decay {best.decay:g} is best"
+    if best.accuracy is None:
+        advice = "Keep some images for validation: dataset.val_share."
+        return Step(name, "warn", f"{where} by its training loss alone.", advice, columns, {"rate": best.rate})
+    n = len(at.sets.val)
+    error = math.sqrt(best.accuracy * (1 - best.accuracy) / n)
+    seen = f"{where}: {best.accuracy:.1%} ± {error:.1%} of the {n} validation images."
+    lowest = best.rate == min(run.rate for run in runs)
+    advice = (
+        f"The best rate is the {'lowest' if lowest else 'highest'} that was tried: go on beyond it." if at_edge else ""
+    )
+    return Step(name, "warn" if at_edge else "pass", seen, advice, columns, {"rate": best.rate})
+
+
+def read_curve(curve: Sequence[Mapping[str, Any]], chance: float) -> Step:
+    """What a run's losses say: too low a rate, underfitting, or what `gains.reading` sees."""
+    if not curve:
+        return Step("curve", "fail", "There is no run that did not diverge.", "Lower the rate.", {})
+    columns = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
+    drawn: Columns = {c: [row[c] for row in curve] for c in columns}
+    verdict, seen, advice = _reading(curve, chance)
+    return Step("curve", verdict, seen, advice, drawn, {"val_loss": chance})
+
+
+def _reading(curve: Sequence[Mapping[str, Any]], chance: float) -> tuple[Verdict, str, str]:
+    first, last = curve[0], curve[-1]
+    seen, _, advice = gains.reading(curve).partition(". ")
+    begins = seen.partition(":")[0]
+    fell = first["train_loss"] - last["train_loss"]
+    if begins == "Does not learn":
+        return "fail", f"{seen}.", advice
+    if last["train_loss"] > (1 - _HARDLY) * chance and fell < _HARDLY * chance:
+        what = f"training loss went from {first['train_loss']:.3f} to {last['train_loss']:.3f}"
+        return "fail", f"Hardly learns: {what}, where chance is {chance:.3f}.", "The rate is too low: raise it."
+    if begins != "Levelled off":
+        return "warn", seen.rstrip(".") + ".", advice
+    if last["train_loss"] > _UNLEARNED * chance and last["val_loss"] - last["train_loss"] < _GAP * chance:
+        what = f"training loss levelled off at {last['train_loss']:.3f}, validation loss at {last['val_loss']:.3f}"
+        return "warn", f"Underfits: {what}.", "Train longer, free more layers, or take a larger model."
+    return "pass", seen.rstrip(".") + ".", advice
+
+
+def _done(runs: Sequence[Run], settings: tuple[float, float]) -> bool:
+    return any(math.isclose(run.rate, settings[0]) and run.decay == settings[1] for run in runs)
+
+
+def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, Any]]:
+    """Its curve; [] if it diverged."""
+    changed = {"learning_rate": rate, "scale_rate_with_batch": False, "weight_decay": decay, "epochs": at.how.epochs}
+    p = at.place.params.model_copy(update=changed)
+    made = replace(at, place=replace(at.place, params=p)).ready()
+    assert made.training is not None
+    assert made.train is not None
+    limits = Limits(at.how.epochs, p.clip, p.accumulate, p.select, 0, 0, at.place.precision, at.place.device)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve
+        except UserError as e:
+            log.info("rate %g with decay %g: %s", rate, decay, e)
+            return []
+    return curve

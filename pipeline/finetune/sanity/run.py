@@ -1,0 +1,76 @@
+"""All steps of the procedure for one strategy, and the files that the stage keeps of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import schema
+from pipeline.config import FinetuneParams, SanityParams
+from pipeline.data.manifest import Manifest
+from pipeline.finetune.prepared import place_of
+from pipeline.finetune.sanity.first import find_rate, first_loss, overfit
+from pipeline.finetune.sanity.grid import search
+from pipeline.finetune.sanity.step import Bench, Step, verdict
+from pipeline.finetune.sets import sets_of
+from pipeline.nets.weights import Weights
+
+log = logging.getLogger(__name__)
+
+
+def check(
+    name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, how: SanityParams, *, cache: Path
+) -> list[Step]:
+    """All steps for a strategy on the first split, of which test is never looked at; [] without labels.
+
+    Nothing is written but the caches of images and codes. A step that can't be judged because an earlier one failed is
+    still run: its curve helps to find out why. Raises UserError if the strategy trains nothing, or doesn't fit.
+    """
+    if not manifest.classes:
+        return []
+    place = place_of(name, manifest, weights, params, cache)
+    sets = sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)
+    steps = []
+    for step in _steps(Bench(place, sets, how)):
+        log.info("%s: %s. %s %s", step.verdict.upper(), step.name, step.seen, step.advice)
+        steps.append(step)
+    return steps
+
+
+def _steps(at: Bench) -> Iterator[Step]:
+    made, bare = at.ready(), at.bare()
+    plain = bare.ready()
+    yield first_loss(bare, plain)
+    yield overfit(bare, plain)
+    swept, rate = find_rate(at, made)
+    yield swept
+    yield from search(at, rate)
+
+
+def write(name: str, steps: Sequence[Step], out: Path) -> dict[str, Any]:
+    """curves.json, a record of `curve` and `marks` a step, and last metrics.json, which is returned."""
+    curves = [{"name": step.name, "curve": step.curve, "marks": dict(step.marks)} for step in steps]
+    schema.write_json(out / "curves.json", curves)
+    record: dict[str, Any] = {"strategy": name}
+    if steps:
+        record |= {"verdict": verdict(steps), "steps": [_words(step) for step in steps]}
+    else:
+        record["skipped"] = "no labels"
+    schema.write_json(out / "metrics.json", record)
+    return record
+
+
+def read(out: Path) -> list[Step]:
+    """The steps that `write` wrote; [] of a set without labels. Raises UserError if a file is missing."""
+    record, curves = schema.read_json(out / "metrics.json"), schema.read_json(out / "curves.json")
+    return [
+        Step(**words, curve=drawn["curve"], marks=drawn["marks"])
+        for words, drawn in zip(record.get("steps", []), curves, strict=True)
+    ]
+
+
+def _words(step: Step) -> dict[str, str]:
+    return {key: value for key, value in dataclasses.asdict(step).items() if isinstance(value, str)}

@@ -1,0 +1,72 @@
+"""What a step of the procedure says, and what all of them look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pipeline.config import SanityParams
+from pipeline.errors import UserError
+from pipeline.finetune.prepared import Place, Prepared, prepared
+from pipeline.heads.sets import Sets
+
+Verdict = Literal["pass", "warn", "fail"]
+# The worst first.
+VERDICTS: tuple[Verdict, ...] = ("fail", "warn", "pass")
+
+# Column -> values, all columns of a length; None where a run has no such value.
+Columns = dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`seen` and `advice` are sentences, the second empty where nothing is to be done. `curve` is for a drawing, and
+    `marks` are the values of some of its columns that the drawing points out."""
+
+    name: str
+    verdict: Verdict
+    seen: str
+    advice: str
+    curve: Columns
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+
+def column(values: Iterable[float]) -> list[float | None]:
+    """Values for `curve`: what is no number any more is None."""
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def verdict(steps: Iterable[Step]) -> Verdict:
+    """The worst of some steps'."""
+    return min((step.verdict for step in steps), key=VERDICTS.index, default="pass")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A strategy to be checked on the images of the first split."""
+
+    place: Place
+    sets: Sets
+    how: SanityParams
+
+    @property
+    def chance(self) -> float:
+        """The loss of a classifier that knows nothing: ln k, or of the hinge k - 1, where each of the other classes is
+        short of the margin by 1."""
+        k = len(self.place.manifest.classes)
+        return math.log(k) if self.place.params.loss == "cross_entropy" else k - 1.0
+
+    def ready(self) -> Prepared:
+        """Raises UserError if the strategy trains nothing, or doesn't fit."""
+        made = prepared(self.place, [self.sets], 0)
+        if made.training is None:
+            raise UserError(f"strategy {self.place.name} trains nothing", allowed="a strategy that does")
+        return made
+
+    def bare(self) -> Bench:
+        """The same without augmentation, dropout and smoothing of labels."""
+        strategy = self.place.strategy.model_copy(update={"augment": []})
+        params = self.place.params.model_copy(update={"dropout": 0.0, "label_smoothing": 0.0})
+        return replace(self, place=replace(self.place, strategy=strategy, params=params))

@@ -1,0 +1,32 @@
+"""STRATEGY: out/dataset, out/weights -> out/sanity/STRATEGY (metrics.json, curves.json): may it be trained so?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline import config
+from pipeline.cache import cache_root
+from pipeline.data.manifest import Manifest
+from pipeline.finetune.sanity import check, write
+from pipeline.nets.weights import read_canonical
+from stages._run import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("strategy", help="a name of finetune.strategies in params.yaml")
+    name = parser.parse_args().strategy
+    steps = check(
+        name,
+        Manifest.read("out/dataset"),
+        read_canonical(Path("out/weights/weights.safetensors")),
+        config.load(config.FinetuneParams),
+        config.load(config.SanityParams),
+        cache=cache_root(),
+    )
+    write(name, steps, Path("out/sanity") / name)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -40,6 +40,12 @@ def mean_class_recall(counts: Ints) -> float:
     return float((np.diag(counts)[there] / rows[there]).mean())
 
 
+def class_recall(counts: Ints) -> list[float | None]:
+    """For each class in order the share of its test rows that are right, None without any."""
+    rows = counts.sum(axis=1)
+    return [int(right) / int(n) if n else None for right, n in zip(np.diag(counts), rows, strict=True)]
+
+
 def macro_f1(counts: Ints) -> float:
     """Mean F1 = 2 TP / (2 TP + FP + FN) over the classes that occur among the true ones or the answers."""
     both = counts.sum(axis=1) + counts.sum(axis=0)
@@ -64,12 +70,15 @@ def log_loss(true: Ints, probabilities: Floats) -> float:
     return float(-np.log(np.clip(own, CLIP, 1.0)).mean())
 
 
-def measure(true: Ints, scores: Floats, *, probabilities: bool) -> dict[str, float | None]:
-    """All of them: accuracy, mean_class_recall, top5, macro_f1, and log_loss (None without probabilities)."""
+def measure(true: Ints, scores: Floats, *, probabilities: bool) -> dict[str, Any]:
+    """All of them: accuracy, mean_class_recall, class_recall (a list), top5, macro_f1, and log_loss (None without
+    probabilities).
+    """
     counts = confusion(true, predicted(scores), scores.shape[1])
     return {
         "accuracy": accuracy(counts),
         "mean_class_recall": mean_class_recall(counts),
+        "class_recall": class_recall(counts),
         "top5": top_k_accuracy(true, scores, 5),
         "macro_f1": macro_f1(counts),
         "log_loss": log_loss(true, scores) if probabilities else None,

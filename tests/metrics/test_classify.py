@@ -60,6 +60,14 @@ def test_log_loss_is_in_nats_and_clipped() -> None:
     assert classify.log_loss(np.array([0, 0]), p) == pytest.approx((math.log(2) - math.log(1e-15)) / 2)
 
 
+def test_recall_of_each_class_by_hand() -> None:
+    counts = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]])
+    assert classify.class_recall(counts) == [0.75, None, 0.5]
+    scores = np.eye(3)[[0, 2, 2]]
+    found = classify.measure(np.array([0, 0, 2]), scores, probabilities=False)
+    assert found["class_recall"] == [0.5, None, 1.0] and found["mean_class_recall"] == 0.75
+
+
 def test_measure_has_a_log_loss_only_with_probabilities() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32)
     found = classify.measure(np.array([0, 1]), p, probabilities=True)

@@ -107,7 +107,8 @@ class InOrder:
         tensors: dict[str, Tensor] = {}
         for name, conv in _numbered(convs, self.convs, "conv"):
             # Where a norm follows, a convolution is often made without a bias.
-            tensors |= _prefixed(name, {"weight": conv["weight"], "bias": torch.zeros(conv["weight"].shape[:1])} | conv)
+            no_bias = {"weight": conv["weight"], "bias": torch.zeros(conv["weight"].shape[:1])}
+            tensors |= _prefixed(name, {**no_bias, **conv})
         for name, norm in _numbered(norms, self.norms, "norm"):
             tensors |= _prefixed(name, norm)
         for name, fc in _numbered(fcs, self.fcs, "fc"):

@@ -1,0 +1,91 @@
+"""The classical experiment on a made-up wiki.mat: faces to the table of last layers, tuned, scratch and plain nets."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pipeline import config
+from pipeline.codes import extract
+from pipeline.codes.reader import Codes
+from pipeline.config import CodesParams, HeadsParams
+from pipeline.data.build import build
+from pipeline.data.manifest import Manifest
+from pipeline.finetune.run import run_strategy
+from pipeline.heads.run import fit_head
+from pipeline.nets.weights import write_canonical
+from tests.data.faces import Face, faces
+from tests.data.world import params as dataset_params
+from tests.finetune import world
+
+ROOT = Path(__file__).parents[1]
+GENDER = ROOT / "experiments/gender.yaml"
+
+
+def section(name: str, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(GENDER.read_text())[name]
+    return values | changes
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """16 people of 3 pictures each; the men's are lighter. Some that are not wanted lie between."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("wiki")
+    people = [(f"person {i}", float(i % 2)) for i in range(16)]
+    listed = [
+        Face(f"{i % 4:02}/{i}_{j}.png", name, gender, shade=70 + 110 * (i % 2))
+        for i, (name, gender) in enumerate(people)
+        for j in range(3)
+    ]
+    unwanted = [Face("00/a.png", score=0.5), Face("00/b.png", second=2.0), Face("00/c.png", gender=float("nan"))]
+    faces(folder / "wiki.mat", listed + unwanted)
+    return build(dataset_params(source="imdb_wiki", root=folder / "wiki.mat"), folder / "out")
+
+
+def test_the_params_file_is_whole() -> None:
+    written = yaml.safe_load(GENDER.read_text())
+    for name, values in yaml.safe_load((ROOT / "params.yaml").read_text()).items():
+        assert written[name].keys() == values.keys(), name
+        config.validate(config.SECTIONS[name], written[name], where=name)
+
+
+def test_a_person_is_on_one_side(manifest: Manifest) -> None:
+    assert len(manifest.ids) == 48 and manifest.classes == ("female", "male")
+    for splits in manifest.splits:
+        sides = {(group, split) for group, split in zip(manifest.groups, splits, strict=True)}
+        assert len(sides) == 16
+
+
+def test_heads_on_the_last_layers_tell_recall_by_class(manifest: Manifest, tmp_path: Path) -> None:
+    write_canonical(world.weights(), tmp_path / "w.safetensors")
+    layers = section("codes")["layers"]
+    codes = section("codes", crop=64, scales=[64], precision="fp32", device="cpu")
+    extract(
+        manifest, tmp_path / "w.safetensors", config.validate(CodesParams, codes, where="codes"), tmp_path / "codes"
+    )
+    heads = config.validate(HeadsParams, section("heads", c_grid=[1.0]), where="heads")
+    for layer in layers:
+        told = fit_head(Codes.open(tmp_path / "codes" / layer), manifest, heads, "svm", tmp_path / f"heads/{layer}")
+        for repeat in told["repeats"]:
+            assert repeat["mean_class_recall"] == pytest.approx(sum(repeat["class_recall"]) / 2)
+        assert told["mean"]["accuracy"] > 0.8, layer  # shades differ by far
+
+
+@pytest.mark.parametrize("name", ["frozen", "finetune_all", "scratch", "fc", "cnn"])
+def test_the_strategies_of_the_table(manifest: Manifest, tmp_path: Path, name: str) -> None:
+    chosen = section("finetune")
+    assert name in chosen["run"]
+    small = world.params(
+        strategies=world.PARAMS["strategies"] | {name: chosen["strategies"][name]}, run=[name], batch_size=8
+    )
+    told = run_strategy(name, manifest, world.weights(), small, tmp_path / name, cache=tmp_path / "cache")
+    (repeat,) = told["repeats"]
+    assert repeat["mean_class_recall"] == pytest.approx(sum(repeat["class_recall"]) / 2)
+    rows = list(csv.DictReader((tmp_path / name / "predictions.csv").open()))
+    assert {row["id"] for row in rows} == set(manifest.ids[manifest.rows("test", 0)])

@@ -20,7 +20,7 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Ridges, as multiples of the rows' mean squared length: from nearly none to a model that barely tells classes apart.
-RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 
 
 class _Solved(Protocol):

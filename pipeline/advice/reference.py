@@ -90,7 +90,8 @@ def fold(codes: NDArray[Any]) -> NDArray[np.float16]:
         order, signs = random.permutation(d), random.choice(np.array([-1.0, 1.0], dtype=np.float32), d)
         starts = np.linspace(0, d, WIDTH, endpoint=False).astype(np.int64)
         counts = np.diff(np.append(starts, d))
-        x = np.add.reduceat((x * signs)[:, order], starts, axis=1) / np.sqrt(counts).astype(np.float32)
+        sums = np.add.reduceat((x * signs)[:, order], starts, axis=1)
+        x = (sums / np.sqrt(counts)).astype(np.float32)
     return x.astype(np.float16)
 
 

@@ -25,6 +25,7 @@ from pipeline.workspace import Workspace, canonical_weights, preset
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
     from pipeline.finetune.lr_find import Sweep
+    from pipeline.finetune.sanity.step import Step
     from pipeline.nets.weights import Weights
 
 FOLDER = "finetune"
@@ -92,6 +93,29 @@ def find_rate(
     with tempfile.TemporaryDirectory() as scratch:
         manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset)
         return find(strategy, manifest, source, params, cache=cache_root(), low=low, high=high, steps=steps)
+
+
+def sanity(
+    where: str | Path,
+    strategy: str,
+    *,
+    how: Mapping[str, Any] | None = None,
+    arch: str = "vgg16",
+    weights: str = "demo",
+    dataset: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    params_file: str | Path | None = None,
+) -> list[Step]:
+    """The steps of the procedure for choosing hyperparameters. `where`: as of `find_rate`; `how`: keys of the section
+    `sanity` of the params file, or of the preset, to change. Nothing is written but the cache. Raises UserError."""
+    params = params_of(settings or {}, params_file)
+    own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
+    chosen = preset(config.SanityParams, **{**own, **(how or {})})
+    from pipeline.finetune.sanity.run import check
+
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset)
+        return check(strategy, manifest, source, params, chosen, cache=cache_root())
 
 
 def is_tuned(folder: str | Path) -> bool:

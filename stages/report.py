@@ -18,6 +18,7 @@ def main() -> None:
         specs=codes.layers,
         retrieval=config.load(config.RetrievalParams).specs,
         strategies=config.load(config.FinetuneParams).run,
+        sanity=config.load(config.SanityParams).strategies,
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline import config
 from pipeline.cache import cache_root
 from pipeline.data.manifest import Manifest
-from pipeline.finetune.sanity import check, write
+from pipeline.finetune.sanity.run import check
+from pipeline.finetune.sanity.step import write
 from pipeline.nets.weights import read_canonical
 from stages._run import run
 

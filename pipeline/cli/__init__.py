@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pipeline.cli import advise, codes, finetune, heads, reference, search, serve, weights
+from pipeline.cli import advise, codes, finetune, heads, reference, sanity, search, serve, weights
 from pipeline.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 codes.register(app)
 finetune.register(app)
+sanity.register(app)
 heads.register(app)
 search.register(app)
 advise.register(app)

@@ -54,7 +54,7 @@ def finetune(
     from pipeline.transfer import FOLDER
     from pipeline.transfer import finetune as run
 
-    settings = _settings(size, max_train, batch_size, device, precision) | {
+    settings = settings_of(size, max_train, batch_size, device, precision) | {
         "epochs": epochs,
         "learning_rate": learning_rate,
         "repeats": repeats,
@@ -68,7 +68,7 @@ def finetune(
         arch=arch,
         weights=weights,
         dataset={"splits": splits} if splits else None,
-        settings=_given(settings),
+        settings=given(settings),
         params_file=params,
     )
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
@@ -111,7 +111,7 @@ def lr_find(
         steps=steps,
         arch=arch,
         weights=weights,
-        settings=_given(_settings(size, max_train, batch_size, device, precision)),
+        settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
     )
     if plot is not None:
@@ -127,7 +127,7 @@ def lr_find(
         typer.echo(f"{plot}")
 
 
-def _settings(
+def settings_of(
     size: int | None, max_train: int | None, batch_size: int | None, device: str | None, precision: str | None
 ) -> dict[str, Any]:
     """What both commands can change. A side of the input brings the margin of the cached images that the preset has."""
@@ -141,7 +141,7 @@ def _settings(
     }
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
+def given(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
 
 

@@ -16,16 +16,19 @@ def build(
     specs: Sequence[str],
     retrieval: Sequence[str] = (),
     strategies: Sequence[str] = (),
+    sanity: Sequence[str] = (),
 ) -> Path:
     """Makes `root`/report from what the earlier stages left beside it; returns its index.html. Raises UserError.
 
     `specs` and `heads.heads` name the combinations to compare, `retrieval` the hashes, `strategies` those
-    of the finetune stage: results of others, left from earlier params, stay out.
+    of the finetune stage, `sanity` those that were checked: results of others, left from earlier params, stay out.
     """
     from pipeline.report.inputs import read_inputs
     from pipeline.report.page import write_report
 
     out = root / "report"
-    inputs = read_inputs(root, params, heads=heads, specs=specs, retrieval=retrieval, strategies=strategies)
+    inputs = read_inputs(
+        root, params, heads=heads, specs=specs, retrieval=retrieval, strategies=strategies, sanity=sanity
+    )
     write_report(inputs, out)
     return out / "index.html"

@@ -15,6 +15,7 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.errors import UserError
+from pipeline.finetune.sanity import step
 from pipeline.nets import layers
 from pipeline.report.advice import read_advice
 from pipeline.report.compare import Comparison, compare
@@ -22,6 +23,7 @@ from pipeline.report.pictures import Album
 from pipeline.report.retrieved import Retrieved, read_retrieved
 from pipeline.report.runs import Run, read_runs
 from pipeline.report.tuned import Tuned, read_tuned
+from pipeline.report.tuned_network import TunedNetwork, read_tuned_network
 
 # pipeline.nets.weights has the same name for it, and loads torch.
 WEIGHTS_KEY = "cnncodes"
@@ -30,7 +32,8 @@ WEIGHTS_KEY = "cnncodes"
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
-    `tuned` where their stages were not asked for, `advice` None without its stage."""
+    `tuned` where their stages were not asked for, `advice` and `tuned_network` None without their stages, `sanity`
+    by strategy."""
 
     manifest: Manifest
     failures: Sequence[Failure]
@@ -39,6 +42,8 @@ class Inputs:
     retrieved: tuple[Retrieved, ...]
     tuned: tuple[Tuned, ...]
     advice: Mapping[str, Any] | None
+    sanity: Mapping[str, Sequence[step.Step]]
+    tuned_network: TunedNetwork | None
     params: ReportParams
     heads_params: HeadsParams
     weights: Mapping[str, Any]
@@ -104,8 +109,10 @@ def read_inputs(
     specs: Sequence[str],
     retrieval: Sequence[str] = (),
     strategies: Sequence[str] = (),
+    sanity: Sequence[str] = (),
 ) -> Inputs:
-    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/, heads/, retrieval/ and finetune/.
+    """Opens what the earlier stages left in `root`: dataset/, weights/, codes/, heads/, retrieval/, advise/, sanity/,
+    finetune/ and tuned/.
 
     Raises UserError naming what is missing.
     """
@@ -123,6 +130,8 @@ def read_inputs(
         retrieved=read_retrieved(root / "retrieval", retrieval),
         tuned=read_tuned(root / "finetune", strategies),
         advice=read_advice(root / "advise", manifest, specs),
+        sanity={name: step.read(root / "sanity" / name) for name in sanity},
+        tuned_network=read_tuned_network(root / "tuned"),
         params=params,
         heads_params=heads,
         weights=_weights_facts(root / "weights" / "weights.safetensors"),

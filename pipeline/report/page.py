@@ -25,8 +25,10 @@ from pipeline.report.sections import (
     mistakes,
     result,
     retrieval,
+    sanity,
     strategies,
     tradeoff,
+    tuned_network,
 )
 from pipeline.schema import write_json, write_text
 
@@ -43,7 +45,9 @@ SECTIONS: dict[str, Build] = {
     "mistakes": mistakes.build,
     "map": codes_map.build,
     "advice": advice.build,
+    "sanity": sanity.build,
     "strategies": strategies.build,
+    "tuned": tuned_network.build,
     "retrieval": retrieval.build,
     "figures": figures.build,
     "method": method.build,

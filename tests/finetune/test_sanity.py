@@ -16,10 +16,11 @@ from pipeline import config
 from pipeline.config import SanityParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.finetune import sanity
 from pipeline.finetune.prepared import place_of
-from pipeline.finetune.sanity import first, grid, run
-from pipeline.finetune.sanity.step import Bench, Step
+from pipeline.finetune.sanity import first, grid
+from pipeline.finetune.sanity.bench import Bench
+from pipeline.finetune.sanity.run import check
+from pipeline.finetune.sanity.step import VERDICTS, Step, read, write
 from pipeline.finetune.sets import sets_of
 from tests.finetune import world
 
@@ -47,7 +48,7 @@ def bench_of(name: str, manifest: Manifest, cache: Path, **changes: Any) -> Benc
 
 
 def test_a_sound_strategy_passes(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
-    steps = sanity.check("cnn", manifest, world.weights(), world.params(), how(rounds=2), cache=cache)
+    steps = check("cnn", manifest, world.weights(), world.params(), how(rounds=2), cache=cache)
     assert [s.name for s in steps] == [
         "initial loss",
         "overfit a handful of batches",
@@ -65,18 +66,18 @@ def test_a_sound_strategy_passes(manifest: Manifest, cache: Path, tmp_path: Path
     # Three rates by two decays, then two more rates with the best decay.
     assert [len(s.curve["rate"]) for s in steps[3:5]] == [6, 8]
     assert len(set(steps[4].curve["weight_decay"][6:])) == 1
-    record = sanity.write("cnn", steps, tmp_path)
-    assert record["verdict"] == min((s.verdict for s in steps), key=sanity.VERDICTS.index)
-    assert run.read(tmp_path) == steps
+    record = write("cnn", steps, tmp_path)
+    assert record["verdict"] == min((s.verdict for s in steps), key=VERDICTS.index)
+    assert read(tmp_path) == steps
 
 
 def test_the_test_split_is_never_looked_at(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     """Other labels on the test images change nothing that is seen."""
     settings = (world.weights(), world.params(), how(grid_rates=[1.0], grid_decays=[1.0]))
-    before = sanity.check("fc", manifest, *settings, cache=cache)
+    before = check("fc", manifest, *settings, cache=cache)
     labels = manifest.labels.copy()
     labels[manifest.rows("test")] = "red"
-    assert sanity.check("fc", dataclasses.replace(manifest, labels=labels), *settings, cache=tmp_path) == before
+    assert check("fc", dataclasses.replace(manifest, labels=labels), *settings, cache=tmp_path) == before
 
 
 def test_a_bad_initialisation_is_seen(manifest: Manifest, cache: Path) -> None:
@@ -156,6 +157,7 @@ def rows(*values: tuple[float, float, float]) -> list[dict[str, Any]]:
     [
         (rows((2.0, 2.0, 0.3), (1.0, 1.2, 0.6), (0.9, 1.19, 0.6)), "pass", "Levelled off", ""),
         (rows((2.0, 2.0, 0.3), (1.0, 1.0, 0.6), (0.2, 1.5, 0.6)), "warn", "Overfits", "Regularise, augment"),
+        (rows((2.0, 3.5, 0.3), (1.0, 3.41, 0.6), (0.6, 3.4, 0.6)), "warn", "far above training loss", "Regularise"),
         (rows((2.0, 2.0, 0.3), (1.5, 1.5, 0.5), (1.0, 1.0, 0.6)), "warn", "Not finished", "Train longer"),
         (rows((2.3, 2.3, 0.3), (1.9, 1.9, 0.3), (1.88, 1.89, 0.3)), "warn", "Underfits", "larger model"),
         (rows((2.3, 2.3, 0.1), (2.29, 2.29, 0.1), (2.28, 2.29, 0.1)), "fail", "Hardly learns", "rate is too low"),
@@ -233,8 +235,8 @@ def test_without_validation_images_it_says_so(manifest: Manifest, cache: Path) -
 def test_what_trains_nothing_is_refused_and_no_labels_are_said(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     weights = world.weights(names=(*world.CLASSES, "x", "y", "z"))
     with pytest.raises(UserError, match="trains nothing"):
-        sanity.check("direct", manifest, weights, world.params(scale=64, size=64), how(), cache=cache)
+        check("direct", manifest, weights, world.params(scale=64, size=64), how(), cache=cache)
     bare = dataclasses.replace(manifest, labels=np.full(len(manifest), "", dtype="U1"))
-    steps = sanity.check("cnn", bare, weights, world.params(), how(), cache=cache)
-    assert sanity.write("cnn", steps, tmp_path) == {"strategy": "cnn", "skipped": "no labels"}
-    assert json.loads((tmp_path / "curves.json").read_text()) == run.read(tmp_path) == []
+    steps = check("cnn", bare, weights, world.params(), how(), cache=cache)
+    assert write("cnn", steps, tmp_path) == {"strategy": "cnn", "skipped": "no labels"}
+    assert json.loads((tmp_path / "curves.json").read_text()) == read(tmp_path) == []

@@ -14,7 +14,8 @@ from pipeline.finetune import lr_find, optimisers
 from pipeline.finetune.batches import Batch
 from pipeline.finetune.predict import autocast
 from pipeline.finetune.prepared import Prepared
-from pipeline.finetune.sanity.step import Bench, Columns, Step, Verdict, column
+from pipeline.finetune.sanity.bench import Bench
+from pipeline.finetune.sanity.step import Columns, Step, Verdict, column
 from pipeline.finetune.training import Training
 
 # Shares of the chance loss by which the first loss may miss it.

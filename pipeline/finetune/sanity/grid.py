@@ -13,14 +13,15 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.finetune import gains
-from pipeline.finetune.sanity.step import Bench, Columns, Step, Verdict
+from pipeline.finetune.sanity.bench import Bench
+from pipeline.finetune.sanity.step import Columns, Step, Verdict
 from pipeline.finetune.train import Limits, fit
 
 log = logging.getLogger(__name__)
 
 # Shares of the chance loss: a training loss that fell by less has hardly moved, one that stays above is far from
-# learned, and a validation loss nearer to it than this leaves no gap.
-_HARDLY, _UNLEARNED, _GAP = 0.05, 0.5, 0.1
+# learned, and a validation loss that lies above it by less leaves no gap, by more a wide one.
+_HARDLY, _UNLEARNED, _GAP, _WIDE = 0.05, 0.5, 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,9 @@ def _reading(curve: Sequence[Mapping[str, Any]], chance: float) -> tuple[Verdict
         return "fail", f"Hardly learns: {what}, where chance is {chance:.3f}.", "The rate is too low: raise it."
     if begins != "Levelled off":
         return "warn", seen.rstrip(".") + ".", advice
+    if last["val_loss"] - last["train_loss"] > _WIDE * chance:
+        what = f"validation loss stays at {last['val_loss']:.3f}, far above training loss, {last['train_loss']:.3f}"
+        return "warn", f"Overfits: {what}.", "Regularise, augment, or get more data."
     if last["train_loss"] > _UNLEARNED * chance and last["val_loss"] - last["train_loss"] < _GAP * chance:
         what = f"training loss levelled off at {last['train_loss']:.3f}, validation loss at {last['val_loss']:.3f}"
         return "warn", f"Underfits: {what}.", "Train longer, free more layers, or take a larger model."

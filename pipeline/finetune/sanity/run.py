@@ -1,20 +1,18 @@
-"""All steps of the procedure for one strategy, and the files that the stage keeps of them."""
+"""All steps of the procedure for one strategy."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pipeline import schema
 from pipeline.config import FinetuneParams, SanityParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.prepared import place_of
+from pipeline.finetune.sanity.bench import Bench
 from pipeline.finetune.sanity.first import find_rate, first_loss, overfit
 from pipeline.finetune.sanity.grid import search
-from pipeline.finetune.sanity.step import Bench, Step, verdict
+from pipeline.finetune.sanity.step import Step
 from pipeline.finetune.sets import sets_of
 from pipeline.nets.weights import Weights
 
@@ -48,29 +46,3 @@ def _steps(at: Bench) -> Iterator[Step]:
     swept, rate = find_rate(at, made)
     yield swept
     yield from search(at, rate)
-
-
-def write(name: str, steps: Sequence[Step], out: Path) -> dict[str, Any]:
-    """curves.json, a record of `curve` and `marks` a step, and last metrics.json, which is returned."""
-    curves = [{"name": step.name, "curve": step.curve, "marks": dict(step.marks)} for step in steps]
-    schema.write_json(out / "curves.json", curves)
-    record: dict[str, Any] = {"strategy": name}
-    if steps:
-        record |= {"verdict": verdict(steps), "steps": [_words(step) for step in steps]}
-    else:
-        record["skipped"] = "no labels"
-    schema.write_json(out / "metrics.json", record)
-    return record
-
-
-def read(out: Path) -> list[Step]:
-    """The steps that `write` wrote; [] of a set without labels. Raises UserError if a file is missing."""
-    record, curves = schema.read_json(out / "metrics.json"), schema.read_json(out / "curves.json")
-    return [
-        Step(**words, curve=drawn["curve"], marks=drawn["marks"])
-        for words, drawn in zip(record.get("steps", []), curves, strict=True)
-    ]
-
-
-def _words(step: Step) -> dict[str, str]:
-    return {key: value for key, value in dataclasses.asdict(step).items() if isinstance(value, str)}

@@ -1,16 +1,15 @@
-"""What a step of the procedure says, and what all of them look at."""
+"""What a step of the procedure says, and the files that keep it. Nothing here loads torch."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from pipeline.config import SanityParams
-from pipeline.errors import UserError
-from pipeline.finetune.prepared import Place, Prepared, prepared
-from pipeline.heads.sets import Sets
+from pipeline import schema
 
 Verdict = Literal["pass", "warn", "fail"]
 # The worst first.
@@ -43,30 +42,27 @@ def verdict(steps: Iterable[Step]) -> Verdict:
     return min((step.verdict for step in steps), key=VERDICTS.index, default="pass")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A strategy to be checked on the images of the first split."""
+def write(name: str, steps: Sequence[Step], out: Path) -> dict[str, Any]:
+    """curves.json, a record of `curve` and `marks` a step, and last metrics.json, which is returned."""
+    curves = [{"name": step.name, "curve": step.curve, "marks": dict(step.marks)} for step in steps]
+    schema.write_json(out / "curves.json", curves)
+    record: dict[str, Any] = {"strategy": name}
+    if steps:
+        record |= {"verdict": verdict(steps), "steps": [_words(step) for step in steps]}
+    else:
+        record["skipped"] = "no labels"
+    schema.write_json(out / "metrics.json", record)
+    return record
 
-    place: Place
-    sets: Sets
-    how: SanityParams
 
-    @property
-    def chance(self) -> float:
-        """The loss of a classifier that knows nothing: ln k, or of the hinge k - 1, where each of the other classes is
-        short of the margin by 1."""
-        k = len(self.place.manifest.classes)
-        return math.log(k) if self.place.params.loss == "cross_entropy" else k - 1.0
+def read(out: Path) -> list[Step]:
+    """The steps that `write` wrote; [] of a set without labels. Raises UserError if a file is missing."""
+    record, curves = schema.read_json(out / "metrics.json"), schema.read_json(out / "curves.json")
+    return [
+        Step(**words, curve=drawn["curve"], marks=drawn["marks"])
+        for words, drawn in zip(record.get("steps", []), curves, strict=True)
+    ]
 
-    def ready(self) -> Prepared:
-        """Raises UserError if the strategy trains nothing, or doesn't fit."""
-        made = prepared(self.place, [self.sets], 0)
-        if made.training is None:
-            raise UserError(f"strategy {self.place.name} trains nothing", allowed="a strategy that does")
-        return made
 
-    def bare(self) -> Bench:
-        """The same without augmentation, dropout and smoothing of labels."""
-        strategy = self.place.strategy.model_copy(update={"augment": []})
-        params = self.place.params.model_copy(update={"dropout": 0.0, "label_smoothing": 0.0})
-        return replace(self, place=replace(self.place, strategy=strategy, params=params))
+def _words(step: Step) -> dict[str, str]:
+    return {key: value for key, value in dataclasses.asdict(step).items() if isinstance(value, str)}

@@ -1,0 +1,80 @@
+"""`cnncodes sanity`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.finetune import (
+    Arch,
+    BatchSize,
+    Device,
+    MaxTrain,
+    ParamsFile,
+    Precision,
+    Size,
+    WeightsOption,
+    given,
+    settings_of,
+)
+from pipeline.cli.output import JsonFlag, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(sanity)
+
+
+def sanity(
+    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
+    epochs: Annotated[int | None, typer.Option(help="Of each run of a grid.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones.")] = None,
+    arch: Arch = "vgg16",
+    weights: WeightsOption = "demo",
+    params: ParamsFile = None,
+    size: Size = None,
+    max_train: MaxTrain = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    precision: Precision = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Check step by step that a strategy can be trained as it is set, and say what to try. Exit code 1 if a step fails.
+
+    Initial loss, a handful of batches learned by heart, the learning rate, a coarse grid, a finer one, the curve.
+    """
+    from pipeline.finetune.lr_plot import check as check_name
+    from pipeline.finetune.sanity.step import verdict
+    from pipeline.transfer import sanity as run
+
+    if plot is not None:
+        check_name(plot)
+    steps = run(
+        where,
+        strategy,
+        how=given({"epochs": epochs, "rounds": rounds}),
+        arch=arch,
+        weights=weights,
+        settings=given(settings_of(size, max_train, batch_size, device, precision)),
+        params_file=params,
+    )
+    if plot is not None:
+        from pipeline.finetune.sanity.plot import draw
+
+        draw(steps, plot, title=f"Sanity of {strategy}")
+    if json:
+        print_json({"verdict": verdict(steps), "steps": [dataclasses.asdict(step) for step in steps]})
+    else:
+        for step in steps:
+            typer.echo(
+                f"{step.verdict:4}  {step.name}: {step.seen}" + (f"\n      {step.advice}" if step.advice else "")
+            )
+        if plot is not None:
+            typer.echo(f"{plot}")
+    if verdict(steps) == "fail":
+        raise typer.Exit(1)

@@ -1,0 +1,40 @@
+"""What every step of the procedure looks at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from pipeline.config import SanityParams
+from pipeline.errors import UserError
+from pipeline.finetune.prepared import Place, Prepared, prepared
+from pipeline.heads.sets import Sets
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A strategy to be checked on the images of the first split."""
+
+    place: Place
+    sets: Sets
+    how: SanityParams
+
+    @property
+    def chance(self) -> float:
+        """The loss of a classifier that knows nothing: ln k, or of the hinge k - 1, where each of the other classes is
+        short of the margin by 1."""
+        k = len(self.place.manifest.classes)
+        return math.log(k) if self.place.params.loss == "cross_entropy" else k - 1.0
+
+    def ready(self) -> Prepared:
+        """Raises UserError if the strategy trains nothing, or doesn't fit."""
+        made = prepared(self.place, [self.sets], 0)
+        if made.training is None:
+            raise UserError(f"strategy {self.place.name} trains nothing", allowed="a strategy that does")
+        return made
+
+    def bare(self) -> Bench:
+        """The same without augmentation, dropout and smoothing of labels."""
+        strategy = self.place.strategy.model_copy(update={"augment": []})
+        params = self.place.params.model_copy(update={"dropout": 0.0, "label_smoothing": 0.0})
+        return replace(self, place=replace(self.place, strategy=strategy, params=params))

@@ -81,7 +81,9 @@ def measure(
     # Repeats beyond the first would let a head be tested on images that the network was tuned on.
     first = dataclasses.replace(manifest, splits=manifest.splits[:1])
     codes = validate(
-        CodesParams, protocol.codes.model_dump() | dict(own.codes) | {"layers": params.layers}, where="codes"
+        CodesParams,
+        protocol.codes.model_dump() | dict(own.codes) | {"layers": params.layers, "batch_size": params.batch_size},
+        where="codes",
     )
     asked = dataclasses.replace(protocol, codes=codes)
     sides = {SOURCE: (source, out / SOURCE), "tuned": (tuned / MODEL, out)}

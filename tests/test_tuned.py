@@ -57,7 +57,13 @@ def manifest(place: Path) -> Manifest:
 
 
 def protocol(**changes: Any) -> Protocol:
-    params = {"strategy": "partial", "layers": LAYERS, "heads": ["svm"], "hashes": ["itq8-fc7-flatten"]} | changes
+    params = {
+        "strategy": "partial",
+        "layers": LAYERS,
+        "heads": ["svm"],
+        "hashes": ["itq8-fc7-flatten"],
+        "batch_size": 8,
+    } | changes
     few = {"timed_queries": 2, "k": 5, "neighbours": 3, "c_grid": [1.0]}
     return Protocol(
         config.validate(TunedParams, params, where="tuned"),

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.report.inputs import Inputs
 from pipeline.report.section import MINUS, NONE, Section, count, csv_text, number, percent, percent_ticks, render
-from pipeline.report.svg import HALF, Chart, both_widths, share_span, swatch
+from pipeline.report.svg import Chart, both_widths, share_span, swatch
 from pipeline.report.tuned_network import Pair
 
 
@@ -26,7 +26,7 @@ def build(inputs: Inputs) -> Section | None:
         counts={split: count(record[f"n_{split}"]) for split in ("train", "val", "test")},
         rows=[(pair, *_cells(pair)) for pair in found.pairs],
         left_out=[(side, name, why) for side, names in record["left_out"].items() for name, why in names.items()],
-        chart=both_widths(partial(_draw, found.pairs), wide=HALF),
+        chart=both_widths(partial(_draw, found.pairs)),
         legend=[
             (swatch("c0", shape="square"), "source"),
             (swatch("c1", shape="circle"), f"tuned: {record['strategy']}"),
@@ -55,7 +55,7 @@ def _draw(pairs: Sequence[Pair], width: int) -> Markup:
     """A column a figure: the source's value, the tuned network's, and a line from one to the other."""
     values = [v for pair in pairs for v in (pair.source, pair.tuned) if v is not None]
     low, high = share_span(values, margin=0.12)
-    chart = Chart.sized(width, (-0.6, len(pairs) - 0.4), (low, high), ratio=0.6, bottom=104)
+    chart = Chart.sized(width, (-0.6, len(pairs) - 0.4), (low, high), ratio=0.36, bottom=104)
     ticks = [(float(i), f"{pair.what}") for i, pair in enumerate(pairs)]
     chart.axes(
         "", "accuracy, or mAP of a search", x_format=str, y_format=percent_ticks(low, high), x_ticks=ticks, tilt=True

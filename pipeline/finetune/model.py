@@ -142,7 +142,8 @@ def initialise(model: nn.Module, how: str, seed: int) -> None:
     """New values for every parameter: kernels normal, He et al. 2015 (equation 10) or uniform, Glorot and Bengio 2010
     (equation 16); biases 0; norms the identity.
 
-    The last layer's kernel is normal with deviation 0.01, so that the first loss is near ln(k).
+    The last layer's kernel is normal with deviation 0.001: VGG's unscaled activations make long codes, and the first
+    loss is to be near ln(k).
     """
     generator = torch.Generator().manual_seed(seed)
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
@@ -150,7 +151,7 @@ def initialise(model: nn.Module, how: str, seed: int) -> None:
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 if module is last:
-                    module.weight.normal_(0.0, 0.01, generator=generator)
+                    module.weight.normal_(0.0, 0.001, generator=generator)
                 elif how == "he":
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 else:

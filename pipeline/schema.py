@@ -76,6 +76,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             tmp.unlink(missing_ok=True)
 
 
+def clear_leftovers(folder: Path, pattern: str) -> None:
+    """Removes the temporary files that killed runs of `atomic_path` left beside names that match `pattern`.
+
+    Only for a folder with one writer: another one's unfinished file would go as well.
+    """
+    for leftover in folder.glob(f".{pattern}.*.tmp*"):
+        leftover.unlink(missing_ok=True)
+
+
 def raise_if_disk(error: OSError, path: str | Path) -> None:
     """Raises UserError if `error` means no space, no permission or no such place, which the user can mend.
 

@@ -90,3 +90,19 @@ def test_cut_json_is_a_sentence(text: str, tmp_path: Path) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(UserError, match="not JSON"):
         schema.read_json(path)
+
+
+def test_what_a_killed_write_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom pipeline import schema\n"
+        "with schema.atomic_path(sys.argv[1]) as tmp:\n    tmp.write_bytes(b'half')\n    os._exit(9)\n"
+    )
+    for name in ("part-00000.h5", "codes.json"):
+        killed = [sys.executable, "-c", code, str(tmp_path / name)]
+        subprocess.run(killed, cwd=Path(__file__).parent.parent, check=False)
+    for kept in ("part-00000.h5", ".hidden.h5", "notes.tmp.h5"):
+        (tmp_path / kept).write_bytes(b"kept")
+    assert len(list(tmp_path.iterdir())) == 5
+    schema.clear_leftovers(tmp_path, "part-*.h5")
+    schema.clear_leftovers(tmp_path, "codes.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden.h5", "notes.tmp.h5", "part-00000.h5"]

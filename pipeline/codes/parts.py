@@ -58,6 +58,7 @@ def export_parts(
         schema.write_json(folder / INDEX, about)
     for stale in {p.name for p in folder.glob("part-*.h5")} - parts.keys():
         (folder / stale).unlink()
+    _clear_leftovers(folder)
     return Codes.open(folder)
 
 
@@ -77,6 +78,8 @@ def remove_other_specs(out: Path, keep: Sequence[str]) -> None:
     """Removes codes that are no longer asked for; a folder that holds anything else is not touched."""
     for index in sorted(out.glob(f"*/{INDEX}")):
         folder = index.parent
+        if folder.name not in keep:
+            _clear_leftovers(folder)
         if folder.name not in keep and all(p.name == INDEX or p.match("part-*.h5") for p in folder.iterdir()):
             shutil.rmtree(folder)
 
@@ -88,6 +91,12 @@ def write_failures(out: Path, failures: Mapping[str, tuple[str, str]]) -> None:
     rows.writerow(("id", "path", "reason"))
     rows.writerows((i, *failures[i]) for i in sorted(failures))
     schema.write_text(out / FAILURES, text.getvalue())
+    schema.clear_leftovers(out, FAILURES)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    for pattern in ("part-*.h5", INDEX):
+        schema.clear_leftovers(folder, pattern)
 
 
 def info(folder: str | Path) -> dict[str, Any]:

@@ -97,7 +97,10 @@ def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
         (["finetune", "photos", "--out", "x", "--strategy", "magic"], "finetune.run names .'magic'.*allowed: direct"),
         (["finetune", "photos", "--out", "x", "--head", "mlp"], "head: .*'gap'"),
         (["finetune", "nowhere", "--out", "x", *SMALL], "nowhere"),
-        (["finetune", "photos", "--out", "x", *SMALL, "--strategy", "direct"], "class names|names of the source"),
+        (
+            ["finetune", "photos", "--out", "x", *SMALL, "--size", "64", "--strategy", "direct"],
+            "class names|names of the source",
+        ),
         (["lr-find", "photos", "--plot", "lr.gif"], r"lr\.gif; allowed: a name in \.png"),
         (["lr-find", "photos", *SMALL, "--low", "1", "--high", "0.1"], "shows nothing"),
     ],

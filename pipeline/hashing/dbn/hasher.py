@@ -49,7 +49,7 @@ class Dbn(Stateful):
     epochs: int = 20
     rate: float = 1e-3
     input_noise: float = 0.1
-    code_noise: float = 4.0
+    code_noise: float = 10.0
     balance: float = 1.0
     decorrelate: float = 0.1
     patience: int = 4

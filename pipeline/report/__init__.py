@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 from pipeline.config import HeadsParams, ReportParams
 
+if TYPE_CHECKING:
+    from pipeline.report.inputs import Wanted
 
-def build(
-    root: Path,
-    params: ReportParams,
-    *,
-    heads: HeadsParams,
-    specs: Sequence[str],
-    retrieval: Sequence[str] = (),
-    strategies: Sequence[str] = (),
-    sanity: Sequence[str] = (),
-) -> Path:
+
+def build(root: Path, params: ReportParams, *, heads: HeadsParams, **wanted: Unpack[Wanted]) -> Path:
     """Makes `root`/report from what the earlier stages left beside it; returns its index.html. Raises UserError.
 
-    `specs` and `heads.heads` name the combinations to compare, `retrieval` the hashes, `strategies` those
-    of the finetune stage, `sanity` those that were checked: results of others, left from earlier params, stay out.
+    Results that neither `wanted` nor `heads.heads` names, left from earlier params, stay out.
     """
     from pipeline.report.inputs import read_inputs
     from pipeline.report.page import write_report
 
     out = root / "report"
-    inputs = read_inputs(
-        root, params, heads=heads, specs=specs, retrieval=retrieval, strategies=strategies, sanity=sanity
-    )
-    write_report(inputs, out)
+    write_report(read_inputs(root, params, heads=heads, **wanted), out)
     return out / "index.html"

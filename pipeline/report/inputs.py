@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 from safetensors import SafetensorError, safe_open
 
@@ -101,21 +101,22 @@ class Inputs:
         return max(self.specs, key=lambda s: (self.depth(LayerSpec.parse(s)), -self.codes[s].dim))
 
 
-def read_inputs(
-    root: Path,
-    params: ReportParams,
-    *,
-    heads: HeadsParams,
-    specs: Sequence[str],
-    retrieval: Sequence[str] = (),
-    strategies: Sequence[str] = (),
-    sanity: Sequence[str] = (),
-) -> Inputs:
+class Wanted(TypedDict, total=False):
+    """Names of what to report on: codes, hashes, strategies of the finetune stage, and those that were checked."""
+
+    specs: Required[Sequence[str]]
+    retrieval: Sequence[str]
+    strategies: Sequence[str]
+    sanity: Sequence[str]
+
+
+def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, **wanted: Unpack[Wanted]) -> Inputs:
     """Opens what the earlier stages left in `root`: dataset/, weights/, codes/, heads/, retrieval/, advise/, sanity/,
     finetune/ and tuned/.
 
     Raises UserError naming what is missing.
     """
+    specs = wanted["specs"]
     if not specs:
         raise UserError("there are no codes to report on", see="codes.layers in params.yaml")
     manifest = Manifest.read(root / "dataset")
@@ -127,10 +128,10 @@ def read_inputs(
         failures=read_failures(root / "dataset"),
         codes=codes,
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
-        retrieved=read_retrieved(root / "retrieval", retrieval),
-        tuned=read_tuned(root / "finetune", strategies),
+        retrieved=read_retrieved(root / "retrieval", wanted.get("retrieval", ())),
+        tuned=read_tuned(root / "finetune", wanted.get("strategies", ())),
         advice=read_advice(root / "advise", manifest, specs),
-        sanity={name: step.read(root / "sanity" / name) for name in sanity},
+        sanity={name: step.read(root / "sanity" / name) for name in wanted.get("sanity", ())},
         tuned_network=read_tuned_network(root / "tuned"),
         params=params,
         heads_params=heads,

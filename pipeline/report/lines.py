@@ -27,9 +27,19 @@ class Axis:
     level: tuple[float, str] | None = None
 
 
-def by_epoch(series: Series, axis: Axis) -> Markup:
-    """A chart of lines, of which one with a single point is a dot."""
-    return both_widths(partial(_draw, series, axis), wide=HALF)
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as `plots.html` shows it."""
+
+    title: str
+    chart: Markup
+    legend: list[tuple[Markup, str]]
+    caption: str = ""
+
+
+def draw(title: str, series: Series, axis: Axis, caption: str = "") -> Drawn:
+    """Lines by epoch, of which one with a single point is a dot."""
+    return Drawn(title, both_widths(partial(_draw, series, axis), wide=HALF), legend(series), caption)
 
 
 def legend(series: Series) -> list[tuple[Markup, str]]:

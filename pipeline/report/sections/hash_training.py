@@ -6,8 +6,6 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from pipeline.report import lines
 from pipeline.report.retrieved import Retrieved
 
@@ -72,14 +70,6 @@ PLOTS = (
 )
 
 
-@dataclass(frozen=True)
-class Drawn:
-    title: str
-    chart: Markup
-    caption: str
-    legend: list[tuple[Markup, str]]
-
-
 def training_of(one: Retrieved) -> list[dict[str, str]]:
     """Rows of training.csv; [] of a hasher that is not trained by epochs."""
     path = one.folder / "training.csv"
@@ -89,14 +79,14 @@ def training_of(one: Retrieved) -> list[dict[str, str]]:
         return list(csv.DictReader(f))
 
 
-def draw(rows: Sequence[Mapping[str, str]]) -> list[Drawn]:
+def draw(rows: Sequence[Mapping[str, str]]) -> list[lines.Drawn]:
     """The plots that have figures."""
     drawn = []
     for plot in PLOTS:
         series = _series(plot, rows)
         if series:
-            chart = lines.by_epoch(series, lines.Axis(plot.title.lower(), plot.share))
-            drawn.append(Drawn(plot.title, chart, plot.caption, lines.legend(series)))
+            axis = lines.Axis(plot.title.lower(), plot.share)
+            drawn.append(lines.draw(plot.title, series, axis, plot.caption))
     return drawn
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.finetune.outputs import CURVE_COLUMNS
 from pipeline.nets import layers
 from pipeline.report import lines
-from pipeline.report.lines import Axis, Series
+from pipeline.report.lines import Axis, Drawn, Series
 from pipeline.report.section import csv_text, percent, percent_ticks
 from pipeline.report.svg import HALF, Chart, both_widths, share_span
 from pipeline.report.tuned import Tuned
@@ -20,20 +20,13 @@ from pipeline.report.tuned import Tuned
 _SUFFIX = " (biases and norms)"
 
 
-@dataclass(frozen=True)
-class Drawn:
-    title: str
-    chart: Markup
-    legend: list[tuple[Markup, str]]
-
-
 def validation(found: Sequence[Tuned], majority: float) -> Drawn | None:
     """Validation accuracy by epoch of every strategy that was trained, means over repeats; None without such."""
     series = {one.name: curve for one in found if (curve := one.mean_curve("val_accuracy"))}
     if not series:
         return None
-    chart = lines.by_epoch(series, Axis("validation accuracy", share=True, level=(majority, "largest class")))
-    return Drawn("Accuracy by epoch", chart, lines.legend(series))
+    axis = Axis("validation accuracy", share=True, level=(majority, "largest class"))
+    return lines.draw("Accuracy by epoch", series, axis)
 
 
 def of_strategy(one: Tuned) -> list[Drawn]:
@@ -51,7 +44,7 @@ def of_strategy(one: Tuned) -> list[Drawn]:
         ("Accuracy", _columns(one, "accuracy"), Axis("accuracy", share=True)),
         ("Learning rate", moving, Axis("learning rate at the epoch's end")),
     ]
-    return [Drawn(title, lines.by_epoch(series, axis), lines.legend(series)) for title, series, axis in plots if series]
+    return [lines.draw(title, series, axis) for title, series, axis in plots if series]
 
 
 def csv_of(found: Sequence[Tuned]) -> str:

@@ -4,8 +4,9 @@
     python -m bench.hashing codes --k 1000 --seeds 5 --specs itq16-conv5_3-avg,itq64-conv5_3-avg
 
 Queries are the test images, the database is train and val; a hasher is fitted on train alone (with val to stop early
-by), once a seed. Relevant is what has the query's label, AP@k is the sum of the precisions at the hits of the first k
-over their number, and ties count by expectation. `cosine-CODES` is exact cosine on the floats. A line of JSON a spec.
+by), once a seed; `--on val` is for choosing settings, with train as the database. Relevant is what has the query's
+label, AP@k is the sum of the precisions at the hits of the first k over their number, and ties count by expectation.
+`cosine-CODES` is exact cosine on the floats. A line of JSON a spec.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +45,25 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--on", choices=["test", "val"], default="test", help="val: its first images are the queries")
+    parser.add_argument("--every", type=int, default=1, help="with --on val: take each N-th training image")
     args = parser.parse_args()
     manifest = Manifest.read(args.workspace / "dataset")
     for name in args.specs:
         spec = HashSpec.parse(name)
         codes = Codes.open(args.workspace / "codes" / spec.codes.name)
         sets = sets_of(codes, manifest, max_queries=args.queries, seed=0)
+        if args.on == "val":
+            sets = on_val(sets, args.queries, args.every)
         seeds = 1 if spec.hasher in SEEDLESS else args.seeds
         rows = [measured(spec, codes, sets, args.settings, seed=seed, k=args.k) for seed in range(seeds)]
         print(json.dumps(summary(name, sets, rows)), flush=True)
+
+
+def on_val(sets: Sets, queries: int, every: int) -> Sets:
+    """For choosing settings: val asks, each N-th training image answers, and no test image is looked at."""
+    train, asked = sets.train[::every], sets.val[:queries]
+    return replace(sets, train=train, database=train, queries=asked, own=np.full(len(asked), -1))
 
 
 def measured(

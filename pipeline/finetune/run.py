@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune import checkpoints, groups, outputs, saved
+from pipeline.finetune import checkpoints, groups, live, outputs, saved
 from pipeline.finetune.gains import reading
 from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared, run_key, view_of
@@ -32,7 +32,7 @@ OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD,
 def run_strategy(
     name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, out: str | Path, *, cache: Path
 ) -> dict[str, Any]:
-    """Writes metrics.json and OUTS (`inference.txt` where asked) under `out`; returns what metrics.json holds.
+    """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
 
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Raises UserError if the strategy, the weights or the data don't fit.
@@ -44,9 +44,10 @@ def run_strategy(
     repeats = range(min(params.repeats, manifest.repeats))
     sets = [sets_of(manifest, place.images, r, max_train=params.max_train, seed=params.seed) for r in repeats]
     records, shown, curves = [], [], []
+    live.clear(out)
     for repeat in repeats:
         made = prepared(place, sets, repeat)
-        fitted = _train(place, made, repeat)
+        fitted = _train(place, made, repeat, out)
         record, probs = _test(place, made, fitted, sets[repeat])
         records.append({"repeat": repeat} | record)
         shown.append((manifest.ids[sets[repeat].test], sets[repeat].y_test, probs))
@@ -80,7 +81,7 @@ def run_strategy(
     return result
 
 
-def _train(place: Place, made: Prepared, repeat: int) -> Fitted | None:
+def _train(place: Place, made: Prepared, repeat: int, out: Path) -> Fitted | None:
     """None if the strategy trains nothing."""
     if made.training is None or made.train is None:
         return None
@@ -94,6 +95,7 @@ def _train(place: Place, made: Prepared, repeat: int) -> Fitted | None:
         Limits(p.epochs, p.clip, p.accumulate, p.select, p.patience, p.keep_every, place.precision, place.device),
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
+        live=live.folder(out, repeat),
     )
 
 
@@ -167,6 +169,7 @@ def _forget_checkpoints(place: Place, repeats: range) -> None:
 def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the files are there and say why they are empty."""
     result = {"strategy": name, "skipped": reason}
+    live.clear(out)
     for file in OUTS[:-1]:
         schema.write_text(out / file, f"skipped: {reason}\n")
     schema.write_json(out / "metrics.json", result)

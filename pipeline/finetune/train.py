@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from pipeline.finetune import checkpoints
 from pipeline.finetune.batches import Batch
 from pipeline.finetune.checkpoints import Keeper
+from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,13 @@ def fit(
     *,
     folder: Path,
     key: str,
+    live: Path | None = None,
 ) -> Fitted:
     """Trains to the end, from `folder`'s last checkpoint if there is one; `training` then has the best epoch's weights.
 
-    `key` names all that changes the result. Raises UserError if the loss or a gradient stops being a number (the
-    checkpoints are kept), if the checkpoint is not of this run, and if the disk is full.
+    `key` names all that changes the result; `live`: where the curve is written while it grows. Raises UserError if the
+    loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of this run, and if the
+    disk is full.
     """
     keeper = Keeper(folder, key, select=limits.select, patience=limits.patience, keep_every=limits.keep_every)
     start = checkpoints.last(folder, key)
@@ -74,7 +77,7 @@ def fit(
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = _trainer(keeper, limits, folder)
+        trainer = _trainer([keeper, *([LiveCurve(live)] if live else [])], limits, folder)
         trainer.fit(
             training,
             train,
@@ -92,7 +95,7 @@ def fit(
     )
 
 
-def _trainer(keeper: Keeper, limits: Limits, folder: Path) -> L.Trainer:
+def _trainer(callbacks: list[L.Callback], limits: Limits, folder: Path) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return L.Trainer(
@@ -102,7 +105,7 @@ def _trainer(keeper: Keeper, limits: Limits, folder: Path) -> L.Trainer:
         max_epochs=limits.epochs,
         accumulate_grad_batches=limits.accumulate,
         gradient_clip_val=limits.clip or None,
-        callbacks=[keeper],
+        callbacks=callbacks,
         logger=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pipeline.report.section import percent_ticks
 from pipeline.report.svg import HALF, Chart, Point, both_widths, share_span, span, swatch
 
-# Classes c0 to c5 differ in colour and in dashes; more lines than that share a look.
+# Classes c0 to c5 differ in colour and in dashes; further lines are thinner ones of the same.
 LOOKS = 6
 # name -> (epoch, value) points, the first epoch first.
 Series = Mapping[str, Sequence[Point]]
@@ -44,11 +44,12 @@ def draw(title: str, series: Series, axis: Axis, caption: str = "") -> Drawn:
 
 def legend(series: Series) -> list[tuple[Markup, str]]:
     """(sample, name) of each line; [] of a single one, which needs none."""
-    return [(swatch(_look(i)), name) for i, name in enumerate(series)] if len(series) > 1 else []
+    return [(swatch(look(i)), name) for i, name in enumerate(series)] if len(series) > 1 else []
 
 
-def _look(position: int) -> str:
-    return f"c{position % LOOKS}"
+def look(position: int) -> str:
+    """The classes of the line at a position of its chart."""
+    return f"c{position % LOOKS}" + (" thin" if position // LOOKS % 2 else "")
 
 
 def _draw(series: Series, axis: Axis, width: int) -> Markup:
@@ -67,7 +68,7 @@ def _draw(series: Series, axis: Axis, width: int) -> Markup:
         chart.level(*axis.level)
     for i, line in enumerate(series.values()):
         if len(line) > 1:
-            chart.line(line, _look(i))
+            chart.line(line, look(i))
         else:
-            chart.dot(*line[0], f"epoch {line[0][0]:.0f}", _look(i))
+            chart.dot(*line[0], f"epoch {line[0][0]:.0f}", look(i))
     return chart.render(f"{axis.title} by epoch: {', '.join(series)}")

@@ -52,7 +52,10 @@ def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
         "peak_memory_bytes": 2e9,
         "reading": f"The curve of {name} says so.",
     }
-    records = [{"repeat": r, **record, "accuracy": a, "mean_class_recall": a / 2} for r, a in enumerate(own)]
+    records: list[dict[str, Any]] = [
+        {"repeat": r, **record, "accuracy": a, "mean_class_recall": a / 2, "class_recall": [a, a / 2, 0.0]}
+        for r, a in enumerate(own)
+    ]
     figures = [key for key in record if key not in ("reading",)] + ["accuracy", "mean_class_recall"]
     columns = {key: [r[key] for r in records] for key in figures}
     schema.write_json(
@@ -126,7 +129,7 @@ def test_the_page_has_the_section_and_its_files(world: Path) -> None:
     assert "The curve of <top> says so." in text and "<top>" not in path.read_text(encoding="utf-8")
     metrics = json.loads((path.parent / "metrics.json").read_text())
     assert metrics["strategies"]["half"] == {"accuracy": pytest.approx(0.85)}
-    assert {"strategies.csv", "plots/strategies.csv", "plots/strategy_curves.csv"} <= {
+    assert {"strategies.csv", "class_recall.csv", "plots/strategies.csv", "plots/strategy_curves.csv"} <= {
         str(p.relative_to(path.parent)) for p in path.parent.rglob("*.csv")
     }
 
@@ -158,6 +161,7 @@ def test_the_table_holds_every_strategy_and_both_heads(inputs: Inputs) -> None:
     assert float(rows["half"]["start_gain"]) == pytest.approx(0.25)
     assert float(rows["half"]["asymptote_gain"]) == pytest.approx(0.35)
     assert rows["scratch"]["start_gain"] == "" == rows["asis"]["start_gain"]
+    assert rows["half"]["lowest_recall_class"] == "owl" and float(rows["half"]["lowest_class_recall"]) == 0
 
 
 def test_a_heads_layer_is_chosen_on_val_over_the_strategies_repeats(inputs: Inputs) -> None:

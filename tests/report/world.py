@@ -147,6 +147,7 @@ def write_head(
                     "chosen": {"k": 5} if head == "knn" else {"C": 10.0 ** (repeat % 2)},
                     "accuracy": accuracy,
                     "mean_class_recall": accuracy * 0.97,
+                    "class_recall": [float(right[true == c].mean()) for c in range(len(classes))],
                     "top5": min(1.0, accuracy + 0.2),
                     "macro_f1": accuracy * 0.96,
                     "log_loss": 1.5 - accuracy if probabilities else None,

@@ -75,7 +75,7 @@ def _draw(shown: Panel, width: int) -> Markup:
     if shown.level is not None:
         chart.level(*shown.level)
     for i, (name, line) in enumerate(shown.series.items()):
-        look = f"c{i % lines.LOOKS}"
+        look = lines.look(i)
         if len(line) > 1:
             chart.line(line, look)
         if len(line) < 12:

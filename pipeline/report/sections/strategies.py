@@ -16,13 +16,13 @@ from pipeline.report.section import (
     and_list,
     count,
     csv_text,
-    number,
     render,
     seconds,
     size,
     spread,
 )
-from pipeline.report.sections import strategy_curves
+from pipeline.report.sections import class_recall, strategy_curves
+from pipeline.report.sections.class_recall import Recall
 from pipeline.report.tuned import Baseline, Tuned, baselines
 
 # Heads on codes that stand in the table beside the strategies.
@@ -102,6 +102,8 @@ def build(inputs: Inputs) -> Section | None:
     majority = float(found[0].record["majority"]["accuracy"])
     rows = [Row.of_strategy(one) for one in ranked]
     rows += [Row.of_head(one, len(inputs.manifest.classes)) for one in heads]
+    rows.sort(key=lambda row: -row.mean(metric))
+    recall = class_recall.recall_of({row.name: row.of.repeats for row in rows}, inputs.manifest)
     html = render(
         "strategies.html",
         best=ranked[0],
@@ -110,11 +112,12 @@ def build(inputs: Inputs) -> Section | None:
         scratch_value=_value(scratch, metric) if scratch else "",
         heads=[(one.name, _value(one, metric)) for one in heads],
         metric=METRICS[metric].title,
-        majority=number(100 * majority, 1),
+        majority=majority,
         protocol=_protocol(found, heads, inputs),
         repeats=len(found[0].repeats),
         titles=[(figure.title, figure.tip) for figure in FIGURES.values()],
-        rows=[_cells(row) for row in sorted(rows, key=lambda row: -row.mean(metric))],
+        rows=[_cells(row) for row in rows],
+        recall=class_recall.show(recall, ranked[0].name, len(found[0].repeats)),
         gains=[(name, [(_points(values[key]), values[key]) for key in GAINS]) for name, values in gained.items()],
         validation=strategy_curves.validation(found, majority),
         depth=strategy_curves.depth(found, inputs.arch, metric),
@@ -126,7 +129,8 @@ def build(inputs: Inputs) -> Section | None:
     )
     bars = [[row.name, row.mean("accuracy"), row.of.std("accuracy")] for row in rows]
     files = {
-        "strategies.csv": _table(rows, gained),
+        "strategies.csv": _table(rows, gained, recall),
+        "class_recall.csv": class_recall.csv_of(recall, {row.name: len(row.of.repeats) for row in rows}),
         "plots/strategies.csv": csv_text(["strategy", "accuracy", "std"], bars),
         "plots/strategy_curves.csv": strategy_curves.csv_of(found),
     }
@@ -178,14 +182,16 @@ def _cells(row: Row) -> list[tuple[str, object]]:
     return cells
 
 
-def _table(rows: Sequence[Row], gained: Mapping[str, Mapping[str, float]]) -> str:
+def _table(rows: Sequence[Row], gained: Mapping[str, Mapping[str, float]], recall: Recall) -> str:
     more = ("top5", "macro_f1", "log_loss", "predict_s")
-    header = ["strategy", "kind", "trained", "repeats", *FIGURES, "accuracy_std", "mean_class_recall_std", *more]
+    header = ["strategy", "kind", "trained", "repeats", *FIGURES, "accuracy_std", "mean_class_recall_std"]
+    header += ["lowest_recall_class", "lowest_class_recall", *more]
     lines = [
         [
             *(row.name, row.kind, row.trained, len(row.of.repeats)),
             *(figure.value(row) for figure in FIGURES.values()),
             *(row.of.std(name) for name in ("accuracy", "mean_class_recall")),
+            *recall.lowest(row.name),
             *(row.mean(name) for name in more),
             *(gained.get(row.name, {}).get(key) for key in GAINS),
         ]

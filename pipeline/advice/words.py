@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.advice.reference import FEWEST
 from pipeline.advice.rule import Case
 
 
@@ -71,18 +72,22 @@ def _likeness(record: Mapping[str, Any]) -> str:
     if record["likeness_by"] == "reference":
         like = "Like" if record["likeness"] == "alike" else "Unlike"
         return f"{like} the source's images, by the distance to the reference alone: all codes are of one layer."
-    return "Taken to be like the source's images: all codes are of one layer, and there is no reference to tell."
+    return "Taken to be like the source's images: all codes are of one layer, and no reference tells."
 
 
 def _distance(record: Mapping[str, Any]) -> str:
     name = record["settings"]["reference"]
     if name is None:
         return (
-            "How far the codes lie from the source's is left out: these weights have no reference. "
-            "Images like the source's make one: cnncodes weights reference FOLDER."
+            "How far the codes lie from the source's is left out: there is no reference of these weights for images "
+            "prepared as these. A folder of images like the source's makes one: cnncodes weights reference FOLDER, with "
+            "the same --weights and --size."
         )
     if not record["distances"]:
-        return f"How far the codes lie from the reference {name} is left out: it has too few of these codes or images."
+        return (
+            f"How far the codes lie from the reference {name} is left out: it and these images share no codes, or there "
+            f"are fewer than {FEWEST} images on a side."
+        )
     far = [
         f"{one['spec']} {one['ratio']:.1f}" for one in sorted(record["distances"], key=lambda one: -one["ratio"])[:3]
     ]

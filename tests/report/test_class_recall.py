@@ -39,7 +39,7 @@ def test_means_and_spreads_are_those_of_the_repeats() -> None:
     assert np.allclose(found.mean, [[0.85, 0.4], [0.6, 0.7]])
     assert np.allclose(found.std, [[0.1 / 2**0.5, 0.0], [0.2 / 2**0.5, 0.2 / 2**0.5]])
     assert list(found.images) == [3, 3]
-    assert found.lowest("tuned") == ("male", pytest.approx(0.6)) and found.lowest("plain") == ("female", 0.4)
+    assert found.lowest("tuned")[0] == "male" and found.lowest("plain") == ("female", 0.4)
     text = " ".join(re.sub(r"<[^>]+>", " ", show(found, "tuned", 2)).split())
     assert "tuned finds fewest of male, 60.0 % of its test images, and most of female, 85.0" in text.replace(
         "\u202f", " "

@@ -66,10 +66,10 @@ class _Primal:
         return found
 
 
-def held_out(x: NDArray[np.float32], targets: Targets, fold: Ints) -> Ints:
-    """(ridges, n) the class that each row of x (n, d) is given by the fit without its fold; -1 where it has none.
+def held_out(x: NDArray[np.float32], targets: Targets, folds: Ints) -> Ints:
+    """(ridges, deals, n) the class that each row of x (n, d) gets from the fit without its fold; -1 where it has none.
 
-    With balanced targets a row weighs its class's weight.
+    `folds` (deals, n): rows dealt into folds, once or more often. Balanced targets weigh a row by its class.
     """
     weights = np.sqrt(targets.class_weights()[targets.y])[:, None]
     signs = np.where(targets.y[:, None] == np.arange(targets.k), 1.0, -1.0)
@@ -79,12 +79,13 @@ def held_out(x: NDArray[np.float32], targets: Targets, fold: Ints) -> Ints:
     dual = wide.shape[0] <= wide.shape[1]
     gram = wide @ wide.T if dual else wide.T @ wide
     unit = float(np.einsum("ij,ij->", wide, wide)) / len(wide)
-    answers = np.full((len(RIDGES), len(x)), -1, dtype=np.int64)
+    answers = np.full((len(RIDGES), *folds.shape), -1, dtype=np.int64)
     for number, ridge in enumerate(RIDGES):
         solved: _Solved
         solved = _Dual(gram, wanted, ridge * unit) if dual else _Primal(wide, gram, wanted, ridge * unit)
-        for held in np.unique(fold[fold >= 0]):
-            rows = np.flatnonzero(fold == held)
-            left = solve(solved.block(rows), solved.residual[rows], lower=True, assume_a="pos", check_finite=False)
-            answers[number, rows] = ((wanted[rows] - left) / weights[rows]).argmax(axis=1)
+        for deal, fold in enumerate(folds):
+            for held in np.unique(fold[fold >= 0]):
+                rows = np.flatnonzero(fold == held)
+                left = solve(solved.block(rows), solved.residual[rows], lower=True, assume_a="pos", check_finite=False)
+                answers[number, deal, rows] = ((wanted[rows] - left) / weights[rows]).argmax(axis=1)
     return answers

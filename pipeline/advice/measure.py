@@ -39,8 +39,8 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What was measured of one spec. `curve` is by rising n; `right` (scored,) tells which held-out rows the head of
-    the last point has right, and `weights` (scored,), of mean 1, what each counts.
+    """What was measured of one spec. `curve` is by rising n; `right` (scored,) tells in what share of the deals the
+    head of the last point has each held-out row right, and `weights` (scored,), of mean 1, what each counts.
 
     `logme` and `h_score` are of the first `probed` rows.
     """
@@ -52,7 +52,7 @@ class Layer:
     knn_k: int
     logme: float
     h_score: float
-    right: NDArray[np.bool_]
+    right: NDArray[np.float64]
     weights: NDArray[np.float64]
 
     @property
@@ -61,7 +61,7 @@ class Layer:
 
     def behind(self, other: Layer) -> tuple[float, float]:
         """By how much this layer's accuracy is below another's on the same rows, and the standard error of that."""
-        differences = (other.right.astype(float) - self.right) * self.weights
+        differences = (other.right - self.right) * self.weights
         return float(differences.mean()), standard_error(differences)
 
     def doubling(self) -> float | None:
@@ -84,18 +84,16 @@ def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[fl
     x = _scaled(codes, seen, heads)
     balanced = heads.class_weight == "balanced"
     points: list[Point] = []
-    scored = np.empty(0, dtype=np.int64)
-    right = np.empty(0, dtype=np.bool_)
+    right = np.empty(0)
     for n in sizes(seen, shares):
         part = seen.first(n)
-        scored = np.flatnonzero(part.fold >= 0)
-        weights = _weights(part, scored, balanced=balanced)
-        answers = held_out(x[:n], part.targets(balanced=balanced), part.fold)[:, scored]
-        all_right = answers == part.y[scored]
+        weights = _weights(part, balanced=balanced)
+        answers = held_out(x[:n], part.targets(balanced=balanced), part.folds)
+        all_right = _right_shares(answers, part)
         best = int(np.argmax(all_right @ weights))
         right = all_right[best]
         points.append(Point(n, float((right * weights).mean()), standard_error(right * weights), RIDGES[best]))
-    knn, k = _nearest(x, seen, heads, _weights(seen, scored, balanced=balanced))
+    knn, k = _nearest(x, seen, heads, _weights(seen, balanced=balanced))
     few = slice(0, min(probe, len(seen)))
     found = Layer(
         spec=codes.spec,
@@ -106,7 +104,7 @@ def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[fl
         logme=logme(x[few], seen.y[few]),
         h_score=h_score(x[few], seen.y[few]),
         right=right,
-        weights=_weights(seen, scored, balanced=balanced),
+        weights=_weights(seen, balanced=balanced),
     )
     log.info("%s: %.3f in cross-validation on %d images", codes.spec, found.accuracy, len(seen))
     return found
@@ -115,7 +113,7 @@ def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[fl
 def sizes(seen: Seen, shares: Sequence[float]) -> list[int]:
     """Rows of each share that can be cross-validated, rising, each once."""
     wanted = sorted({max(seen.k, round(share * len(seen))) for share in shares})
-    return [n for n in wanted if (seen.first(n).fold >= 0).any()]
+    return [n for n in wanted if seen.first(n).scored.any()]
 
 
 def _scaled(codes: Codes, seen: Seen, heads: HeadsParams) -> Singles:
@@ -123,12 +121,20 @@ def _scaled(codes: Codes, seen: Seen, heads: HeadsParams) -> Singles:
     return Scaling.fit(heads.scaling, [raw]).apply(raw)
 
 
-def _weights(seen: Seen, scored: Ints, *, balanced: bool) -> NDArray[np.float64]:
+def _weights(seen: Seen, *, balanced: bool) -> NDArray[np.float64]:
     """(scored,) of mean 1: equal, or such that each class that is scored counts the same."""
+    y = seen.y[seen.scored]
     if not balanced:
-        return np.ones(len(scored))
-    counts = np.bincount(seen.y[scored], minlength=seen.k)
-    return np.asarray(len(scored) / ((counts > 0).sum() * counts[seen.y[scored]]), dtype=np.float64)
+        return np.ones(len(y))
+    counts = np.bincount(y, minlength=seen.k)
+    return np.asarray(len(y) / ((counts > 0).sum() * counts[y]), dtype=np.float64)
+
+
+def _right_shares(answers: Ints, seen: Seen) -> NDArray[np.float64]:
+    """Answers (..., deals, n) -> (..., scored) the share of the deals that hold a row out in which it is right."""
+    told = seen.folds >= 0
+    right = ((answers == seen.y) & told).sum(axis=-2)
+    return np.asarray((right / np.maximum(told.sum(axis=0), 1))[..., seen.scored], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -141,21 +147,20 @@ class _Matrix:
 
 def _nearest(x: Singles, seen: Seen, heads: HeadsParams, weights: NDArray[np.float64]) -> tuple[float, int]:
     """Cross-validated accuracy of the head `knn` and its k, the best of the grid (of equal ones the smallest)."""
-    folds = np.unique(seen.fold[seen.fold >= 0])
-    smallest = min(int((seen.fold != held).sum()) for held in folds)
+    smallest = min(int((fold != held).sum()) for fold in seen.folds for held in np.unique(fold[fold >= 0]))
     grid = sorted({min(k, smallest) for k in heads.k_grid})
     targets = seen.targets(balanced=heads.class_weight == "balanced")
-    answers = np.full((len(grid), len(seen)), -1, dtype=np.int64)
-    for held in folds:
-        train, test = np.flatnonzero(seen.fold != held), np.flatnonzero(seen.fold == held)
-        rows = Rows(_Matrix(x), train, x.shape[1], Scaling("none"), memory_bytes=x.nbytes + 1)
-        fitted = head_type("knn").fit(
-            rows, type(targets)(targets.y[train], targets.k, targets.balanced), [float(k) for k in grid], seed=0
-        )
-        for number, head in enumerate(fitted):
-            answers[number, test] = classify.predicted(head.scores(x[test]))
-    scored = seen.fold >= 0
-    right = answers[:, scored] == seen.y[scored]
+    answers = np.full((len(grid), *seen.folds.shape), -1, dtype=np.int64)
+    for deal, fold in enumerate(seen.folds):
+        for held in np.unique(fold[fold >= 0]):
+            train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            rows = Rows(_Matrix(x), train, x.shape[1], Scaling("none"), memory_bytes=x.nbytes + 1)
+            fitted = head_type("knn").fit(
+                rows, type(targets)(targets.y[train], targets.k, targets.balanced), [float(k) for k in grid], seed=0
+            )
+            for number, head in enumerate(fitted):
+                answers[number, deal, test] = classify.predicted(head.scores(x[test]))
+    right = _right_shares(answers, seen)
     best = int(np.argmax(right @ weights))
     return float((right[best] * weights).mean()), grid[best]
 

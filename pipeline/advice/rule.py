@@ -18,6 +18,8 @@ from pipeline.nets import layers
 Size = Literal["small", "large"]
 Likeness = Literal["alike", "different"]
 
+NOISE = 2.0  # standard errors
+
 
 @dataclass(frozen=True)
 class Case:
@@ -64,8 +66,11 @@ RULE: Mapping[tuple[Size, Likeness], Case] = {
 @dataclass(frozen=True)
 class Depth:
     """How the codes separate the classes by depth: `best` of all codes, `top` of the deepest layer's, and how far the
-    top lags. `alike` is None where all codes are of one layer, which tells nothing of depth."""
+    top lags. `leader` has the highest expected accuracy, and `level` with it are those within noise of it, `best` among
+    them. `alike` is None where all codes are of one layer, which tells nothing of depth."""
 
+    leader: Layer
+    level: tuple[Layer, ...]
     best: Layer
     top: Layer
     lag: float
@@ -74,21 +79,50 @@ class Depth:
     alike: bool | None
 
 
-def best_of(found: Sequence[Layer], expected: Mapping[str, float]) -> Layer:
+def leader_of(found: Sequence[Layer], hopes: Mapping[str, float]) -> Layer:
     """The highest expected accuracy; of equal ones the shortest codes, then the first in `found`."""
-    return max(found, key=lambda layer: (expected[layer.spec], -layer.dim))
+    return max(found, key=lambda layer: (hopes[layer.spec], -layer.dim))
 
 
-def by_depth(found: Sequence[Layer], expected: Mapping[str, float], *, arch: str, points: float) -> Depth:
+def level_with(leader: Layer, found: Sequence[Layer], hopes: Mapping[str, float]) -> tuple[Layer, ...]:
+    """The leader and what is expected within two standard errors of it, in the order of `found`."""
+    return tuple(layer for layer in found if hopes[leader.spec] - hopes[layer.spec] <= NOISE * layer.behind(leader)[1])
+
+
+def preferred(level: Sequence[Layer], hopes: Mapping[str, float]) -> Layer:
+    """Of codes that cross-validation can't tell apart those that stand highest in all measures together.
+
+    A Borda count of the expected accuracy, k-NN, LogME and the H-score: each errs in its own way, so that together they
+    are steadier than the accuracy on a few images (docs/results.md, Advice). A tie goes to the expected accuracy.
+    """
+    measures = [
+        [hopes[layer.spec] for layer in level],
+        [layer.knn for layer in level],
+        [layer.logme for layer in level],
+        [layer.h_score for layer in level],
+    ]
+    votes = {layer.spec: sum(sum(other < m[i] for other in m) for m in measures) for i, layer in enumerate(level)}
+    return max(level, key=lambda layer: (votes[layer.spec], hopes[layer.spec], -layer.dim))
+
+
+def by_depth(found: Sequence[Layer], hopes: Mapping[str, float], *, arch: str, points: float) -> Depth:
     """The top is as good as the best unless it lags by more than `points` and by more than two standard errors."""
-    deepest = layers.deepest_of(arch, [LayerSpec.parse(layer.spec).layer for layer in found])
-    best = best_of(found, expected)
-    top = best_of([layer for layer in found if LayerSpec.parse(layer.spec).layer == deepest], expected)
-    lag_measured, se = top.behind(best)
-    lag = expected[best.spec] - expected[top.spec] if best is not top else lag_measured
-    allowed = max(points, 2 * se)
-    one = len({LayerSpec.parse(layer.spec).layer for layer in found}) == 1
-    return Depth(best, top, lag, se, allowed, None if one else lag <= allowed)
+
+    def best_of(some: Sequence[Layer]) -> tuple[Layer, tuple[Layer, ...], Layer]:
+        leader = leader_of(some, hopes)
+        level = level_with(leader, some, hopes)
+        return leader, level, preferred(level, hopes)
+
+    leader, level, best = best_of(found)
+    layer_of = {layer.spec: LayerSpec.parse(layer.spec).layer for layer in found}
+    deepest = layers.deepest_of(arch, list(layer_of.values()))
+    at_top = [layer for layer in found if layer_of[layer.spec] == deepest]
+    top = best if best in at_top else best_of(at_top)[2]
+    se = top.behind(best)[1]
+    lag = hopes[best.spec] - hopes[top.spec]
+    allowed = max(points, NOISE * se)
+    alike = None if len(set(layer_of.values())) == 1 else lag <= allowed
+    return Depth(leader, level, best, top, lag, se, allowed, alike)
 
 
 def top_half(arch: str) -> str:

@@ -70,6 +70,7 @@ def advise(
         "from_layer": top_half(arch) if (size, likeness) == ("large", "alike") else None,
         "images": seen.images,
         "scored": len(seen),
+        "deals": len(seen.folds),
         "classes": seen.k,
         "per_class": {"min": int(seen.per_class.min()), "median": float(np.median(seen.per_class))},
         "measure": "accuracy" if heads.class_weight == "none" else "mean class recall",
@@ -79,7 +80,9 @@ def advise(
         "settings": params.model_dump() | {"reference": None if reference is None else reference.name},
         "distances": [_distance(one) for one in distances],
         "layers": [_layer(layer, depth.best, hopes[layer.spec]) for layer in found],
-        "favourites": _favourites(found),
+        "leader": depth.leader.spec,
+        "level": [layer.spec for layer in depth.level],
+        "favourites": _favourites(depth.level),
     }
     record["says"] = say(record, case)
     return record
@@ -137,12 +140,12 @@ def _likeness(depth: Depth, distances: Sequence[Distance], params: AdviseParams)
     return "alike", "nothing"
 
 
-def _favourites(found: Sequence[Layer]) -> dict[str, str]:
-    """The spec that each of the other measures prefers."""
+def _favourites(level: Sequence[Layer]) -> dict[str, str]:
+    """The spec that each of the other measures prefers, of those that cross-validation finds level."""
     return {
-        "knn": max(found, key=lambda layer: layer.knn).spec,
-        "logme": max(found, key=lambda layer: layer.logme).spec,
-        "h_score": max(found, key=lambda layer: layer.h_score).spec,
+        "knn": max(level, key=lambda layer: layer.knn).spec,
+        "logme": max(level, key=lambda layer: layer.logme).spec,
+        "h_score": max(level, key=lambda layer: layer.h_score).spec,
     }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.advice import reference
+from pipeline.advice import reference, rule
 from pipeline.advice.measure import Layer, Point, expected
 from pipeline.advice.rule import RULE, top_half
 from pipeline.advice.run import advise, write
@@ -82,8 +83,10 @@ def test_groups_are_held_out_together() -> None:
     seen = seen_of(grouped, codes, most=5000, folds=4, seed=0)
     at = np.searchsorted(manifest.ids, seen.ids)
     for group in np.unique(groups[at]):
-        assert len(np.unique(seen.fold[groups[at] == group])) == 1
-    assert np.bincount(seen.fold).min() > 0
+        own = seen.folds[:, groups[at] == group]
+        assert (own == own[:, :1]).all()
+    assert len(seen.folds) > 1 and len({fold.tobytes() for fold in seen.folds}) == len(seen.folds)
+    assert all(np.bincount(fold).min() > 0 for fold in seen.folds)
 
 
 def test_a_class_of_one_image_always_trains_and_a_draw_keeps_every_class() -> None:
@@ -93,7 +96,7 @@ def test_a_class_of_one_image_always_trains_and_a_draw_keeps_every_class() -> No
     rare = dataclasses.replace(manifest, labels=labels)
     seen = seen_of(rare, codes, most=5000, folds=4, seed=0)
     own = seen.y == np.flatnonzero(seen.per_class == 1)[0]
-    assert own.sum() == 1 and (seen.fold[own] == -1).all()
+    assert own.sum() == 1 and (seen.folds[:, own] == -1).all()
     drawn = seen_of(rare, codes, most=30, folds=4, seed=0)
     assert len(drawn) == 30 and len(np.unique(drawn.y)) == 4 and drawn.images == seen.images
     record = advise(codes, rare, params(), heads(class_weight="balanced"))
@@ -118,7 +121,7 @@ def test_a_reference_gives_distances_and_decides_where_depth_cannot() -> None:
 
 def layer(spec: str, *accuracies: float) -> Layer:
     curve = tuple(Point(100 * 2**i, a, 0.01, 0.1) for i, a in enumerate(accuracies))
-    return Layer(spec, 8, curve, 0.5, 1, 0.0, 0.0, np.ones(4, dtype=bool), np.ones(4))
+    return Layer(spec, 8, curve, 0.5, 1, 0.0, 0.0, np.ones(4), np.ones(4))
 
 
 def test_curves_lead_on_to_the_full_number_of_images() -> None:
@@ -128,6 +131,27 @@ def test_curves_lead_on_to_the_full_number_of_images() -> None:
     hopes = expected(found, 1600)
     assert hopes["conv4_3-avg"] == pytest.approx(0.62)
     assert hopes["pool5-avg"] == pytest.approx(0.60 + 0.04 * (1 / 2 + 1 / 4))
+
+
+def test_of_level_codes_those_are_preferred_that_stand_highest_in_all_measures() -> None:
+    def of(spec: str, right: Sequence[int], *measures: float) -> Layer:
+        knn, logme, h_score = measures
+        point = Point(8, float(np.mean(right)), 0.1, 0.1)
+        return Layer(spec, 8, (point,), knn, 1, logme, h_score, np.array(right, dtype=float), np.ones(8))
+
+    leader = of("conv4_3-avg", [1, 1, 1, 1, 1, 1, 1, 0], 0.5, 0.1, 1.0)
+    near = of("conv5_3-avg", [1, 1, 1, 1, 1, 1, 0, 0], 0.6, 0.2, 1.1)
+    far = of("pool5-avg", [0, 0, 0, 0, 0, 1, 0, 0], 0.9, 0.9, 9.0)
+    found = [far, near, leader]
+    hopes = {one.spec: one.accuracy for one in found}
+    assert rule.leader_of(found, hopes) is leader
+    # One answer of eight apart is within two standard errors, six of eight are not, whatever the others say.
+    assert rule.level_with(leader, found, hopes) == (near, leader)
+    assert rule.preferred([near, leader], hopes) is near
+    assert rule.preferred([dataclasses.replace(near, h_score=0.9), leader], hopes) is leader  # two votes each
+    depth = rule.by_depth(found, hopes, arch="vgg16", points=0.02)
+    assert (depth.leader, depth.best, depth.top) == (leader, near, far) and depth.alike is False
+    assert depth.lag == pytest.approx(5 / 8) and depth.lag_se == far.behind(near)[1]
 
 
 def test_what_cannot_be_advised_on() -> None:

@@ -60,10 +60,9 @@ def main() -> None:
     codes = {spec: space.codes(spec) for spec in space.specs()}
     manifest = space.manifest()
     heads = preset(HeadsParams, heads=["svm"])
-    print(
-        "| images a class | n train + val | n test | advised | agree | mean regret | sd | largest | best on average | behind it | sd | p |"
-    )
-    print("|" + "---|" * 12)
+    columns = "images a class,n train + val,n test,advised,agree,mean regret,sd,largest,best on average,behind it,sd,p"
+    print(f"| {columns.replace(',', ' | ')} |")
+    print("|" + "---|" * (columns.count(",") + 1))
     for size in args.per_class.split(","):
         trials, drawn = [], manifest
         for repeat in range(args.repeats):

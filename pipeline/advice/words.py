@@ -61,7 +61,7 @@ def _likeness(record: Mapping[str, Any]) -> str:
     top = record["top"]
     if record["likeness_by"] == "depth":
         if top["spec"] == record["spec"]:
-            return f"Like the source's images: the deepest layer's codes, {top['spec']}, separate the classes best."
+            return f"Like the source's images: the deepest layer's codes, {top['spec']}, are as good as any."
         lag = (
             f"the deepest layer's best codes, {top['spec']}, lag behind {record['spec']} by {points(top['lag'])} "
             f"± {100 * top['lag_se']:.1f}"
@@ -80,13 +80,13 @@ def _distance(record: Mapping[str, Any]) -> str:
     if name is None:
         return (
             "How far the codes lie from the source's is left out: there is no reference of these weights for images "
-            "prepared as these. A folder of images like the source's makes one: cnncodes weights reference FOLDER, with "
-            "the same --weights and --size."
+            "prepared as these. A folder of images like the source's makes one: cnncodes weights reference FOLDER, "
+            "with the same --weights and --size."
         )
     if not record["distances"]:
         return (
-            f"How far the codes lie from the reference {name} is left out: it and these images share no codes, or there "
-            f"are fewer than {FEWEST} images on a side."
+            f"How far the codes lie from the reference {name} is left out: it and these images share no codes, or "
+            f"there are fewer than {FEWEST} images on a side."
         )
     far = [
         f"{one['spec']} {one['ratio']:.1f}" for one in sorted(record["distances"], key=lambda one: -one["ratio"])[:3]
@@ -105,24 +105,23 @@ def _distance(record: Mapping[str, Any]) -> str:
 
 
 def _layer(record: Mapping[str, Any]) -> str:
-    level = [
-        row["spec"]
-        for row in record["layers"]
-        if row["spec"] != record["spec"] and row["behind"] <= 2 * row["behind_se"]
-    ]
-    text = f"Of the codes, {record['spec']} is best in cross-validation"
-    text += f"; within noise of it: {', '.join(level)}." if level else ", beyond noise."
+    spec, leader = record["spec"], record["leader"]
+    beside = [other for other in record["level"] if other != leader]
+    if not beside:
+        return f"Of the codes, {leader} is best in cross-validation, beyond noise."
+    text = f"Of the codes, {leader} is best in cross-validation; within noise of it: {', '.join(beside)}."
     names = {"knn": "k-NN", "logme": "LogME", "h_score": "the H-score"}
     others: dict[str, list[str]] = {}
-    for measure, spec in record["favourites"].items():
-        if spec != record["spec"]:
-            others.setdefault(spec, []).append(names[measure])
-    if others:
-        prefers = [f"{' and '.join(who)} would take {spec}" for spec, who in others.items()]
-        text += f" The other measures disagree: {'; '.join(prefers)}."
-    else:
-        text += " k-NN, LogME and the H-score agree."
-    return text
+    for measure, favourite in record["favourites"].items():
+        if favourite != spec:
+            others.setdefault(favourite, []).append(names[measure])
+    if not others:
+        return f"{text} Of these k-NN, LogME and the H-score all prefer {spec}."
+    prefers = [f"{' and '.join(who)} would take {favourite}" for favourite, who in others.items()]
+    return (
+        f"{text} Of these {spec} stands highest in accuracy, k-NN, LogME and H-score together, though not in each: "
+        f"{'; '.join(prefers)}."
+    )
 
 
 def _growth(record: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ where a head of `pipeline.heads` would be fitted again for each fold. X has the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -66,7 +67,13 @@ class _Primal:
         return found
 
 
-def held_out(x: NDArray[np.float32], targets: Targets, folds: Ints) -> Ints:
+def near(ridge: float) -> tuple[float, ...]:
+    """A ridge of RIDGES and its neighbours: where to look on twice as many rows."""
+    at = RIDGES.index(ridge)
+    return RIDGES[max(at - 1, 0) : at + 2]
+
+
+def held_out(x: NDArray[np.float32], targets: Targets, folds: Ints, ridges: Sequence[float] = RIDGES) -> Ints:
     """(ridges, deals, n) the class that each row of x (n, d) gets from the fit without its fold; -1 where it has none.
 
     `folds` (deals, n): rows dealt into folds, once or more often. Balanced targets weigh a row by its class.
@@ -76,11 +83,12 @@ def held_out(x: NDArray[np.float32], targets: Targets, folds: Ints) -> Ints:
     wanted = signs * weights
     wide = np.concatenate([x, np.ones((len(x), 1), dtype=np.float32)], axis=1).astype(np.float64)
     wide *= weights
-    dual = wide.shape[0] <= wide.shape[1]
+    # n^3 against d^3 / 3 + d^2 n and the folds' blocks: level where rows are a third more than features.
+    dual = 3 * wide.shape[0] <= 4 * wide.shape[1]
     gram = wide @ wide.T if dual else wide.T @ wide
     unit = float(np.einsum("ij,ij->", wide, wide)) / len(wide)
-    answers = np.full((len(RIDGES), *folds.shape), -1, dtype=np.int64)
-    for number, ridge in enumerate(RIDGES):
+    answers = np.full((len(ridges), *folds.shape), -1, dtype=np.int64)
+    for number, ridge in enumerate(ridges):
         solved: _Solved
         solved = _Dual(gram, wanted, ridge * unit) if dual else _Primal(wide, gram, wanted, ridge * unit)
         for deal, fold in enumerate(folds):

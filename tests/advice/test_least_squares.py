@@ -13,7 +13,7 @@ from tests.heads.world import blobs
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize(("n", "d"), [(60, 8), (40, 90)])
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (40, 90), (100, 90)])
 def test_answers_are_those_of_fits_without_the_fold(n: int, d: int, balanced: bool) -> None:
     x, y = blobs(n, d, 3, apart=0.5)
     y = np.where(np.arange(n) % 4 == 0, 0, y)  # classes of different sizes

@@ -30,6 +30,7 @@ VERSIONS = {
     "run": 1,
     "collection": 2,
     "reference": 1,
+    "classifier": 2,
 }
 
 

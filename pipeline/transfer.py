@@ -125,7 +125,11 @@ def is_tuned(folder: str | Path) -> bool:
 
 def predict(folder: str | Path, images: Sequence[str | Path], *, top: int = 3) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
-    "classes": [{"label", "score"}, ...]}`, best first. Raises UserError if an image or the model can't be read."""
+    "classes": [{"label", "score"}, ...]}`, best first.
+
+    The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
+    was trained with hinge loss, None if its file is too old to say. Raises UserError if an image or the model can't be
+    read."""
     from pipeline.finetune import saved
 
     model = saved.read(Path(folder))
@@ -134,7 +138,7 @@ def predict(folder: str | Path, images: Sequence[str | Path], *, top: int = 3) -
     return [
         {
             "image": str(image),
-            "probabilities": True,
+            "probabilities": saved.are_probabilities(model.loss),
             "classes": [{"label": model.classes[c], "score": float(shown[i, c])} for c in order[i]],
         }
         for i, image in enumerate(images)

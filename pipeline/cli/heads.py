@@ -10,6 +10,14 @@ import typer
 from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.output import JsonFlag, print_json, table
 
+MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
+# By what `transfer.predict` says of a tuned network's scores.
+NOT_PROBABILITIES = {
+    False: "Scores order the classes and add to 1, but are no probabilities: the network was trained with hinge loss.",
+    None: "Scores order the classes and add to 1; whether they are probabilities is not known: the file does not say "
+    "which loss the network was trained with.",
+}
+
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
@@ -63,4 +71,7 @@ def predict(
         print_json(answers)
         return
     rows = [(a["image"], i + 1, c["label"], f"{c['score']:.3f}") for a in answers for i, c in enumerate(a["classes"])]
-    typer.echo(table(("image", "rank", "label", "score"), rows))
+    known = answers[0]["probabilities"]
+    typer.echo(table(("image", "rank", "label", "probability" if known else "score"), rows))
+    if not known:
+        typer.echo(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)

@@ -119,8 +119,7 @@ def _test(
         "n_test": len(sets.test),
         "chosen": {"epoch": fitted.best_epoch} if fitted else {},
     }
-    # The softmax of a hinge loss's scores is a distribution, but not of how sure the model is.
-    record |= classify.measure(sets.y_test, shown, probabilities=p.loss == "cross_entropy" or fitted is None)
+    record |= classify.measure(sets.y_test, shown, probabilities=saved.are_probabilities(_loss(place)) is True)
     train_s = fitted.train_s if fitted else 0.0
     record |= {
         "fit_s": train_s,
@@ -147,9 +146,18 @@ def _write_model(place: Place, made: Prepared, fitted: Fitted | None, out: Path)
         made.ready.model,
         classes=place.manifest.classes,
         view=view_of(place.params),
+        loss=_loss(place),
         provenance=provenance,
         source=place.weights,
     )
+
+
+def _loss(place: Place) -> str:
+    """What the scores were trained by. In direct use the source's: cross-entropy, as published classifiers are, unless
+    a network that was tuned here says another."""
+    if place.strategy.kind == "direct":
+        return str(place.weights.provenance.get("loss", "cross_entropy"))
+    return place.params.loss
 
 
 def _folder(place: Place, repeat: int) -> Path:

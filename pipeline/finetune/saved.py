@@ -28,24 +28,38 @@ from pipeline.finetune.direct import Direct
 from pipeline.finetune.images import CachedView
 from pipeline.finetune.model import Classifier, Tuned
 from pipeline.nets.weights import Weights, read_canonical, write_canonical
-from pipeline.schema import atomic_path, canonical_json
+from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 MODEL, HEAD = "model.safetensors", "head.safetensors"
-VERSION = 1
+# Version 1 did not say the loss.
+READABLE = (1, VERSIONS["classifier"])
 _KEY = "cnncodes"
+
+
+def are_probabilities(loss: str | None) -> bool | None:
+    """Whether softmaxes of the scores say how sure a model is; None if its loss is not known.
+
+    Those of a model trained with hinge loss are a distribution too, but cross-entropy alone fits them to the labels.
+    """
+    return None if loss is None else loss == "cross_entropy"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A classifier in eval mode on the CPU, its classes, and the view of an image that it was trained on."""
+    """A classifier in eval mode on the CPU, its classes, the view of an image that it was trained on, and the loss that
+    it was trained with (None in files of version 1, which don't say)."""
 
     model: Classifier
     classes: tuple[str, ...]
     view: CachedView
+    loss: str | None
 
     @torch.inference_mode()
     def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
-        """(n, k) of image files. Raises UserError naming the first that can't be read."""
+        """(n, k) softmaxes for image files; `are_probabilities` of the loss says what they mean.
+
+        Raises UserError naming the first that can't be read.
+        """
         found = []
         for file in files:
             pixels = images.from_bytes(_bytes_of(file), self.view, digest=None, max_pixels=_MAX_PIXELS)
@@ -66,14 +80,16 @@ def write(
     *,
     classes: Sequence[str],
     view: CachedView,
+    loss: str,
     provenance: Mapping[str, Any],
     source: Weights,
 ) -> None:
-    """Both files. `source`: the weights that the strategy started from."""
-    provenance = {**provenance, "codes": _codes_keys(view, model.size)}
+    """Both files. `loss`: that the scores were trained by; `source`: the weights that the strategy started from."""
+    provenance = {**provenance, "loss": loss, "codes": _codes_keys(view, model.size)}
     about: dict[str, Any] = {
-        "version": VERSION,
+        "version": VERSIONS["classifier"],
         "classes": list(classes),
+        "loss": loss,
         "size": model.size,
         "view": asdict(view),
         "provenance": provenance,
@@ -95,7 +111,7 @@ def write(
     else:
         assert isinstance(model, baselines.Baseline)
         about |= {"kind": model.kind, "widths": list(model.settings.widths)}
-        _write(folder / MODEL, state, {"version": VERSION, "baseline": model.kind})
+        _write(folder / MODEL, state, {"version": VERSIONS["classifier"], "baseline": model.kind})
     _write(folder / HEAD, rest, about)
 
 
@@ -111,12 +127,12 @@ def _codes_keys(view: CachedView, size: int) -> dict[str, Any]:
 def read(folder: Path) -> Saved:
     """The classifier in a folder. Raises UserError if a file is missing, broken, of another version or architecture."""
     about, rest = _read(folder / HEAD)
-    if about.get("version") != VERSION:
-        raise UserError(f"{folder / HEAD} has version {about.get('version')!r}", allowed=str(VERSION))
+    if about.get("version") not in READABLE:
+        raise UserError(f"{folder / HEAD} has version {about.get('version')!r}", allowed=READABLE)
     classes = tuple(about["classes"])
     view = CachedView(about["view"]["view"], about["view"]["scale"], tuple(about["view"]["background"]))
     model = _build(folder / MODEL, about, rest, classes)
-    return Saved(model.eval(), classes, view)
+    return Saved(model.eval(), classes, view, about.get("loss"))
 
 
 def _build(path: Path, about: Mapping[str, Any], rest: dict[str, Tensor], classes: tuple[str, ...]) -> Classifier:

@@ -67,6 +67,19 @@ def test_predict_takes_a_tuned_network(place: Path, name: str) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_the_table_of_predict_says_what_its_scores_are(place: Path) -> None:
+    image = next((place / "photos/red").iterdir())
+    done = cnncodes("predict", "tuned/finetune/frozen", image, cwd=place)
+    assert done.stdout.split()[:4] == ["image", "rank", "label", "probability"] and "hinge" not in done.stdout
+    section = yaml.safe_load((ROOT / "params.yaml").read_text())["finetune"] | {"loss": "hinge", "run": ["fc"]}
+    (place / "hinge.yaml").write_text(yaml.safe_dump({"finetune": section | {"epochs": 1, "repeats": 1}}))
+    made = cnncodes("finetune", "photos", "--out", "hinge", *SMALL, "--params", "hinge.yaml", cwd=place)
+    assert made.returncode == 0, made.stderr
+    done = cnncodes("predict", "hinge/finetune/fc", image, cwd=place)
+    assert done.stdout.split()[:4] == ["image", "rank", "label", "score"]
+    assert "no probabilities: the network was trained with hinge loss" in done.stdout
+
+
 def test_lr_find_draws_its_curve_in_a_workspace(place: Path) -> None:
     own = ["--strategy", "frozen", "--steps", "12", "--low", "1e-4", "--high", "1"]
     done = cnncodes("lr-find", "tuned", *own, *SMALL[4:], "--plot", "lr.png", "--json", cwd=place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from pipeline import config, schema
+from pipeline import config, schema, transfer
 from pipeline.codes import extract
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
@@ -189,6 +191,46 @@ def test_model_files_that_do_not_belong_together_are_refused(
         saved.read(other)
     with pytest.raises(UserError, match="can't be read"):
         saved.read(tuned).probabilities([tmp_path / "none.png"])
+
+
+def test_scores_of_a_hinge_loss_are_not_called_probabilities(
+    tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    params = world.params(head="vgg", epochs=1, loss="hinge")
+    run_strategy("finetune", manifest, world.weights(), params, tmp_path / "hinge", cache=cache)
+    image = manifest.file(0)
+    for folder, loss, known in ((tuned, "cross_entropy", True), (tmp_path / "hinge", "hinge", False)):
+        assert saved.read(folder).loss == loss
+        (answer,) = transfer.predict(folder, [image])
+        assert answer["probabilities"] is known
+        assert sum(c["score"] for c in answer["classes"]) == pytest.approx(1, abs=1e-5)
+    # Used directly, the network brings the loss that it was trained with, whatever the params say of training.
+    source = read_canonical(tmp_path / "hinge" / saved.MODEL)
+    direct = run_strategy("direct", manifest, source, world.params(), tmp_path / "direct", cache=cache)
+    assert direct["mean"]["log_loss"] is None
+    assert saved.read(tmp_path / "direct").loss == "hinge"
+
+
+def test_a_file_that_does_not_say_its_loss_is_read_and_claims_nothing(
+    tuned: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    shutil.copytree(tuned, tmp_path, dirs_exist_ok=True)
+
+    def rewrite(**changes: Any) -> None:
+        about = {"version": 1, "classes": list(world.CLASSES), "size": 32, "kind": "tuned", "arch": "tinyvgg"}
+        about |= {"head": "vgg", "widths": [12, 10], "provenance": {}}
+        about |= {"view": {"view": "crop", "scale": 36, "background": [255, 255, 255]}}
+        save_file({}, tmp_path / saved.HEAD, metadata={"cnncodes": json.dumps(about | changes)})
+
+    rewrite()
+    assert saved.read(tmp_path).loss is None
+    (answer,) = transfer.predict(tmp_path, [manifest.file(0)])
+    assert answer["probabilities"] is None
+    (same,) = transfer.predict(tuned, [manifest.file(0)])
+    assert answer["classes"] == same["classes"]
+    rewrite(version=3)
+    with pytest.raises(UserError, match="version 3; allowed: 1, 2"):
+        saved.read(tmp_path)
 
 
 def test_a_gap_network_is_weights_up_to_its_last_pooling(manifest: Manifest, cache: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline import config
 from pipeline.cache import cache_root
 from pipeline.config import FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import Workspace, canonical_weights, preset
+from pipeline.workspace import Workspace, canonical_weights, network, preset
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
@@ -46,7 +46,7 @@ def finetune(
     *,
     out: str | Path,
     strategies: Sequence[str] | None = None,
-    arch: str = "vgg16",
+    arch: str | None = None,
     weights: str = "demo",
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -54,8 +54,8 @@ def finetune(
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
-    `images`: a folder whose first level is the class. `settings`: keys of the section `finetune` to change. Killed and
-    called again, it goes on from the last whole epoch. Raises UserError.
+    `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
+    of the section `finetune` to change. Killed and called again, it goes on from the last epoch. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
@@ -63,7 +63,7 @@ def finetune(
     from pipeline.nets.weights import read_canonical, write_canonical
 
     space = Workspace(Path(out))
-    source = read_canonical(canonical_weights(config.WeightsParams.of(arch, weights), cache_root()))
+    source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
     manifest = _build(images, space.root / "dataset", dataset)
     write_canonical(source, space.weights_file)
     return {
@@ -79,7 +79,7 @@ def find_rate(
     low: float,
     high: float,
     steps: int,
-    arch: str = "vgg16",
+    arch: str | None = None,
     weights: str = "demo",
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -100,7 +100,7 @@ def sanity(
     strategy: str,
     *,
     how: Mapping[str, Any] | None = None,
-    arch: str = "vgg16",
+    arch: str | None = None,
     weights: str = "demo",
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -146,14 +146,14 @@ def predict(folder: str | Path, images: Sequence[str | Path], *, top: int = 3) -
 
 
 def _ground(
-    where: Path, scratch: Path, arch: str, weights: str, dataset: Mapping[str, Any] | None
+    where: Path, scratch: Path, arch: str | None, weights: str, dataset: Mapping[str, Any] | None
 ) -> tuple[Manifest, Weights]:
     from pipeline.nets.weights import read_canonical
 
     space = Workspace(where)
     if (space.root / "dataset" / "dataset.json").is_file():
         return space.manifest(), space.weights()
-    canonical = canonical_weights(config.WeightsParams.of(arch, weights), cache_root())
+    canonical = canonical_weights(network(arch, weights)[0], cache_root())
     return _build(where, scratch / "dataset", dataset), read_canonical(canonical)
 
 

@@ -103,13 +103,25 @@ def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
 def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[str, Any]]:
     """The params of some weights, and keys of `codes` for the view of images that they were trained on.
 
-    A canonical file states both: the architecture if `arch` is None, the view if it was trained here. Elsewhere vgg16.
+    A canonical file states both: its architecture, and the view if it was trained here. Without `arch` that of another
+    file is found from the shapes of its layers, and that of weights with a name is vgg16. Raises UserError if `arch`
+    contradicts the file, or several fit it alike.
     """
     from pipeline.codes.weights_header import stated
 
     own = stated(weights)
-    named = arch or (own.arch if own else "vgg16")
+    if own is not None and arch not in (None, own.arch):
+        raise UserError(f"{weights} holds weights of {own.arch}, not {arch}", allowed=f"{own.arch}, or no architecture")
+    named = arch or (own.arch if own else _arch_of(weights))
     return config.WeightsParams.of(named, weights), dict(own.codes) if own else {}
+
+
+def _arch_of(weights: str) -> str:
+    if config.WeightsParams.of("vgg16", weights).source != "file":
+        return "vgg16"
+    from pipeline.nets.weights.detect import arch_of
+
+    return arch_of(Path(weights))
 
 
 def extract(
@@ -125,7 +137,7 @@ def extract(
 ) -> Workspace:
     """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
 
-    `layers`: specs such as `conv5_3-avg`. `arch`: if None, what the weights file says, or vgg16. `dataset` and `codes`:
+    `layers`: specs such as `conv5_3-avg`. `arch`: if None, what `network` finds. `dataset` and `codes`:
     keys of those params sections to change; a network that was tuned here brings the view of its training. `shard`
     (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Raises UserError.
     """

@@ -30,7 +30,9 @@ def advise(
         Path | None, typer.Option(help="A file of `cnncodes weights reference`; the cache's if not given.")
     ] = None,
     layers: Annotated[str, typer.Option(help="Specs with commas; all of the preset or the folder if not given.")] = "",
-    arch: Annotated[str, typer.Option(help="Architecture, for images.")] = "vgg16",
+    arch: Annotated[
+        str | None, typer.Option(help="Architecture, for images; as in `cnncodes extract` if not given.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="Weights, for images; as in `cnncodes extract`.")] = "demo",
     size: Annotated[int | None, typer.Option(help="Input side in pixels, for images.")] = None,
     json: JsonFlag = False,
@@ -80,7 +82,7 @@ def advise(
 
 @contextlib.contextmanager
 def _workspace(
-    folder: Path, out: Path | None, specs: list[str], *, arch: str, weights: str, size: int | None
+    folder: Path, out: Path | None, specs: list[str], *, arch: str | None, weights: str, size: int | None
 ) -> Iterator[Workspace]:
     """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
     from pipeline.workspace import Workspace, extract

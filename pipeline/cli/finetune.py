@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.output import JsonFlag, print_json, size, table
 
-Arch = Annotated[str, typer.Option(help="Architecture.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
 ParamsFile = Annotated[Path | None, typer.Option(help="A params.yaml whose section finetune goes before the preset's.")]
 Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")]
@@ -31,7 +31,7 @@ def finetune(
     strategy: Annotated[
         list[str] | None, typer.Option(help="Name of a strategy; repeat for more. The preset's `run` if not given.")
     ] = None,
-    arch: Arch = "vgg16",
+    arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
     size: Size = None,
@@ -86,7 +86,7 @@ def lr_find(
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Rates to try, one batch each.")] = 60,
-    arch: Arch = "vgg16",
+    arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
     size: Size = None,

@@ -28,7 +28,9 @@ def reference(
         Path | None, typer.Option(help="A folder of codes: its weights, layers and preprocessing are taken.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; in the cache, where advice finds it.")] = None,
-    arch: Annotated[str, typer.Option(help="Architecture, without --like.")] = "vgg16",
+    arch: Annotated[
+        str | None, typer.Option(help="Architecture, without --like; as in `cnncodes extract` if not given.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="As in `cnncodes extract`, without --like.")] = "demo",
     layers: Annotated[str, typer.Option(help="Specs with commas, without --like.")] = "",
     size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like.")] = None,
@@ -41,7 +43,7 @@ def reference(
     from pipeline.cache import cache_root
     from pipeline.codes import extract
     from pipeline.data.build import build
-    from pipeline.workspace import Workspace, canonical_weights, preset
+    from pipeline.workspace import Workspace, canonical_weights, network, preset
 
     if like is not None:
         space = Workspace.open(like)
@@ -50,8 +52,9 @@ def reference(
         chosen: dict[str, Any] = {} if size is None else {"crop": size, "scales": [size]}
         if layers:
             chosen["layers"] = [part.strip() for part in layers.split(",")]
-        params = preset(config.CodesParams, **chosen)
-        file = canonical_weights(config.WeightsParams.of(arch, weights), cache_root())
+        source, view = network(arch, weights)
+        params = preset(config.CodesParams, **(view | chosen))
+        file = canonical_weights(source, cache_root())
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
         data = preset(config.DatasetParams, source="folder", root=str(folder))
         manifest = _drawn(build(data, Path(scratch) / "dataset", labels_needed=False), images)

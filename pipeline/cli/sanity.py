@@ -33,7 +33,7 @@ def sanity(
     strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
     epochs: Annotated[int | None, typer.Option(help="Of each run of a grid.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones.")] = None,
-    arch: Arch = "vgg16",
+    arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
     size: Size = None,

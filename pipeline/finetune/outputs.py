@@ -81,6 +81,24 @@ def write_predictions(
     schema.write_text(path, _csv(rows))
 
 
+def read_correct(path: Path, repeat: int) -> dict[str, bool]:
+    """Image id -> whether its class was named, of one repeat of what `write_predictions` wrote.
+
+    Raises UserError if the file is missing, is none of predictions or lacks the repeat.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as f:
+            rows = [row for row in csv.DictReader(f) if int(row["repeat"]) == repeat]
+            found = {row["id"]: row["predicted"] == row["true"] for row in rows}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", see="`dvc repro finetune`") from None
+    except (KeyError, ValueError) as e:
+        raise UserError(f"{path} is not a file of predictions ({e})") from None
+    if not found:
+        raise UserError(f"{path} has no predictions of repeat {repeat}", see="`dvc repro finetune`")
+    return found
+
+
 def write_inference_txt(path: Path, probabilities: NDArray[np.float32]) -> None:
     """One line a test image of repeat 0, in id order: its probabilities, six decimals, separated by spaces."""
     schema.write_text(path, "".join(" ".join(f"{p:.6f}" for p in row) + "\n" for row in probabilities))

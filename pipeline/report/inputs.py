@@ -73,6 +73,11 @@ class Inputs:
         """spec -> everything that its codes depend on."""
         return {spec: dict(codes.settings) for spec, codes in self.codes.items()}
 
+    def side(self, spec: str) -> int:
+        """Pixels of the side, the shorter one of whole images, at which a spec's images were seen (the least scale)."""
+        settings = self.settings[spec]
+        return int(settings["crop"] or min(settings["scales"]))
+
     @functools.cached_property
     def arch(self) -> str:
         return str(next(iter(self.settings.values()))["arch"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.finetune.outputs import read_curves
+from pipeline.finetune.outputs import read_correct, read_curves
 from pipeline.report.runs import Run
 from pipeline.schema import read_json
 
@@ -20,11 +20,13 @@ Curve = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Tuned:
-    """`record` is metrics.json; `curves` has one curve a repeat (`finetune.outputs.read_curves`), or none."""
+    """`record` is metrics.json; `curves` has one curve a repeat (`finetune.outputs.read_curves`), or none. `folder` has
+    the predictions."""
 
     name: str
     record: Mapping[str, Any]
     curves: Sequence[Curve]
+    folder: Path
 
     @property
     def kind(self) -> str:
@@ -39,6 +41,15 @@ class Tuned:
     def repeats(self) -> Sequence[Mapping[str, Any]]:
         found: Sequence[Mapping[str, Any]] = self.record["repeats"]
         return found
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the images that it saw."""
+        return int(self.record["params"]["size"])
+
+    def correct(self) -> dict[str, bool]:
+        """Test image of the first split -> whether its class was named. Raises UserError without predictions."""
+        return read_correct(self.folder / "predictions.csv", int(self.repeats[0]["repeat"]))
 
     def mean(self, figure: str) -> float:
         """Over repeats; NaN where a repeat has no value."""
@@ -67,7 +78,7 @@ def read_tuned(folder: Path, names: Sequence[str]) -> tuple[Tuned, ...]:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro finetune`")
     found = [(name, read_json(folder / name / "metrics.json")) for name in names]
     return tuple(
-        Tuned(name, record, read_curves(folder / name / "curves.csv"))
+        Tuned(name, record, read_curves(folder / name / "curves.csv"), folder / name)
         for name, record in found
         if "skipped" not in record
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline.config import LayerSpec
 from pipeline.report.advice import Outcome, first_accuracy, outcome
+from pipeline.report.advised import Side, Standing, say, standing
 from pipeline.report.inputs import Inputs
 from pipeline.report.section import Section, csv_text, number, percent, percent_ticks, render
 from pipeline.report.svg import WIDE, Chart, both_widths, share_span, swatch
@@ -22,7 +23,7 @@ def build(inputs: Inputs) -> Section | None:
     measured = _measured(inputs, found)
     rows = _in_order(inputs, record)
     ratios = {one["spec"]: one["ratio"] for one in record["distances"]}
-    tuned = max(inputs.tuned, key=lambda one: one.mean("accuracy"), default=None)
+    against = _standing(inputs, record, found)
     html = render(
         "advice.html",
         record=record,
@@ -33,9 +34,7 @@ def build(inputs: Inputs) -> Section | None:
         agrees=found is not None and found.agrees(inputs.params.alpha),
         chart=both_widths(lambda width: _draw(inputs, record, measured, width)),
         legend=_legend(measured),
-        tuned=tuned,
-        tuned_accuracy=None if tuned is None else tuned.mean("accuracy"),
-        tuned_as_advised=tuned is not None and tuned.kind in record["kinds"],
+        against=[] if against is None else [_stressed(text) for text in say(against, inputs.params.alpha)],
     )
     header = ["spec", "cross_validated", "se", "knn", "logme", "h_score", "distance_ratio", "test_of_first_split"]
     columns = ("spec", "accuracy", "se", "knn", "logme", "h_score")
@@ -43,7 +42,27 @@ def build(inputs: Inputs) -> Section | None:
     metrics: dict[str, Any] = {key: record[key] for key in ("spec", "size", "likeness", "transfer", "worth")}
     if found is not None:
         metrics |= {"lag": found.lag, "p": found.p}
+    if against is not None and against.alike is not None:
+        duel = against.alike
+        metrics["strategies"] = {"advised": duel.advised.name, "other": duel.other.name, "lag": duel.lag, "p": duel.p}
     return Section("Advice", html, files={"advice.csv": csv_text(header, table)}, metrics={"advice": metrics})
+
+
+def _standing(inputs: Inputs, record: Mapping[str, Any], found: Outcome | None) -> Standing | None:
+    """The advised way against the strategies, over the splits that both have."""
+    if not inputs.tuned:
+        return None
+    head = None
+    if found is not None:
+        size = inputs.side(found.advised.spec.name)
+        head = Side.of_head(found.advised, size=size, repeats=len(inputs.tuned[0].repeats))
+    return standing(record, inputs.tuned, head)
+
+
+def _stressed(text: str) -> Markup:
+    """What stands between two ** in strong type; all else escaped."""
+    parts = [escape(part) for part in text.split("**")]
+    return Markup("").join(Markup("<strong>{}</strong>").format(p) if i % 2 else p for i, p in enumerate(parts))
 
 
 def _measured(inputs: Inputs, found: Outcome | None) -> dict[str, float]:

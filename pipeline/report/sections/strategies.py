@@ -157,7 +157,7 @@ def _gains(found: Sequence[Tuned], scratch: Tuned | None) -> dict[str, dict[str,
 
 def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], inputs: Inputs) -> str:
     """Who learned from what; where heads on codes had more to learn from, it says so."""
-    first, px = found[0].repeats[0], found[0].record["params"]["size"]
+    first, px = found[0].repeats[0], found[0].size
     text = (
         f"In each split the strategies learned from {count(first['n_train'])} training images at {px} px, kept the "
         f"weights of their best epoch on {count(first['n_val'])} validation images, and met the "
@@ -168,7 +168,7 @@ def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], inputs: Inputs)
         text += (
             f" {and_list([one.name for one in heads])} had the same test images but another protocol: "
             f"{count(own['n_train'] + own['n_val'])} images of train and val to learn from, and codes at "
-            f"{inputs.settings[heads[0].run.spec.name]['crop']} px. Their layer was chosen on val, and so was C."
+            f"{inputs.side(heads[0].run.spec.name)} px. Their layer was chosen on val, and so was C."
         )
     return text
 

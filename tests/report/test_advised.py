@@ -1,0 +1,164 @@
+"""The advice against the strategies, on made-up answers: who wins, by noise or more, and what may not be compared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.finetune.outputs import read_correct, write_predictions
+from pipeline.report.advised import Side, Standing, say, standing
+from pipeline.report.inputs import read_inputs
+from pipeline.report.sections import advice
+from pipeline.report.tuned import Tuned
+from pipeline.schema import read_json, write_json
+from tests.report.conftest import SPECS
+from tests.report.test_advice import advised  # noqa: F401  a fixture
+from tests.report.test_strategies import write_strategy
+from tests.report.world import heads_params, report_params
+
+HEAD: dict[str, Any] = {"transfer": "head", "kinds": ["frozen"]}
+TUNE: dict[str, Any] = {"transfer": "finetune", "kinds": ["finetune", "gradual"]}
+N = 100
+ALPHA = 0.05
+
+
+def strategy(folder: Path, name: str, kind: str, right: int, *, images: int = 30, size: int = 32) -> Tuned:
+    """Right on the first `right` of N test images."""
+    true = np.zeros(N, dtype=np.int64)
+    answers = np.where(np.arange(N) < right, 0, 1)
+    ids = np.array([f"id{i:03}" for i in range(N)])
+    write_predictions(
+        folder / name / "predictions.csv", ["a", "b"], [(ids, true, np.eye(2, dtype=np.float32)[answers])]
+    )
+    mean = {"accuracy": right / N}
+    record = {"kind": kind, "repeats": [{"repeat": 0, "n_train": images}], "params": {"size": size}}
+    return Tuned(name, record | {"mean": mean, "std": {"accuracy": 0.0}}, [], folder / name)
+
+
+def head(right: int, *, images: int = 30, size: int = 32) -> Side:
+    correct = {f"id{i:03}": i < right for i in range(N)}
+    return Side("svm on pool5-avg", correct, right / N, float("nan"), 1, size, images)
+
+
+def words(found: Standing | None) -> str:
+    assert found is not None
+    return " ".join(say(found, ALPHA)).replace("\u202f", " ")
+
+
+@pytest.mark.parametrize(
+    ("frozen", "tuned", "verdict"),
+    [
+        (90, 70, "ahead by more than noise: the measurements agree"),
+        (80, 78, "within noise"),
+        (78, 80, "within noise"),
+        (80, 80, "within noise"),
+        (70, 90, "**the measurements do not agree**"),
+    ],
+)
+def test_a_head_that_was_advised_against_tuning_and_the_reverse(
+    tmp_path: Path, frozen: int, tuned: int, verdict: str
+) -> None:
+    """The answers differ on |frozen - tuned| images, all in favour of one: p = 2^(1 - that)."""
+    run = [strategy(tmp_path, "cold", "frozen", frozen), strategy(tmp_path, "warm", "finetune", tuned)]
+    found = standing(HEAD, run, None)
+    assert found is not None and found.alike is not None and found.codes is None
+    assert found.alike.lag == pytest.approx((tuned - frozen) / N)
+    assert found.alike.p == pytest.approx(min(1.0, 2.0 ** (1 - abs(frozen - tuned))))
+    assert verdict in words(found) and "same 30 training images of 32 px" in words(found)
+    other = standing(TUNE, run[::-1], None)
+    assert other is not None and other.alike is not None and other.alike.advised.name == "warm"
+    assert other.alike.lag == pytest.approx((frozen - tuned) / N)
+
+
+def test_a_small_lag_beyond_noise_is_said_to_be_small(tmp_path: Path) -> None:
+    """Ten of 800 images, all against the advice: p = .002 and 1.25 points."""
+    found = standing(HEAD, [strategy(tmp_path, "a", "frozen", 80), strategy(tmp_path, "b", "finetune", 90)], None)
+    assert found is not None and found.alike is not None
+    many = {f"more{i}": True for i in range(700)}
+    sides = [Side(s.name, {**s.correct, **many}, 0, 0, 1, 32, 30) for s in (found.alike.advised, found.alike.other)]
+    duel = type(found.alike)(*sides)
+    assert 0 < duel.lag <= 0.02 and duel.p < ALPHA and duel.verdict(ALPHA) == "close"
+
+
+def test_the_best_of_each_side_is_compared_and_others_than_tuning_count(tmp_path: Path) -> None:
+    run = [
+        strategy(tmp_path, "cold", "frozen", 60),
+        strategy(tmp_path, "colder", "frozen", 65),
+        strategy(tmp_path, "warm", "finetune", 50),
+        strategy(tmp_path, "new", "resnet18", 90),
+    ]
+    found = standing(HEAD, run, None)
+    assert found is not None and found.alike is not None
+    assert (found.alike.advised.name, found.alike.other.name) == ("colder", "new")
+
+
+def test_what_was_not_trained_is_not_claimed(tmp_path: Path) -> None:
+    cold, warm = strategy(tmp_path, "cold", "frozen", 60), strategy(tmp_path, "warm", "finetune", 90)
+    assert standing(HEAD, [], head(50)) is None
+    only_other = words(standing(HEAD, [warm], None))
+    assert "No strategy of the advised kind (frozen)" in only_other and "agree" not in only_other
+    only_own = words(standing(TUNE, [warm], None))
+    assert "there is none to set it against" in only_own and "(finetune or gradual)" in only_own
+    # The head on the advised codes is the advised way even where no frozen strategy was trained.
+    with_head = words(standing(HEAD, [warm], head(60)))
+    assert "svm on pool5-avg is right on 60.0 %, warm on 90.0 %" in with_head and "do not agree" in with_head
+    both = words(standing(TUNE, [cold, warm], head(60)))
+    assert both.count("the measurements agree") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": 96}, "svm on pool5-avg saw images of 96 px, warm of 32 px"),
+        ({"images": 1423}, "svm on pool5-avg learned from 1,423 images, warm from 30"),
+    ],
+)
+def test_apples_and_pears_are_named_and_prove_nothing(tmp_path: Path, changes: dict[str, int], said: str) -> None:
+    warm = strategy(tmp_path, "warm", "finetune", 60)
+    text = words(standing(HEAD, [warm], head(90, **changes)))
+    assert said in text and "not measured alike" in text and "agree" not in text
+
+
+def test_predictions_that_are_missing_or_none_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist; see `dvc repro finetune`"):
+        read_correct(tmp_path / "none.csv", 0)
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a file of predictions"):
+        read_correct(tmp_path / "bad.csv", 0)
+    strategy(tmp_path, "one", "frozen", 3)
+    assert sum(read_correct(tmp_path / "one/predictions.csv", 0).values()) == 3
+    with pytest.raises(UserError, match="no predictions of repeat 1"):
+        read_correct(tmp_path / "one/predictions.csv", 1)
+
+
+def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The world's codes are of 96 px and all training images; the strategies had 30 of 32 px."""
+    out = tmp_path / "out"
+    shutil.copytree(advised, out, symlinks=True)
+    plain = read_inputs(out, report_params(), heads=heads_params(), specs=SPECS)
+    test, classes = plain.manifest.rows("test", 0), plain.manifest.classes
+    true = plain.manifest.targets[test]
+    for name, right in (("frozen", 0.9), ("<top>", 0.3)):
+        write_strategy(out / "finetune", name)
+        answers = np.where(np.arange(len(test)) < right * len(test), true, (true + 1) % len(classes))
+        shown = np.eye(len(classes), dtype=np.float32)[answers]
+        write_predictions(
+            out / "finetune" / name / "predictions.csv", classes, [(plain.manifest.ids[test], true, shown)]
+        )
+    names = ["frozen", "<top>"]
+    inputs = read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
+    assert inputs.advice is not None and inputs.advice["transfer"] == "head"
+    section = advice.build(inputs)
+    assert section is not None
+    assert "ahead by more than noise: the measurements agree" in section.html
+    assert "saw images of 96 px, &lt;top&gt; of 32 px" in section.html and "<top>" not in section.html
+    assert section.metrics["advice"]["strategies"]["lag"] == pytest.approx(-0.6)
+    record = read_json(out / "advise/metrics.json")
+    write_json(out / "advise/metrics.json", record | TUNE)
+    section = advice.build(read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names))
+    assert section is not None and "<strong>the measurements do not agree</strong>" in section.html

@@ -130,6 +130,7 @@ class FinetuneParams(Section):
 
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "mps"]
+    devices: int = Field(ge=1, description="that share every batch")
     workers: int = Field(ge=0, description="processes that augment; 0: in this one")
     inference_txt: bool = Field(description="also write the probabilities as plain text")
 
@@ -150,6 +151,12 @@ class FinetuneParams(Section):
             )
         if self.loss == "hinge" and self.label_smoothing:
             raise ValueError("finetune.label_smoothing is of cross_entropy: 0 with hinge")
+        if self.devices > 1 and self.optimiser == "lbfgs":
+            raise ValueError(f"finetune.devices {self.devices} with lbfgs, whose line search is of one device: 1")
+        if self.devices > 1 and self.batch_size < 2 * self.devices:
+            raise ValueError(
+                f"finetune.batch_size {self.batch_size} is below two images for each of finetune.devices {self.devices}"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("finetune.nesterov needs a momentum")
         return self

@@ -89,12 +89,16 @@ def batch_mix(names: Sequence[str], settings: Settings) -> Mix | None:
     Each image is mixed with the one before it in the batch (torchvision rolls the batch by one).
     """
     mixes = [make(settings) for name, make in MIXES.items() if name in names]
-    if not mixes:
-        return None
+    return OneOf(mixes) if mixes else None
 
-    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = mixes[int(torch.randint(len(mixes), ()))] if len(mixes) > 1 else mixes[0]
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of `mixes`, drawn for each batch. A class, so that a training process can be given it."""
+
+    mixes: Sequence[nn.Module]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = self.mixes[int(torch.randint(len(self.mixes), ()))] if len(self.mixes) > 1 else self.mixes[0]
         mixed, soft = chosen(images, labels)
         return mixed, soft
-
-    return mix

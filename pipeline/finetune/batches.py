@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,13 @@ Place = tuple[int, int]  # (epoch, position in the dataset)
 class EpochSampler(Sampler[Place]):
     """Positions 0..n-1 with the epoch they are for; in an order of each epoch's own if `seed` is given.
 
-    A last batch of a single image is left out where there are more: batch norm can't be trained on it.
+    With a seed, a last batch of fewer than two images for each of `devices` is left out where there are more: batch
+    norm can't be trained on one.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int | None) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int | None, devices: int = 1) -> None:
         self.n, self.seed, self.epoch = n, seed, 0
-        self.length = n if seed is None else _shuffled_length(n, batch_size)
+        self.length = n if seed is None else _shuffled_length(n, batch_size, devices)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of every epoch."""
@@ -41,6 +44,46 @@ class EpochSampler(Sampler[Place]):
         if self.seed is not None:
             np.random.default_rng(seed_of(self.seed, "order", self.epoch)).shuffle(order)
         return ((self.epoch, int(i)) for i in order[: self.length])
+
+
+@dataclass(frozen=True)
+class Part:
+    """What process `rank` of `world` has of every batch: a run of its images; sizes differ by one at most."""
+
+    rank: int
+    world: int
+
+    def of(self, batch: Sequence[Place]) -> Sequence[Place]:
+        start = self._before(len(batch), self.rank)
+        return batch[start : start + self.size(len(batch))]
+
+    def size(self, n: int) -> int:
+        return self._before(n, self.rank + 1) - self._before(n, self.rank)
+
+    def _before(self, n: int, rank: int) -> int:
+        return rank * (n // self.world) + min(rank, n % self.world)
+
+
+class PartBatches(Sampler[list[Place]]):
+    """The part of each batch of `sampler`; a batch that has none for this process is passed over."""
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, part: Part) -> None:
+        self.sampler, self.batch_size, self.part = sampler, batch_size, part
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return (whole if self.part.size(self.batch_size) else 0) + (1 if self.part.size(rest) else 0)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        places = iter(self.sampler)
+        while batch := list(islice(places, self.batch_size)):
+            if own := self.part.of(batch):
+                yield list(own)
+
+    def weight(self, index: int) -> float:
+        """Of this part's mean in batch `index`: the mean of all parts', so weighted, is that of the whole batch."""
+        n = min(self.batch_size, len(self.sampler) - index * self.batch_size)
+        return self.part.size(n) * self.part.world / n
 
 
 class PixelRows(Dataset[Batch]):
@@ -126,10 +169,20 @@ Rows = PixelRows | CodeRows
 
 
 def loader(
-    rows: Rows, batch_size: int, *, seed: int | None = None, epoch: int = 0, workers: int = 0, pinned: bool = False
+    rows: Rows,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    workers: int = 0,
+    pinned: bool = False,
+    devices: int = 1,
 ) -> DataLoader[Batch]:
-    """Batches in order, or with a seed in an order of each epoch's own. `epoch`: the first one."""
-    sampler = EpochSampler(len(rows), batch_size, seed)
+    """Batches in order, or with a seed in an order of each epoch's own. `epoch`: the first one.
+
+    `devices`: how many processes will each take their part of a batch.
+    """
+    sampler = EpochSampler(len(rows), batch_size, seed, devices)
     sampler.set_epoch(epoch)
     return DataLoader(
         rows,
@@ -142,13 +195,30 @@ def loader(
     )
 
 
-def batches_of(n: int, batch_size: int) -> int:
+def part_of(whole: DataLoader[Batch], part: Part) -> tuple[DataLoader[Batch], PartBatches]:
+    """A process' loader of a `loader`'s batches, and what cuts them."""
+    assert isinstance(whole.sampler, EpochSampler)
+    assert whole.batch_size is not None
+    parts = PartBatches(whole.sampler, whole.batch_size, part)
+    own = DataLoader(
+        whole.dataset,
+        batch_sampler=parts,
+        collate_fn=_as_is,
+        num_workers=whole.num_workers,
+        pin_memory=whole.pin_memory,
+        persistent_workers=whole.num_workers > 0,
+    )
+    return own, parts
+
+
+def batches_of(n: int, batch_size: int, devices: int = 1) -> int:
     """Batches an epoch of training."""
-    return -(-_shuffled_length(n, batch_size) // batch_size)
+    return -(-_shuffled_length(n, batch_size, devices) // batch_size)
 
 
-def _shuffled_length(n: int, batch_size: int) -> int:
-    return n - 1 if n > batch_size > 1 and n % batch_size == 1 else n
+def _shuffled_length(n: int, batch_size: int, devices: int) -> int:
+    rest = n % batch_size
+    return n - rest if n > batch_size and rest < 2 * devices else n
 
 
 def _as_is(batch: Any) -> Any:

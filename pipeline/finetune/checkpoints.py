@@ -47,6 +47,10 @@ class Keeper(Checkpoint):
             self.best_epoch, self.best_value = epoch, 0.0 if value is None else value
         if self.patience and epoch - self.best_epoch >= self.patience:
             self.stopped = trainer.should_stop = True
+        if not trainer.is_global_zero:
+            # Writes nothing here: it waits until the first process has.
+            trainer.save_checkpoint(self.folder / LAST)
+            return
         # The last one is written last: a kill in between repeats this epoch, which writes the same best again.
         fresh = self.folder / (BEST if is_best else LAST)
         with schema.atomic_path(fresh) as tmp:
@@ -85,6 +89,12 @@ def last(folder: Path, key: str) -> Path | None:
             f"{path} is a checkpoint of another run or architecture", allowed="a checkpoint of this one, or none"
         )
     return path
+
+
+def best_epoch(state: dict[str, Any]) -> int:
+    """As a checkpoint of this module's has it."""
+    found: int = state["callbacks"]["cnncodes"]["best_epoch"]
+    return found
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pipeline.errors import UserError
 from pipeline.finetune.groups import layer_of
@@ -19,8 +20,11 @@ def diverged(training: Training, batch: Batch, seed: int, *, step: int) -> UserE
     """The error of a step whose gradients, which the parameters hold, are not all finite.
 
     Weights are still those before the step. The batch is run once more to see where a value broke on the way forward.
+    Of several processes, whose gradients are the same, all say what the first one saw whose part of the batch broke.
     """
     loss, forward = _first_forward(training, batch, seed)
+    if training.parts is not None:
+        loss, forward = _first_process(loss, forward, training.parts.part.world)
     backward = _first_backward(training)
     where = f"the first gradient to break, going back from the loss, is that of {backward}"
     if forward is not None:
@@ -57,6 +61,14 @@ def _first_forward(training: Training, batch: Batch, seed: int) -> tuple[float, 
         for handle in handles:
             handle.remove()
     return float(loss), broken[0] if broken else None
+
+
+def _first_process(loss: float, forward: str | None, world: int) -> tuple[float, str | None]:
+    found: list[Any] = [None] * world
+    distributed.all_gather_object(found, (loss, forward))
+    broken = [seen for seen in found if seen[1] is not None or not math.isfinite(seen[0])]
+    first: tuple[float, str | None] = (broken or found)[0]
+    return first
 
 
 def _first_backward(training: Training) -> str:

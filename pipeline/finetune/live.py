@@ -46,7 +46,10 @@ class Files(Live):
 
 
 class LiveCurve(L.Callback):
-    """Writes every epoch's record into `folder` once its checkpoint is written, those before a kill first."""
+    """Writes every epoch's record into `folder` once its checkpoint is written, those before a kill first.
+
+    Of several processes the first alone has `files`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,6 +59,8 @@ class LiveCurve(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The checkpoint, if any, has given the module its curve."""
         assert isinstance(pl_module, Training)
+        if not trainer.is_global_zero:
+            return
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.files, self.shown = Files(self.folder), 0
@@ -75,7 +80,8 @@ class LiveCurve(L.Callback):
 
     def _catch_up(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Each value is a line of its own file, closed at once. Not by `next_step`, which writes into .dvc."""
-        assert self.files is not None
+        if self.files is None:
+            return
         try:
             for row in curve[self.shown :]:
                 self.files.step = row["epoch"]

@@ -21,7 +21,7 @@ from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import FinetuneParams, StrategyParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.finetune import augment, batches, features, groups, optimisers
+from pipeline.finetune import augment, batches, devices, features, groups, optimisers
 from pipeline.finetune.images import CachedView, Images, cached
 from pipeline.finetune.losses import LOSSES
 from pipeline.finetune.model import Tuned
@@ -52,7 +52,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One repeat's. `training`, `train`: None for a strategy that trains nothing; `val`: None without such images."""
+    """One repeat's. `training`, `train`: None for a strategy that trains nothing; `val`: None without such images.
+
+    `devices`: how many train it.
+    """
 
     ready: Ready
     table: list[groups.Group]
@@ -60,6 +63,7 @@ class Prepared:
     train: DataLoader[batches.Batch] | None
     val: DataLoader[batches.Batch] | None
     test: batches.Rows
+    devices: int
 
 
 class MakeRows(Protocol):
@@ -73,6 +77,7 @@ def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetunePa
     if name not in params.strategies:
         raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
     device = resolve_device(params.device)
+    devices.require(params.devices, device)
     asked = "fp32" if params.precision == "auto" and device == "mps" else params.precision
     precision = resolve_precision(asked, device)
     return Place(
@@ -105,24 +110,30 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     make = _code_rows(place, ready, sets, seed) if on_codes else _pixel_rows(place, seed)
     # Test images are augmented where several views of each are averaged.
     test = make(own.test, own.y_test, augmented=p.test_views > 1)
+    # A head on codes trains faster than processes start.
+    several = 1 if on_codes else p.devices
     if not ready.table:
-        return Prepared(ready, table, None, None, None, test)
+        return Prepared(ready, table, None, None, None, test, 1)
+    if several > 1 and len(own.train) < 2 * several:
+        raise UserError(f"finetune.devices {several} with {len(own.train)} training images", allowed="two a device")
     pinned = place.device == "cuda"
     return Prepared(
         ready,
         table,
-        Training(ready.model, table, recipe(place, len(own.train), seed, on_codes=on_codes)),
+        Training(ready.model, table, recipe(place, len(own.train), seed, on_codes=on_codes, several=several)),
         batches.loader(
             make(own.train, own.y_train, augmented=True),
             _batch_size(p, len(own.train)),
             seed=seed,
             workers=p.workers,
             pinned=pinned,
+            devices=several,
         ),
         batches.loader(make(own.val, own.y_val, augmented=False), p.batch_size, pinned=pinned)
         if len(own.val)
         else None,
         test,
+        several,
     )
 
 
@@ -131,10 +142,10 @@ def _batch_size(p: FinetuneParams, n_train: int) -> int:
     return n_train if p.optimiser == "lbfgs" else p.batch_size
 
 
-def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool) -> Recipe:
-    """How a strategy trains on `n_train` images."""
+def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, several: int) -> Recipe:
+    """How a strategy trains on `n_train` images and `several` devices."""
     p = place.params
-    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train)) // p.accumulate)
+    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train), several) // p.accumulate)
     total = per_epoch * p.epochs
     batch = _batch_size(p, n_train) * p.accumulate
     mixing = augment.Settings(p.size, p.noise, p.mix_alpha)

@@ -12,10 +12,13 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import distributed
 from torch.utils.data import DataLoader
 
-from pipeline.finetune import checkpoints
-from pipeline.finetune.batches import Batch
+from pipeline.finetune import checkpoints, devices
+from pipeline.finetune.batches import Batch, Part, part_of
 from pipeline.finetune.checkpoints import Keeper
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.training import Training
@@ -28,7 +31,7 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run ends and what is kept; see FinetuneParams."""
+    """When a run ends, what is kept, and what it runs on; see FinetuneParams."""
 
     epochs: int
     clip: float
@@ -38,17 +41,29 @@ class Limits:
     keep_every: int
     precision: str
     device: str
+    devices: int
 
 
 @dataclass(frozen=True)
 class Fitted:
     """`curve`: see Training. `train_s`: of all epochs, those before a kill included. `peak_memory_bytes`: of the GPU's
-    memory, or of this process."""
+    memory, or of the process; of several devices the highest."""
 
     curve: list[dict[str, Any]]
     best_epoch: int
     train_s: float
     peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What all processes of a run are told; `start`: the checkpoint to go on from. See `fit`."""
+
+    limits: Limits
+    folder: Path
+    key: str
+    live: Path | None
+    start: Path | None
 
 
 def fit(
@@ -67,51 +82,90 @@ def fit(
     loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of this run, and if the
     disk is full.
     """
-    keeper = Keeper(folder, key, select=limits.select, patience=limits.patience, keep_every=limits.keep_every)
     start = checkpoints.last(folder, key)
     if start is not None:
         log.info("going on from %s", start)
     folder.mkdir(parents=True, exist_ok=True)
+    loop = Loop(limits, folder, key, live, start)
+    if limits.devices > 1:
+        log.info("training on %d devices, a process each", limits.devices)
+        training.to("cpu")
+        peak: int = devices.spread(_one_of, (training, train, val, loop), world=limits.devices, device=limits.device)
+    else:
+        peak = _run(training, train, val, loop, strategy="auto")
+    end = checkpoints.read(folder / checkpoints.LAST)
+    training.on_load_checkpoint(end)
+    checkpoints.load_best(training, folder)
+    training.to(limits.device).eval()
+    return Fitted(
+        curve=training.curve,
+        best_epoch=checkpoints.best_epoch(end),
+        train_s=sum(training.seconds),
+        peak_memory_bytes=peak,
+    )
+
+
+def _one_of(part: Part, training: Training, train: DataLoader[Batch], val: DataLoader[Batch] | None, loop: Loop) -> int:
+    """What each process does: the same loop on its part of every batch. Returns the peak of them all."""
+    own, parts = part_of(train, part)
+    training.take_part(parts)
+    strategy = DDPStrategy(
+        find_unused_parameters=any(g.multiple > 0 and g.from_epoch > 0 for g in training.groups),
+        # Norms are brought together once an epoch; see Training.
+        broadcast_buffers=False,
+    )
+    peak = _run(training, own, None if val is None else part_of(val, part)[0], loop, strategy=strategy)
+    highest = torch.tensor(peak, device=training.device)
+    distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+    return int(highest)
+
+
+def _run(
+    training: Training,
+    train: DataLoader[Batch],
+    val: DataLoader[Batch] | None,
+    loop: Loop,
+    *,
+    strategy: str | Strategy,
+) -> int:
+    """Lightning's loop to its end. Returns the peak of memory."""
+    limits = loop.limits
     if limits.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = _trainer([keeper, *([LiveCurve(live)] if live else [])], limits, folder)
-        trainer.fit(
+        _trainer(loop, strategy).fit(
             training,
             train,
             val,
-            ckpt_path=None if start is None else str(start),
+            ckpt_path=None if loop.start is None else str(loop.start),
             weights_only=True,
         )
-    checkpoints.load_best(training, folder)
-    training.to(limits.device).eval()
-    return Fitted(
-        curve=training.curve,
-        best_epoch=keeper.best_epoch,
-        train_s=sum(training.seconds),
-        peak_memory_bytes=peak_memory_bytes(limits.device),
-    )
+    return peak_memory_bytes(limits.device)
 
 
-def _trainer(callbacks: list[L.Callback], limits: Limits, folder: Path) -> L.Trainer:
+def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    limits = loop.limits
+    keeper = Keeper(loop.folder, loop.key, select=limits.select, patience=limits.patience, keep_every=limits.keep_every)
     return L.Trainer(
         accelerator=limits.device,
-        devices=1,
+        devices=limits.devices,
+        strategy=strategy,
+        plugins=LightningEnvironment() if limits.devices > 1 else None,
         precision=PRECISIONS[limits.precision],  # type: ignore[arg-type]
         max_epochs=limits.epochs,
         accumulate_grad_batches=limits.accumulate,
         gradient_clip_val=limits.clip or None,
-        callbacks=callbacks,
+        callbacks=[keeper, *([LiveCurve(loop.live)] if loop.live else [])],
         logger=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         use_distributed_sampler=False,
-        default_root_dir=folder,
+        default_root_dir=loop.folder,
         deterministic="warn" if limits.device == "cuda" else None,
     )
 

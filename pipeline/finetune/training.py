@@ -9,12 +9,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from pipeline.finetune import optimisers
 from pipeline.finetune.augment import Mix
-from pipeline.finetune.batches import Batch
+from pipeline.finetune.batches import Batch, PartBatches
 from pipeline.finetune.diverged import diverged
 from pipeline.finetune.groups import Group
 from pipeline.finetune.losses import Loss, soft_labels
@@ -54,6 +54,12 @@ class Sums:
         self.correct += (logits.detach().argmax(dim=1) == targets).sum()
         self.images += len(targets)
 
+    def over_all(self, device: torch.device) -> Sums:
+        """Of all processes."""
+        found = torch.tensor([self.loss, self.correct, self.images], dtype=torch.float64, device=device)
+        distributed.all_reduce(found)
+        return Sums(found[0], found[1], int(found[2]))
+
     def means(self) -> tuple[float | None, float | None]:
         """(loss, accuracy); None without images."""
         if not self.images:
@@ -73,11 +79,37 @@ class Training(L.LightningModule):
         self.named = model.canonical()
         self.curve: list[dict[str, Any]] = []
         self.seconds: list[float] = []
+        self.parts: PartBatches | None = None
         self._train_sums, self._val_sums = Sums(), Sums()
         self._batch: tuple[Batch, int] | None = None
         # Parameters that are never trained are not part of a checkpoint.
         self.strict_loading = False
         self.freeze_for(0)
+
+    # -- one of several processes
+
+    def take_part(self, parts: PartBatches) -> None:
+        """Trains on its part of every training batch, as one of the processes of a group; before the trainer begins."""
+        self.parts = parts
+        # Few validation images may leave a process without any.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def setup(self, stage: str) -> None:
+        """Gradients are averaged over processes of what needs one now, and what is unfrozen later must be among it."""
+        if self.parts is not None:
+            for group in self.groups:
+                for name in group.parameters:
+                    self.named[name].requires_grad_(group.multiple > 0)
+
+    def _share_norms(self) -> None:
+        """Statistics of the images that all processes saw: means of theirs."""
+        assert self.parts is not None
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.training:
+                for statistic in (module.running_mean, module.running_var):
+                    assert statistic is not None
+                    distributed.all_reduce(statistic)
+                    statistic.div_(self.parts.part.world)
 
     # -- what is frozen
 
@@ -126,16 +158,25 @@ class Training(L.LightningModule):
         loss, logits = self.loss_of(batch, self.step_seed(index))
         self._train_sums.add(loss, logits, batch[1])
         self._batch = (batch, index)
+        if self.parts is not None:
+            # Gradients become the mean of the processes', whose parts may differ in size.
+            loss = loss * self.parts.weight(index)
         if self.recipe.penalties_in_loss:
             loss = loss + optimisers.l2_penalty(self.groups, self.named)
         return loss
 
     def step_seed(self, index: int) -> int:
-        return seed_of(self.recipe.seed, "step", self.current_epoch, index)
+        """Each process draws for its own images; the first, what a run on one device would."""
+        rank = self.parts.part.rank if self.parts is not None else 0
+        return seed_of(self.recipe.seed, "step", self.current_epoch, index, *([rank] if rank else []))
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         rate = self.recipe.optimiser.rate * self.recipe.schedule.at(self.global_step)
         optimisers.set_rates(self._optimiser, rate, self.current_epoch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        if self.parts is not None and self.trainer.is_last_batch:
+            self._share_norms()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Raises UserError before a step that would spoil the weights."""
@@ -145,6 +186,13 @@ class Training(L.LightningModule):
             assert self._batch is not None
             batch, index = self._batch
             raise diverged(self, batch, self.step_seed(index), step=self.global_step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By norm. Lightning's own way refuses fused optimisers with bf16, since float16 would scale gradients."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_([p for p in self.named.values() if p.grad is not None], gradient_clip_val)
 
     @property
     def _optimiser(self) -> Optimizer:
@@ -166,8 +214,12 @@ class Training(L.LightningModule):
         self._val_sums.add(self.recipe.loss(logits, soft_labels(batch[1], self.recipe.k)), logits, batch[1])
 
     def on_train_epoch_end(self) -> None:
-        train_loss, train_accuracy = self._train_sums.means()
-        val_loss, val_accuracy = self._val_sums.means()
+        train, val = self._train_sums, self._val_sums
+        if self.parts is not None:
+            # Not kept: a process without validation images never begins such an epoch, and its sums stay empty.
+            train, val = train.over_all(self.device), val.over_all(self.device)
+        train_loss, train_accuracy = train.means()
+        val_loss, val_accuracy = val.means()
         self.curve.append(
             {
                 "epoch": self.current_epoch + 1,

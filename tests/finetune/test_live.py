@@ -103,6 +103,7 @@ def test_what_trains_nothing_has_an_empty_folder(manifest: Manifest, cache: Path
 
 FORBIDDEN = """
 import os, sys
+from types import SimpleNamespace
 from pathlib import Path
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.training import Training
@@ -116,11 +117,12 @@ row = {"train_loss": 0.5, "train_accuracy": None, "val_loss": float("nan"), "val
 for folder in sys.argv[1:]:
     os.chdir(folder)
     training, shown = Training.__new__(Training), LiveCurve(Path("live"))
+    trainer = SimpleNamespace(is_global_zero=True)
     training.curve = [{"epoch": 1, **row}]
-    shown.on_fit_start(None, training)
+    shown.on_fit_start(trainer, training)
     training.curve.append({"epoch": 2, **row})
-    shown.on_train_epoch_start(None, training)
-    shown.on_train_end(None, training)
+    shown.on_train_epoch_start(trainer, training)
+    shown.on_train_end(trainer, training)
 """
 
 

@@ -26,7 +26,15 @@ from pipeline.nets import layers
 from tests.finetune import world
 
 LIMITS = Limits(
-    epochs=1, clip=0.0, accumulate=1, select="accuracy", patience=0, keep_every=0, precision="fp32", device="cpu"
+    epochs=1,
+    clip=0.0,
+    accumulate=1,
+    select="accuracy",
+    patience=0,
+    keep_every=0,
+    precision="fp32",
+    device="cpu",
+    devices=1,
 )
 SGD = {"momentum": 0.0, "nesterov": False, "schedule": world.PARAMS["schedule"] | {"kind": "constant", "warmup": 0.0}}
 

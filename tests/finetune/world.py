@@ -70,6 +70,7 @@ PARAMS: dict[str, Any] = {
     "keep_every": 0,
     "precision": "fp32",
     "device": "cpu",
+    "devices": 1,
     "workers": 0,
     "inference_txt": False,
 }

@@ -131,7 +131,7 @@ def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, An
     made = replace(at, place=replace(at.place, params=p)).ready()
     assert made.training is not None
     assert made.train is not None
-    limits = Limits(at.how.epochs, p.clip, p.accumulate, p.select, 0, 0, at.place.precision, at.place.device)
+    limits = Limits(at.how.epochs, p.clip, p.accumulate, p.select, 0, 0, at.place.precision, at.place.device, 1)
     with tempfile.TemporaryDirectory() as folder:
         try:
             curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve

@@ -19,6 +19,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.finetune.run import run_strategy
 from pipeline.heads.run import fit_head
 from pipeline.nets.weights import write_canonical
+from pipeline.report.sections.class_recall import recall_of
 from tests.data.faces import Face, faces
 from tests.data.world import params as dataset_params
 from tests.finetune import world
@@ -55,6 +56,14 @@ def test_the_params_file_is_whole() -> None:
         config.validate(config.SECTIONS[name], written[name], where=name)
 
 
+def test_the_table_has_its_rows() -> None:
+    """Last layers (codes of them, and they alone trained), all tuned, from scratch, and plain networks."""
+    run = section("finetune")["run"]
+    assert {"frozen", "last_layers", "finetune_all", "scratch", "fc", "cnn", "resnet18"} <= set(run)
+    assert section("tuned")["strategy"] in run
+    assert {"fc6-flatten", "fc7-flatten"} <= set(section("codes")["layers"]) and "svm" in section("heads")["heads"]
+
+
 def test_a_person_is_on_one_side(manifest: Manifest) -> None:
     assert len(manifest.ids) == 48 and manifest.classes == ("female", "male")
     for splits in manifest.splits:
@@ -77,7 +86,7 @@ def test_heads_on_the_last_layers_tell_recall_by_class(manifest: Manifest, tmp_p
         assert told["mean"]["accuracy"] > 0.8, layer  # shades differ by far
 
 
-@pytest.mark.parametrize("name", ["frozen", "finetune_all", "scratch", "fc", "cnn"])
+@pytest.mark.parametrize("name", ["frozen", "last_layers", "finetune_all", "scratch", "fc", "cnn"])
 def test_the_strategies_of_the_table(manifest: Manifest, tmp_path: Path, name: str) -> None:
     chosen = section("finetune")
     assert name in chosen["run"]
@@ -87,5 +96,9 @@ def test_the_strategies_of_the_table(manifest: Manifest, tmp_path: Path, name: s
     told = run_strategy(name, manifest, world.weights(), small, tmp_path / name, cache=tmp_path / "cache")
     (repeat,) = told["repeats"]
     assert repeat["mean_class_recall"] == pytest.approx(sum(repeat["class_recall"]) / 2)
+    shown = recall_of({name: told["repeats"]}, manifest)
+    assert shown.classes == ("female", "male") and list(shown.mean[:, 0]) == pytest.approx(repeat["class_recall"])
     rows = list(csv.DictReader((tmp_path / name / "predictions.csv").open()))
+    women = [row["predicted"] == "female" for row in rows if row["true"] == "female"]
+    assert shown.mean[0, 0] == pytest.approx(sum(women) / len(women)) and shown.images[0] == len(women)
     assert {row["id"] for row in rows} == set(manifest.ids[manifest.rows("test", 0)])

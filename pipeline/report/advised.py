@@ -165,7 +165,7 @@ def _compared(duel: Duel) -> str:
     advised, other = duel.accuracies()
     text = (
         f"On the test images of the first split {duel.advised.name} is right on {percent(advised)}, {duel.other.name} "
-        f"on {percent(other)} (p = {number(duel.p, 3)} by McNemar's test"
+        f"on {percent(other)} (p {'< 0.001' if duel.p < 0.001 else f'= {number(duel.p, 3)}'} by McNemar's test"
     )
     if min(duel.advised.repeats, duel.other.repeats) > 1:
         means = [spread(side.mean, side.std) for side in (duel.advised, duel.other)]

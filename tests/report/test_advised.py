@@ -69,6 +69,7 @@ def test_a_head_that_was_advised_against_tuning_and_the_reverse(
     assert found is not None and found.alike is not None and found.codes is None
     assert found.alike.lag == pytest.approx((tuned - frozen) / N)
     assert found.alike.p == pytest.approx(min(1.0, 2.0 ** (1 - abs(frozen - tuned))))
+    assert ("p < 0.001" in words(found)) == (found.alike.p < 0.001)
     assert verdict in words(found) and "same 30 training images of 32 px" in words(found)
     other = standing(TUNE, run[::-1], None)
     assert other is not None and other.alike is not None and other.alike.advised.name == "warm"

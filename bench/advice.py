@@ -33,6 +33,8 @@ from pipeline.metrics.classify import predicted
 from pipeline.metrics.significance import mcnemar_exact
 from pipeline.workspace import Workspace, preset
 
+Answers = dict[str, NDArray[np.bool_]]
+
 VAL, TEST = 0.2, 0.25
 
 
@@ -64,10 +66,14 @@ def main() -> None:
     print(f"| {columns.replace(',', ' | ')} |")
     print("|" + "---|" * (columns.count(",") + 1))
     for size in args.per_class.split(","):
-        trials, drawn = [], manifest
+        trials, drawn, measured = [], manifest, {}
         for repeat in range(args.repeats):
             drawn = draw(manifest, None if size == "all" else int(size), seed=args.seed + repeat)
-            trials.append(trial(codes, drawn, heads, seed=args.seed + repeat))
+            # Where all images are taken, repeats differ in what advice draws of them, and are measured once.
+            drawn_key = drawn.ids.tobytes() + (drawn.splits[0] == "test").tobytes()
+            if drawn_key not in measured:
+                measured[drawn_key] = measure(codes, drawn, heads)
+            trials.append(trial(codes, drawn, heads, measured[drawn_key], seed=args.seed + repeat))
         print(line(size, drawn, trials), flush=True)
 
 
@@ -104,8 +110,8 @@ def cut(manifest: Manifest, rows: NDArray[np.int64], share: float, seed: int) ->
     return rows[splits.cut(strata, {"part": share}, seed=seed, repeat=0)["part"]]
 
 
-def trial(codes: dict[str, Codes], manifest: Manifest, heads: HeadsParams, *, seed: int) -> Trial:
-    record = advise(codes, manifest, preset(AdviseParams, seed=seed), heads)
+def measure(codes: dict[str, Codes], manifest: Manifest, heads: HeadsParams) -> Answers:
+    """spec -> which test images the SVM on its codes has right."""
     sets = {spec: sets_of(one, manifest, 0) for spec, one in codes.items()}
     k = len(manifest.classes)
 
@@ -116,7 +122,11 @@ def trial(codes: dict[str, Codes], manifest: Manifest, heads: HeadsParams, *, se
         return found
 
     with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        answers = dict(zip(codes, threads.map(right, codes), strict=True))
+        return dict(zip(codes, threads.map(right, codes), strict=True))
+
+
+def trial(codes: dict[str, Codes], manifest: Manifest, heads: HeadsParams, answers: Answers, *, seed: int) -> Trial:
+    record = advise(codes, manifest, preset(AdviseParams, seed=seed), heads)
     accuracies = {spec: float(answer.mean()) for spec, answer in answers.items()}
     best = max(accuracies, key=accuracies.__getitem__)
     p = mcnemar_exact(answers[record["spec"]], answers[best])

@@ -44,9 +44,11 @@ def run_strategy(
     repeats = range(min(params.repeats, manifest.repeats))
     sets = [sets_of(manifest, place.images, r, max_train=params.max_train, seed=params.seed) for r in repeats]
     records, shown, curves = [], [], []
-    live.clear(out)
     for repeat in repeats:
         made = prepared(place, sets, repeat)
+        if repeat == 0:
+            # Not before it is clear that the strategy fits: a wrong wish leaves no folder.
+            live.clear(out)
         fitted = _train(place, made, repeat, out)
         record, probs = _test(place, made, fitted, sets[repeat])
         records.append({"repeat": repeat} | record)

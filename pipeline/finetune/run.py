@@ -90,22 +90,11 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path) -> Fitted | Non
         return None
     if repeat == 0:
         log.info("%s trains %s\n%s", place.name, outputs.trained_text(made.table), groups.describe(made.table))
-    p = place.params
     return fit(
         made.training,
         made.train,
         made.val,
-        Limits(
-            p.epochs,
-            p.clip,
-            p.accumulate,
-            p.select,
-            p.patience,
-            p.keep_every,
-            place.precision,
-            place.device,
-            made.devices,
-        ),
+        Limits.of(place.params, precision=place.precision, device=place.device, devices=made.devices),
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
         live=live.folder(out, repeat),

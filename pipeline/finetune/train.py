@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from pipeline.config import FinetuneParams
 from pipeline.finetune import checkpoints, devices
 from pipeline.finetune.batches import Batch, Part, part_of
 from pipeline.finetune.checkpoints import Keeper
@@ -42,6 +43,11 @@ class Limits:
     precision: str
     device: str
     devices: int
+
+    @classmethod
+    def of(cls, p: FinetuneParams, *, precision: str, device: str, devices: int) -> Limits:
+        """`precision` and `device` resolved."""
+        return cls(p.epochs, p.clip, p.accumulate, p.select, p.patience, p.keep_every, precision, device, devices)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Training(L.LightningModule):
         self.parts: PartBatches | None = None
         self._train_sums, self._val_sums = Sums(), Sums()
         self._batch: tuple[Batch, int] | None = None
+        self._norm = torch.zeros(())
         # Parameters that are never trained are not part of a checkpoint.
         self.strict_loading = False
         self.freeze_for(0)
@@ -181,8 +182,8 @@ class Training(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Raises UserError before a step that would spoil the weights."""
         optimisers.add_l1(self.groups, self.named)
-        norm = nn.utils.get_total_norm([p.grad for p in self.named.values() if p.grad is not None])
-        if not torch.isfinite(norm):
+        self._norm = nn.utils.get_total_norm([p.grad for p in self.named.values() if p.grad is not None])
+        if not torch.isfinite(self._norm):
             assert self._batch is not None
             batch, index = self._batch
             raise diverged(self, batch, self.step_seed(index), step=self.global_step)
@@ -190,9 +191,9 @@ class Training(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """By norm. Lightning's own way refuses fused optimisers with bf16, since float16 would scale gradients."""
+        """By the norm just seen. Lightning's own way takes it again, and refuses fused optimisers with bf16."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_([p for p in self.named.values() if p.grad is not None], gradient_clip_val)
+            nn.utils.clip_grads_with_norm_(self.named.values(), gradient_clip_val, self._norm)
 
     @property
     def _optimiser(self) -> Optimizer:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.advice.run import advise, write
+from pipeline.codes.reader import Codes
+from pipeline.data.manifest import Manifest
 from pipeline.report.inputs import Inputs, read_inputs
+from tests.advice.world import params
 from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
 
 SPECS = ("conv4_3-avg", "conv5_2-avg", "pool5-flatten", "pool5-avg-l2")
@@ -27,3 +32,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS)
+
+
+@pytest.fixture(scope="session")
+def advised(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`world` with the advice on it."""
+    folder = tmp_path_factory.mktemp("advised") / "out"
+    shutil.copytree(world, folder)
+    codes = {spec: Codes.open(folder / "codes" / spec) for spec in SPECS}
+    write(advise(codes, Manifest.read(folder / "dataset"), params(), heads_params()), folder / "advise")
+    return folder

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from pipeline.advice.run import advise, write
-from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
 from pipeline.report.advice import outcome, read_advice
 from pipeline.report.inputs import read_inputs
 from pipeline.report.sections import advice
-from tests.advice.world import params
 from tests.report.conftest import SPECS
 from tests.report.world import heads_params, report_params
-
-
-@pytest.fixture(scope="module")
-def advised(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("advised") / "out"
-    shutil.copytree(world, folder)
-    codes = {spec: Codes.open(folder / "codes" / spec) for spec in SPECS}
-    write(advise(codes, Manifest.read(folder / "dataset"), params(), heads_params()), folder / "advise")
-    return folder
 
 
 def test_the_section_sets_advice_against_the_measurements(advised: Path) -> None:

@@ -17,7 +17,6 @@ from pipeline.report.sections import advice
 from pipeline.report.tuned import Tuned
 from pipeline.schema import read_json, write_json
 from tests.report.conftest import SPECS
-from tests.report.test_advice import advised  # noqa: F401  a fixture
 from tests.report.test_strategies import write_strategy
 from tests.report.world import heads_params, report_params
 
@@ -137,7 +136,7 @@ def test_predictions_that_are_missing_or_none_are_told(tmp_path: Path) -> None:
         read_correct(tmp_path / "one/predictions.csv", 1)
 
 
-def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:
     """The world's codes are of 96 px and all training images; the strategies had 30 of 32 px."""
     out = tmp_path / "out"
     shutil.copytree(advised, out, symlinks=True)

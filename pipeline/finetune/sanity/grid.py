@@ -126,12 +126,13 @@ def _done(runs: Sequence[Run], settings: tuple[float, float]) -> bool:
 
 def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, Any]]:
     """Its curve; [] if it diverged."""
-    changed = {"learning_rate": rate, "scale_rate_with_batch": False, "weight_decay": decay, "epochs": at.how.epochs}
+    changed = {"learning_rate": rate, "scale_rate_with_batch": False, "weight_decay": decay}
+    changed |= {"epochs": at.how.epochs, "patience": 0, "keep_every": 0}
     p = at.place.params.model_copy(update=changed)
     made = replace(at, place=replace(at.place, params=p)).ready()
     assert made.training is not None
     assert made.train is not None
-    limits = Limits(at.how.epochs, p.clip, p.accumulate, p.select, 0, 0, at.place.precision, at.place.device, 1)
+    limits = Limits.of(p, precision=at.place.precision, device=at.place.device, devices=1)
     with tempfile.TemporaryDirectory() as folder:
         try:
             curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve

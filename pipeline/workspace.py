@@ -119,7 +119,7 @@ def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[
 def _arch_of(weights: str) -> str:
     if config.WeightsParams.of("vgg16", weights).source != "file":
         return "vgg16"
-    from pipeline.nets.weights.detect import arch_of
+    from pipeline.nets.weights.sources import arch_of
 
     return arch_of(Path(weights))
 

@@ -130,9 +130,21 @@ class FinetuneParams(Section):
 
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "mps"]
-    devices: int = Field(ge=1, description="that share every batch")
+    devices: int = Field(ge=1, description="of each machine that share every batch")
+    nodes: int = Field(ge=1, description="machines that share every batch")
     workers: int = Field(ge=0, description="processes that augment; 0: in this one")
     inference_txt: bool = Field(description="also write the probabilities as plain text")
+
+    @property
+    def world(self) -> int:
+        """Devices that share every batch."""
+        return self.nodes * self.devices
+
+    @property
+    def shared_by(self) -> str:
+        """For messages."""
+        nodes = f" on each of finetune.nodes {self.nodes}" if self.nodes > 1 else ""
+        return f"finetune.devices {self.devices}{nodes}"
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneParams:
@@ -151,12 +163,10 @@ class FinetuneParams(Section):
             )
         if self.loss == "hinge" and self.label_smoothing:
             raise ValueError("finetune.label_smoothing is of cross_entropy: 0 with hinge")
-        if self.devices > 1 and self.optimiser == "lbfgs":
-            raise ValueError(f"finetune.devices {self.devices} with lbfgs, whose line search is of one device: 1")
-        if self.devices > 1 and self.batch_size < 2 * self.devices:
-            raise ValueError(
-                f"finetune.batch_size {self.batch_size} is below two images for each of finetune.devices {self.devices}"
-            )
+        if self.world > 1 and self.optimiser == "lbfgs":
+            raise ValueError(f"{self.shared_by} with lbfgs, whose line search is of one device: 1")
+        if self.world > 1 and self.batch_size < 2 * self.world:
+            raise ValueError(f"finetune.batch_size {self.batch_size} is below two images for each of {self.shared_by}")
         if self.nesterov and not self.momentum:
             raise ValueError("finetune.nesterov needs a momentum")
         return self

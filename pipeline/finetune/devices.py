@@ -23,18 +23,33 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.finetune.batches import Part
+from pipeline.finetune.nodes import Nodes, connect, meet
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """`scratch`: a folder for what the processes tell; `threads`: of each."""
+    """`count` processes on this machine; `threads`: of each; `scratch`: a folder for what they tell."""
 
-    world: int
+    count: int
     device: str
+    nodes: Nodes
     threads: int
     scratch: Path
+
+    def part(self, local: int) -> Part:
+        return Part(self.nodes.rank * self.count + local, self.nodes.count * self.count)
+
+    def join(self, local: int) -> None:
+        """Makes the calling process one of the group."""
+        part, backend = self.part(local), BACKENDS[self.device]
+        if self.nodes.count > 1:
+            store = connect(self.nodes)
+            distributed.init_process_group(backend, store=store, rank=part.rank, world_size=part.world)
+        else:
+            file = f"file://{self.scratch}/store"
+            distributed.init_process_group(backend, init_method=file, rank=part.rank, world_size=part.world)
 
 
 def require(count: int, device: str) -> None:
@@ -45,16 +60,27 @@ def require(count: int, device: str) -> None:
         raise UserError(f"finetune.devices {count}, and there are fewer", allowed=f"1 to {torch.cuda.device_count()}")
 
 
-def spread(function: Callable[..., Any], arguments: Sequence[Any], *, world: int, device: str) -> Any:
-    """What function(Part(0, world), *arguments) returned, plain values; the same runs for every other part.
+def spread(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    *,
+    count: int,
+    device: str,
+    nodes: Nodes = Nodes(),  # noqa: B008 (frozen)
+    run: str = "",
+) -> Any:
+    """What function(part, *arguments) returned, plain values, in the first of `count` processes on this machine, each
+    with a part of its own; other `nodes` call the same. `run` names what all have to agree about.
 
-    All must be picklable. Raises the UserError that a process raised, and one if a process was killed; the others are
-    ended then, wherever they wait.
+    All must be picklable. Raises the UserError that a process raised, and one if a process was killed, here or on
+    another machine; the others are ended then, wherever they wait.
     """
     payload = pickle.dumps((function, tuple(arguments)))
     with tempfile.TemporaryDirectory() as scratch:
-        group = Group(world, device, max(1, torch.get_num_threads() // world), Path(scratch))
-        started = start_processes(_work, (payload, group), nprocs=world, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
+        group = Group(count, device, nodes, max(1, torch.get_num_threads() // count), Path(scratch))
+        # Referred to until all is done: on the first machine it is what the others connect to.
+        meeting = meet(nodes, run) if nodes.count > 1 else None
+        started = start_processes(_work, (payload, group), nprocs=count, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
         try:
             while not started.join():
                 pass
@@ -73,27 +99,43 @@ def spread(function: Callable[..., Any], arguments: Sequence[Any], *, world: int
                 if process.is_alive():
                     process.terminate()
                     process.join()
+            del meeting
         return schema.read_json(group.scratch / "answer.json")
 
 
-def _work(rank: int, payload: bytes, group: Group) -> None:
+def _work(local: int, payload: bytes, group: Group) -> None:
     # Lightning takes a process that has a rank for one that needs no others started.
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "OMP_NUM_THREADS": str(group.threads)}
+    ranks = {"LOCAL_RANK": str(local), "NODE_RANK": str(group.nodes.rank)}
+    os.environ |= ranks | {"OMP_NUM_THREADS": str(group.threads)}
     torch.set_num_threads(group.threads)
     # gloo tells of its connections on stdout, which is for the answer of the program.
     os.dup2(sys.stderr.fileno(), 1)
     if group.device == "cuda":
-        torch.cuda.set_device(rank)
-    store = f"file://{group.scratch}/store"
-    distributed.init_process_group(BACKENDS[group.device], init_method=store, rank=rank, world_size=group.world)
+        torch.cuda.set_device(local)
     function, arguments = pickle.loads(payload)
     try:
-        answer = function(Part(rank, group.world), *arguments)
-    except UserError as e:
-        told = {"what": e.what, "allowed": e.allowed, "see": e.see}
-        schema.write_json(group.scratch / f"error-{rank}.json", told)
+        group.join(local)
+        answer = function(group.part(local), *arguments)
+        if local == 0:
+            schema.write_json(group.scratch / "answer.json", answer)
+        distributed.barrier()
+    except (UserError, RuntimeError) as e:
+        if (told := _told(e, group)) is not None:
+            schema.write_json(group.scratch / f"error-{local}.json", told)
         raise
-    if rank == 0:
-        schema.write_json(group.scratch / "answer.json", answer)
-    distributed.barrier()
     distributed.destroy_process_group()
+
+
+def _told(error: UserError | RuntimeError, group: Group) -> dict[str, Any] | None:
+    """What the user is told of an error; None if it is none of theirs."""
+    if isinstance(error, UserError):
+        return {"what": error.what, "allowed": error.allowed, "see": error.see}
+    # gloo, a RuntimeError: "[...] Connection closed by peer [...]".
+    if group.nodes.count > 1 and (isinstance(error, distributed.DistError) or "onnection" in str(error)):
+        first = str(error).splitlines()[0][:200]
+        return {
+            "what": f"a training process of another machine ended or can't be reached ({first}); checkpoints are kept",
+            "allowed": "the same command again on all machines, which goes on from the last checkpoint",
+            "see": "what the other machines say",
+        }
+    return None

@@ -54,7 +54,7 @@ class Place:
 class Prepared:
     """One repeat's. `training`, `train`: None for a strategy that trains nothing; `val`: None without such images.
 
-    `devices`: how many train it.
+    `world`: how many devices train it, of all machines.
     """
 
     ready: Ready
@@ -63,7 +63,7 @@ class Prepared:
     train: DataLoader[batches.Batch] | None
     val: DataLoader[batches.Batch] | None
     test: batches.Rows
-    devices: int
+    world: int
 
 
 class MakeRows(Protocol):
@@ -111,29 +111,29 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     # Test images are augmented where several views of each are averaged.
     test = make(own.test, own.y_test, augmented=p.test_views > 1)
     # A head on codes trains faster than processes start.
-    several = 1 if on_codes else p.devices
+    world = 1 if on_codes else p.world
     if not ready.table:
         return Prepared(ready, table, None, None, None, test, 1)
-    if several > 1 and len(own.train) < 2 * several:
-        raise UserError(f"finetune.devices {several} with {len(own.train)} training images", allowed="two a device")
+    if world > 1 and len(own.train) < 2 * world:
+        raise UserError(f"{p.shared_by} with {len(own.train)} training images", allowed="two a device")
     pinned = place.device == "cuda"
     return Prepared(
         ready,
         table,
-        Training(ready.model, table, recipe(place, len(own.train), seed, on_codes=on_codes, several=several)),
+        Training(ready.model, table, recipe(place, len(own.train), seed, on_codes=on_codes, world=world)),
         batches.loader(
             make(own.train, own.y_train, augmented=True),
             _batch_size(p, len(own.train)),
             seed=seed,
             workers=p.workers,
             pinned=pinned,
-            devices=several,
+            devices=world,
         ),
         batches.loader(make(own.val, own.y_val, augmented=False), p.batch_size, pinned=pinned)
         if len(own.val)
         else None,
         test,
-        several,
+        world,
     )
 
 
@@ -142,10 +142,10 @@ def _batch_size(p: FinetuneParams, n_train: int) -> int:
     return n_train if p.optimiser == "lbfgs" else p.batch_size
 
 
-def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, several: int) -> Recipe:
-    """How a strategy trains on `n_train` images and `several` devices."""
+def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int) -> Recipe:
+    """How a strategy trains on `n_train` images and `world` devices."""
     p = place.params
-    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train), several) // p.accumulate)
+    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train), world) // p.accumulate)
     total = per_epoch * p.epochs
     batch = _batch_size(p, n_train) * p.accumulate
     mixing = augment.Settings(p.size, p.noise, p.mix_alpha)

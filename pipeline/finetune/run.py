@@ -15,10 +15,11 @@ from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
 from pipeline.finetune.gains import reading
+from pipeline.finetune.nodes import Nodes, nodes_of
 from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared, run_key, view_of
 from pipeline.finetune.sets import sets_of
-from pipeline.finetune.train import Fitted, Limits, fit, peak_memory_bytes
+from pipeline.finetune.train import Fitted, Limits, fit, follow, peak_memory_bytes
 from pipeline.heads.run import majority
 from pipeline.heads.sets import Sets
 from pipeline.metrics import classify
@@ -35,21 +36,25 @@ def run_strategy(
     """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
 
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
-    say that the strategy was skipped. Raises UserError if the strategy, the weights or the data don't fit.
+    say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
+    here. Raises UserError if the strategy, the weights or the data don't fit.
     """
     out = Path(out)
+    nodes = nodes_of(params.nodes)
     if not manifest.classes:
-        return _write_skipped(out, name, "no labels")
+        return _write_skipped(out, name, "no labels") if nodes.is_first else {}
     place = place_of(name, manifest, weights, params, cache)
-    repeats = range(min(params.repeats, manifest.repeats))
-    sets = [sets_of(manifest, place.images, r, max_train=params.max_train, seed=params.seed) for r in repeats]
+    if not nodes.is_first:
+        return _follow(place, nodes)
+    sets = _sets(place)
+    repeats = range(len(sets))
     records, shown, curves = [], [], []
     for repeat in repeats:
         made = prepared(place, sets, repeat)
         if repeat == 0:
             # Not before it is clear that the strategy fits: a wrong wish leaves no folder.
             live.clear(out)
-        fitted = _train(place, made, repeat, out)
+        fitted = _train(place, made, repeat, out, nodes)
         record, probs = _test(place, made, fitted, sets[repeat])
         records.append({"repeat": repeat} | record)
         shown.append((manifest.ids[sets[repeat].test], sets[repeat].y_test, probs))
@@ -73,7 +78,7 @@ def run_strategy(
         "renewed": made.ready.renewed,
         "left_out": sets[0].left_out,
         "device": place.device,
-        "devices": made.devices,
+        "devices": made.world,
         "precision": place.precision,
         "repeats": records,
         **outputs.over_repeats(records),
@@ -84,7 +89,32 @@ def run_strategy(
     return result
 
 
-def _train(place: Place, made: Prepared, repeat: int, out: Path) -> Fitted | None:
+def _follow(place: Place, nodes: Nodes) -> dict[str, Any]:
+    """What a machine does that is not the first: its part of every training that machines share."""
+    sets = _sets(place)
+    for repeat in range(len(sets)):
+        made = prepared(place, sets, repeat)
+        if made.training is not None and made.train is not None and made.world > 1:
+            follow(
+                made.training,
+                made.train,
+                made.val,
+                Limits.of(place.params, precision=place.precision, device=place.device, alone=False),
+                folder=_folder(place, repeat),
+                key=run_key(place, repeat),
+                nodes=nodes,
+            )
+    return {"strategy": place.name, "follows": str(nodes)}
+
+
+def _sets(place: Place) -> list[Sets]:
+    """Of each repeat."""
+    p, manifest = place.params, place.manifest
+    repeats = range(min(p.repeats, manifest.repeats))
+    return [sets_of(manifest, place.images, r, max_train=p.max_train, seed=p.seed) for r in repeats]
+
+
+def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -> Fitted | None:
     """None if the strategy trains nothing."""
     if made.training is None or made.train is None:
         return None
@@ -94,10 +124,11 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path) -> Fitted | Non
         made.training,
         made.train,
         made.val,
-        Limits.of(place.params, precision=place.precision, device=place.device, devices=made.devices),
+        Limits.of(place.params, precision=place.precision, device=place.device, alone=made.world == 1),
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
         live=live.folder(out, repeat),
+        nodes=nodes if made.world > 1 else Nodes(),
     )
 
 

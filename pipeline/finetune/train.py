@@ -18,10 +18,12 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from pipeline.config import FinetuneParams
+from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
 from pipeline.finetune.batches import Batch, Part, part_of
 from pipeline.finetune.checkpoints import Keeper
 from pipeline.finetune.live import LiveCurve
+from pipeline.finetune.nodes import Nodes
 from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run ends, what is kept, and what it runs on; see FinetuneParams."""
+    """When a run ends, what is kept, and what it runs on; see FinetuneParams. `devices`: of each machine."""
 
     epochs: int
     clip: float
@@ -45,8 +47,9 @@ class Limits:
     devices: int
 
     @classmethod
-    def of(cls, p: FinetuneParams, *, precision: str, device: str, devices: int) -> Limits:
-        """`precision` and `device` resolved."""
+    def of(cls, p: FinetuneParams, *, precision: str, device: str, alone: bool) -> Limits:
+        """`precision` and `device` resolved; `alone`: on one device, whatever `p` asks for."""
+        devices = 1 if alone else p.devices
         return cls(p.epochs, p.clip, p.accumulate, p.select, p.patience, p.keep_every, precision, device, devices)
 
 
@@ -70,6 +73,7 @@ class Loop:
     key: str
     live: Path | None
     start: Path | None
+    nodes: Nodes
 
 
 def fit(
@@ -81,24 +85,16 @@ def fit(
     folder: Path,
     key: str,
     live: Path | None = None,
+    nodes: Nodes = Nodes(),  # noqa: B008 (frozen)
 ) -> Fitted:
     """Trains to the end, from `folder`'s last checkpoint if there is one; `training` then has the best epoch's weights.
 
-    `key` names all that changes the result; `live`: where the curve is written while it grows. Raises UserError if the
-    loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of this run, and if the
-    disk is full.
+    `key` names all that changes the result; `live`: where the curve is written while it grows; `nodes`: the machines
+    that train, of which this is the first (`follow` is for the others). Raises UserError if the loss or a gradient
+    stops being a number (the checkpoints are kept), if the checkpoint is not of this run, if the disk is full, and if
+    another process or machine is lost.
     """
-    start = checkpoints.last(folder, key)
-    if start is not None:
-        log.info("going on from %s", start)
-    folder.mkdir(parents=True, exist_ok=True)
-    loop = Loop(limits, folder, key, live, start)
-    if limits.devices > 1:
-        log.info("training on %d devices, a process each", limits.devices)
-        training.to("cpu")
-        peak: int = devices.spread(_one_of, (training, train, val, loop), world=limits.devices, device=limits.device)
-    else:
-        peak = _run(training, train, val, loop, strategy="auto")
+    peak = _loop(training, train, val, Loop(limits, folder, key, live, _start(folder, key), nodes))
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)
@@ -111,8 +107,43 @@ def fit(
     )
 
 
+def follow(
+    training: Training,
+    train: DataLoader[Batch],
+    val: DataLoader[Batch] | None,
+    limits: Limits,
+    *,
+    folder: Path,
+    key: str,
+    nodes: Nodes,
+) -> None:
+    """`fit` on a machine that is not the first: it trains along, and leaves what comes of it to that one."""
+    _loop(training, train, val, Loop(limits, folder, key, None, _start(folder, key), nodes))
+
+
+def _start(folder: Path, key: str) -> Path | None:
+    start = checkpoints.last(folder, key)
+    if start is not None:
+        log.info("going on from %s", start)
+    folder.mkdir(parents=True, exist_ok=True)
+    return start
+
+
+def _loop(training: Training, train: DataLoader[Batch], val: DataLoader[Batch] | None, loop: Loop) -> int:
+    """In this process, or in one for each device. Returns the peak of memory."""
+    count, nodes = loop.limits.devices, loop.nodes
+    if count * nodes.count == 1:
+        return _run(training, train, val, loop, strategy="auto")
+    log.info("training on %d devices, a process each", count * nodes.count)
+    training.to("cpu")
+    work = (training, train, val, loop)
+    peak: int = devices.spread(_one_of, work, count=count, device=loop.limits.device, nodes=nodes, run=loop.key)
+    return peak
+
+
 def _one_of(part: Part, training: Training, train: DataLoader[Batch], val: DataLoader[Batch] | None, loop: Loop) -> int:
     """What each process does: the same loop on its part of every batch. Returns the peak of them all."""
+    _require_one_start(loop, part)
     own, parts = part_of(train, part)
     training.take_part(parts)
     strategy = DDPStrategy(
@@ -124,6 +155,20 @@ def _one_of(part: Part, training: Training, train: DataLoader[Batch], val: DataL
     highest = torch.tensor(peak, device=training.device)
     distributed.all_reduce(highest, distributed.ReduceOp.MAX)
     return int(highest)
+
+
+def _require_one_start(loop: Loop, part: Part) -> None:
+    """Raises UserError if machines would go on from different checkpoints."""
+    if loop.nodes.count == 1:
+        return
+    starts: list[int] = [0] * part.world
+    distributed.all_gather_object(starts, checkpoints.read(loop.start)["epoch"] + 1 if loop.start else 0)
+    if len(set(starts)) > 1:
+        raise UserError(
+            f"machines would go on from different epochs: {', '.join(map(str, starts))} are done, by device",
+            allowed="one cache folder that all machines see",
+            see="docs/params.md",
+        )
 
 
 def _run(
@@ -159,8 +204,9 @@ def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
     return L.Trainer(
         accelerator=limits.device,
         devices=limits.devices,
+        num_nodes=loop.nodes.count,
         strategy=strategy,
-        plugins=LightningEnvironment() if limits.devices > 1 else None,
+        plugins=None if strategy == "auto" else LightningEnvironment(),
         precision=PRECISIONS[limits.precision],  # type: ignore[arg-type]
         max_epochs=limits.epochs,
         accumulate_grad_batches=limits.accumulate,

@@ -18,6 +18,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices, live, train
 from pipeline.finetune.batches import EpochSampler, Part, PartBatches, batches_of
+from pipeline.finetune.nodes import Nodes
 from pipeline.finetune.prepared import Prepared, place_of, prepared
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.sets import sets_of
@@ -94,9 +95,9 @@ def test_what_several_devices_cannot_do_is_said_before_work_starts(manifest: Man
 
 def test_a_head_on_codes_is_trained_by_one(manifest: Manifest, cache: Path) -> None:
     made, _ = made_of("frozen", manifest, cache, devices=2)
-    assert made.devices == 1
+    assert made.world == 1
     made, _ = made_of("scratch", manifest, cache, devices=2)
-    assert made.devices == 2
+    assert made.world == 2
 
 
 # -- processes
@@ -114,7 +115,7 @@ def job_of(name: str, manifest: Manifest, cache: Path, folder: Path, *, val: int
     how = {k: v for k, v in changes.items() if k in ("accumulate", "clip", "patience", "select")}
     limits = Limits(**(vars(LIMITS) | {"epochs": params.epochs, "devices": 2} | how))
     several, one = made
-    loop = Loop(limits, folder / "two", "k", folder / "live", None)
+    loop = Loop(limits, folder / "two", "k", folder / "live", None, Nodes())
     return (several.training, several.train, several.val, loop), one
 
 
@@ -153,7 +154,7 @@ def test_two_processes_end_where_one_does(manifest: Manifest, cache: Path, tmp_p
     }
     for name in jobs:
         (tmp_path / name / "two").mkdir(parents=True)
-    peaks = devices.spread(run_all, ([several for several, _ in jobs.values()],), world=2, device="cpu")
+    peaks = devices.spread(run_all, ([several for several, _ in jobs.values()],), count=2, device="cpu")
     assert min(peaks) > 1 << 20
 
     for name, (several, one) in jobs.items():

@@ -71,6 +71,7 @@ PARAMS: dict[str, Any] = {
     "precision": "fp32",
     "device": "cpu",
     "devices": 1,
+    "nodes": 1,
     "workers": 0,
     "inference_txt": False,
 }

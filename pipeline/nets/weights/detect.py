@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights.foreign import Content
 from pipeline.nets.weights.match import fitting, num_classes_of
-from pipeline.nets.weights.sources import open_file
-
-
-def arch_of(path: Path) -> str:
-    """`detect` of a file of any format. Raises UserError as it does, and if the file can't be read."""
-    return detect(open_file(path), str(path))
 
 
 def detect(content: Content, where: str) -> str:

@@ -23,6 +23,7 @@ from pipeline.nets.weights import (
     torch_file,
     torchvision_entry,
 )
+from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import Content
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION, recognise
 from pipeline.nets.weights.record import (
@@ -86,7 +87,16 @@ def from_file(path: Path, arch: str) -> Weights:
     tensors = content.named(arch)
     prepared = prepared_as(path, arch, tensors, content.preprocessing)
     provenance: dict[str, Any] = {"source": path.name, "file_sha256": sha256}
-    return Weights.make(arch, tensors, prepared.require(path), provenance, prepared.classes)
+    try:
+        return Weights.make(arch, tensors, prepared.require(path), provenance, prepared.classes)
+    except UserError:
+        _require_arch(content, arch, path)
+        raise
+
+
+def arch_of(path: Path) -> str:
+    """`detect` of a file of any format. Raises UserError as it does, and if the file can't be read."""
+    return detect(open_file(path), str(path))
 
 
 def open_file(path: Path, deploy: Path | None = None) -> Content:
@@ -156,6 +166,16 @@ def prepared_as(
         if preprocessing is not None:
             return Prepared(preprocessing, known_by, classes)
     return Prepared(None, "nothing", classes)
+
+
+def _require_arch(content: Content, arch: str, path: Path) -> None:
+    """Raises UserError if the layers are of another architecture, which says more than the list of what doesn't fit."""
+    try:
+        found = detect(content, str(path))
+    except UserError:
+        return
+    if found != arch:
+        raise UserError(f"{path} holds weights of {found} by its layers", allowed=f"weights.arch: {found}, not {arch}")
 
 
 def _of_arch(weights: Weights, arch: str, path: Path) -> Weights:

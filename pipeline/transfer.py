@@ -64,7 +64,7 @@ def finetune(
 
     space = Workspace(Path(out))
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _build(images, space.root / "dataset", dataset)
+    manifest = _labelled(_build(images, space.root / "dataset", dataset), images)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(name, manifest, source, params, space.root / FOLDER / name, cache=cache_root())
@@ -152,9 +152,17 @@ def _ground(
 
     space = Workspace(where)
     if (space.root / "dataset" / "dataset.json").is_file():
-        return space.manifest(), space.weights()
+        return _labelled(space.manifest(), where), space.weights()
     canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    return _build(where, scratch / "dataset", dataset), read_canonical(canonical)
+    return _labelled(_build(where, scratch / "dataset", dataset), where), read_canonical(canonical)
+
+
+def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
+    """A stage skips what needs labels; who asks for it is told."""
+    if not manifest.classes:
+        allowed = "a folder whose first level is the class, or with a labels.csv"
+        raise UserError(f"{images} has no labels to learn from", allowed=allowed)
+    return manifest
 
 
 def _build(images: str | Path, folder: Path, dataset: Mapping[str, Any] | None) -> Manifest:

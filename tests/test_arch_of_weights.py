@@ -34,9 +34,7 @@ def test_a_files_layers_tell_it(tmp_path: Path, suffix: str) -> None:
 def test_another_architecture_than_the_files_is_refused_when_its_layers_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "w.pth", random.tensors("tinyvgg", 0, num_classes=5))
     source, _ = network("alexnet", str(path))
-    with pytest.raises(
-        UserError, match=r"w\.pth holds weights of tinyvgg by its layers; allowed: .*not alexnet"
-    ):
+    with pytest.raises(UserError, match=r"w\.pth holds weights of tinyvgg by its layers; allowed: .*not alexnet"):
         canonical_weights(source, tmp_path)
 
 

@@ -71,6 +71,12 @@ def finetune(
         settings=given(settings),
         params_file=params,
     )
+    if any("follows" in record for record in records.values()):
+        # On a machine that is not the first, which has the results.
+        print_json(records) if json else typer.echo(
+            "\n".join(f"{n} trained by {r['follows']}" for n, r in records.items())
+        )
+        return
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
         print_json({name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()})

@@ -22,7 +22,8 @@ def sets_of(manifest: Manifest, images: Images, repeat: int, *, max_train: int, 
     """
     k = len(manifest.classes)
     if k < 2:
-        raise UserError(f"all images are of one class, {manifest.classes[0]!r}", allowed="two classes or more")
+        found = f"all images are of one class, {manifest.classes[0]!r}" if k else "no image has a label"
+        raise UserError(found, allowed="two classes or more")
     targets, usable = manifest.targets, (manifest.targets >= 0) & (images.at >= 0)
     train, val, test = (
         rows[usable[rows]] for rows in (manifest.rows(split, repeat) for split in ("train", "val", "test"))

@@ -104,6 +104,16 @@ def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("command", [["finetune", "--out", "x"], ["lr-find"], ["sanity", "--strategy", "frozen"]])
+def test_images_without_labels_are_refused(place: Path, command: list[str]) -> None:
+    flat = place / "flat"
+    flat.mkdir(exist_ok=True)
+    for path in (place / "photos").rglob("*.png"):
+        (flat / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    said = error_of(cnncodes(command[0], "flat", *SMALL, *command[1:], cwd=place))
+    assert "flat has no labels to learn from; allowed: a folder whose first level is the class" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

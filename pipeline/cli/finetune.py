@@ -73,9 +73,10 @@ def finetune(
     )
     if any("follows" in record for record in records.values()):
         # On a machine that is not the first, which has the results.
-        print_json(records) if json else typer.echo(
-            "\n".join(f"{n} trained by {r['follows']}" for n, r in records.items())
-        )
+        if json:
+            print_json(records)
+        else:
+            typer.echo("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from pipeline import transfer
+from pipeline.cli import app
 from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
@@ -102,6 +105,16 @@ def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
     assert "no section finetune" in error_of(
         cnncodes("finetune", "photos", "--out", "own", "--params", "empty.yaml", cwd=place)
     )
+
+
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_a_machine_that_trained_along_says_so(json_flag: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    follows = "machine 1 of 2, which meet at a:1"
+    monkeypatch.setattr(transfer, "finetune", lambda *_, **__: {"scratch": {"strategy": "scratch", "follows": follows}})
+    done = CliRunner().invoke(app, ["finetune", "photos", "--out", "tuned", "--layers", *json_flag])
+    assert done.exit_code == 0
+    assert follows in done.stdout
+    assert not json_flag or json.loads(done.stdout)["scratch"]["follows"] == follows
 
 
 @pytest.mark.parametrize("command", [["finetune", "--out", "x"], ["lr-find"], ["sanity", "--strategy", "frozen"]])

@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
+
+# Folder of the cache -> what training keeps there; `pipeline.finetune` writes them.
+TRAINING = {
+    "finetune-images": "decoded images",
+    "finetune-codes": "codes of frozen parts",
+    "finetune-runs": "checkpoints",
+}
 
 
 def cache_root() -> Path:
     """`$CNNCODES_CACHE`, else `.cnncodes` in the current folder, as an absolute path. Not created here."""
     return Path(os.environ.get("CNNCODES_CACHE") or ".cnncodes").absolute()
+
+
+def training_sizes(root: Path) -> list[dict[str, Any]]:
+    """What training keeps, in the form of `codes.store_sizes`; `images` is None."""
+    found = []
+    for name, what in TRAINING.items():
+        # A checkpoint may have two names.
+        files = {(s.st_dev, s.st_ino): s.st_size for s in (p.stat() for p in (root / name).rglob("*") if p.is_file())}
+        if files:
+            found.append({"key": name, "name": what, "images": None, "bytes": sum(files.values())})
+    return found
+
+
+def training_gc(root: Path) -> int:
+    """Removes what training keeps, checkpoints too: a run that was killed begins anew. Returns bytes freed."""
+    freed: int = sum(row["bytes"] for row in training_sizes(root))
+    for name in TRAINING:
+        shutil.rmtree(root / name, ignore_errors=True)
+    return freed

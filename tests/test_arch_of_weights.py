@@ -38,6 +38,16 @@ def test_another_architecture_than_the_files_is_refused_when_its_layers_are_read
         canonical_weights(source, tmp_path)
 
 
+def test_a_fault_of_the_right_architecture_is_told_itself(tmp_path: Path) -> None:
+    variant = "tinyvgg-32px-fc12-10"
+    for arch in ("tinyvgg", variant):
+        tensors = random.tensors(arch, 0, num_classes=5)
+        tensors["conv1_1.bias"][0] = torch.nan
+        source, _ = network(arch, str(write(tmp_path / "w.pth", tensors)))
+        with pytest.raises(UserError, match=r"not whole weights of .*holding NaN or infinity: conv1_1.bias"):
+            canonical_weights(source, tmp_path)
+
+
 def test_weights_with_a_name_are_vgg16_unless_another_is_named() -> None:
     for name in ("demo", "torchvision:IMAGENET1K_V1", "random:0"):
         assert network(None, name)[0].arch == "vgg16"

@@ -25,8 +25,8 @@ NOISE = 2.0  # standard errors
 class Case:
     """`transfer`: `head` on frozen codes, or `finetune`. `kinds`: strategies of the stage `finetune` that do it.
 
-    `do` and `otherwise` are the advice in words, with {spec} the advised codes and {half} the layer at which the top
-    half begins.
+    `do` and `otherwise` are the advice in words, with {spec} the advised codes, {half} the layer at which the top half
+    begins, and {earlier} that the codes are not of the last layer, if so.
     """
 
     transfer: Literal["head", "finetune"]
@@ -51,7 +51,7 @@ RULE: Mapping[tuple[Size, Likeness], Case] = {
     ("small", "different"): Case(
         "head",
         ("frozen",),
-        "Keep the network as it is and train a linear head on {spec}, an earlier layer than the last.",
+        "Keep the network as it is and train a linear head on {spec}{earlier}.",
         "Where that is not enough, tune everything at a small rate.",
     ),
     ("large", "different"): Case(

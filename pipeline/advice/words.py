@@ -11,7 +11,12 @@ from pipeline.advice.rule import Case
 
 def say(record: Mapping[str, Any], case: Case) -> dict[str, str]:
     """`do`, `otherwise`, `worth`, `size`, `likeness`, `distance`, `layer` and `growth`: a sentence or two each."""
-    words = {"spec": record["spec"], "half": record["from_layer"] or ""}
+    is_last = record["spec"] == record["top"]["spec"]
+    words = {
+        "spec": record["spec"],
+        "half": record["from_layer"] or "",
+        "earlier": "" if is_last else ", an earlier layer than the last",
+    }
     return {
         "do": case.do.format(**words),
         "otherwise": case.otherwise.format(**words),

@@ -189,11 +189,11 @@ def export(
 
 @cache.command("size")
 def cache_size(json: JsonFlag = False) -> None:
-    """Bytes of the store by kind of code."""
-    from pipeline.cache import cache_root
+    """Bytes of the store by kind of code, and of what training keeps."""
+    from pipeline.cache import cache_root, training_sizes
     from pipeline.codes import store_sizes
 
-    rows = store_sizes(cache_root())
+    rows = store_sizes(cache_root()) + training_sizes(cache_root())
     if json:
         print_json(rows)
         return
@@ -202,7 +202,7 @@ def cache_size(json: JsonFlag = False) -> None:
         typer.echo(
             table(
                 ("key", "codes", "images", "size"),
-                [(r["key"][:12], r["name"], r["images"], size(r["bytes"])) for r in rows],
+                [(r["key"][:15], r["name"], r["images"] or "", size(r["bytes"])) for r in rows],
             )
         )
 
@@ -210,15 +210,20 @@ def cache_size(json: JsonFlag = False) -> None:
 @cache.command("gc")
 def cache_gc(
     keep: Annotated[list[Path], typer.Option(help="A workspace whose codes stay; repeat for more.")],
+    training: Annotated[
+        bool, typer.Option("--training", help="Also what training keeps, checkpoints of unfinished runs too.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Drop from the store all codes but those of the workspaces you name. Codes in the workspaces stay."""
-    from pipeline.cache import cache_root
+    from pipeline.cache import cache_root, training_gc
     from pipeline.codes import store_gc
     from pipeline.workspace import Workspace
 
     spaces = [Workspace.open(path) for path in keep]
     freed = store_gc(cache_root(), keep=[space.codes(spec) for space in spaces for spec in space.specs()])
+    if training:
+        freed += training_gc(cache_root())
     if json:
         print_json({"freed_bytes": freed})
     else:

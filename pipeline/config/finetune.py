@@ -165,6 +165,8 @@ class FinetuneParams(Section):
             raise ValueError("finetune.label_smoothing is of cross_entropy: 0 with hinge")
         if self.world > 1 and self.optimiser == "lbfgs":
             raise ValueError(f"{self.shared_by} with lbfgs, whose line search is of one device: 1")
+        if self.clip and self.optimiser == "lbfgs":
+            raise ValueError(f"finetune.clip {self.clip:g} with lbfgs, whose line search needs the whole gradient: 0")
         if self.world > 1 and self.batch_size < 2 * self.world:
             raise ValueError(f"finetune.batch_size {self.batch_size} is below two images for each of {self.shared_by}")
         if self.nesterov and not self.momentum:

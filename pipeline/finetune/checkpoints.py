@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -42,7 +43,7 @@ class Keeper(Checkpoint):
         assert isinstance(pl_module, Training)
         row = pl_module.curve[-1]
         epoch, value = row["epoch"], row[self.column]
-        is_best = value is None or self.best_epoch == 0 or self.sign * (value - self.best_value) > 0
+        is_best = value is None or self.best_epoch == 0 or self._is_better(value)
         if is_best:
             self.best_epoch, self.best_value = epoch, 0.0 if value is None else value
         if self.patience and epoch - self.best_epoch >= self.patience:
@@ -59,6 +60,12 @@ class Keeper(Checkpoint):
             _duplicate(fresh, self.folder / LAST)
         if self.keep_every and epoch % self.keep_every == 0:
             _duplicate(self.folder / LAST, self.folder / f"epoch-{epoch:04d}.ckpt")
+
+    def _is_better(self, value: float) -> bool:
+        """Any number is better than none."""
+        if math.isnan(self.best_value):
+            return not math.isnan(value)
+        return self.sign * (value - self.best_value) > 0
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.finetune.batches import Part
-from pipeline.finetune.nodes import Nodes, connect, meet
+from pipeline.finetune.nodes import WAIT_S, Nodes, connect, meet
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+# "Connection closed by peer", "Timed out waiting 1800000ms for recv operation", "No route to host".
+_GROUP_WORDS = re.compile(r"gloo|nccl|connection|timed out|timeout|no route|peer", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,19 @@ class Group:
         """Makes the calling process one of the group."""
         part, backend = self.part(local), BACKENDS[self.device]
         if self.nodes.count > 1:
-            store = connect(self.nodes)
-            distributed.init_process_group(backend, store=store, rank=part.rank, world_size=part.world)
+            store, wait = connect(self.nodes), timedelta(seconds=WAIT_S)
+            distributed.init_process_group(backend, store=store, rank=part.rank, world_size=part.world, timeout=wait)
         else:
             file = f"file://{self.scratch}/store"
             distributed.init_process_group(backend, init_method=file, rank=part.rank, world_size=part.world)
 
 
-def require(count: int, device: str) -> None:
-    """Raises UserError if there are fewer than `count` devices of a type."""
-    if count > 1 and device not in BACKENDS:
-        raise UserError(f"finetune.devices {count} on {device}", allowed=f"1, or a device of {', '.join(BACKENDS)}")
+def require(count: int, device: str, *, nodes: int = 1) -> None:
+    """Raises UserError if this machine has fewer than `count` devices of a type, or they can't work together."""
+    if count * nodes > 1 and device not in BACKENDS:
+        machines = f" and finetune.nodes {nodes}" if nodes > 1 else ""
+        allowed = f"1, or a device of {', '.join(BACKENDS)}"
+        raise UserError(f"finetune.devices {count}{machines} on {device}", allowed=allowed)
     if device == "cuda" and count > torch.cuda.device_count():
         raise UserError(f"finetune.devices {count}, and there are fewer", allowed=f"1 to {torch.cuda.device_count()}")
 
@@ -66,7 +72,7 @@ def spread(
     *,
     count: int,
     device: str,
-    nodes: Nodes = Nodes(),  # noqa: B008 (frozen)
+    nodes: Nodes | None = None,
     run: str = "",
 ) -> Any:
     """What function(part, *arguments) returned, plain values, in the first of `count` processes on this machine, each
@@ -75,6 +81,7 @@ def spread(
     All must be picklable. Raises the UserError that a process raised, and one if a process was killed, here or on
     another machine; the others are ended then, wherever they wait.
     """
+    nodes = nodes or Nodes()
     payload = pickle.dumps((function, tuple(arguments)))
     with tempfile.TemporaryDirectory() as scratch:
         group = Group(count, device, nodes, max(1, torch.get_num_threads() // count), Path(scratch))
@@ -85,7 +92,8 @@ def spread(
             while not started.join():
                 pass
         except ProcessRaisedException:
-            for path in sorted(group.scratch.glob("error-*.json")):
+            # What is wrong here before that others are gone, which may come of it.
+            for path in sorted(group.scratch.glob("error-*.json")) + sorted(group.scratch.glob("lost-*.json")):
                 raise UserError(**schema.read_json(path)) from None
             raise
         except ProcessExitedException as e:
@@ -119,23 +127,29 @@ def _work(local: int, payload: bytes, group: Group) -> None:
         if local == 0:
             schema.write_json(group.scratch / "answer.json", answer)
         distributed.barrier()
-    except (UserError, RuntimeError) as e:
-        if (told := _told(e, group)) is not None:
-            schema.write_json(group.scratch / f"error-{local}.json", told)
+    except UserError as e:
+        _tell(group.scratch / f"error-{local}.json", e)
+        raise
+    except RuntimeError as e:
+        if group.nodes.count > 1 and _is_of_group(e):
+            _tell(group.scratch / f"lost-{local}.json", _lost(e))
         raise
     distributed.destroy_process_group()
 
 
-def _told(error: UserError | RuntimeError, group: Group) -> dict[str, Any] | None:
-    """What the user is told of an error; None if it is none of theirs."""
-    if isinstance(error, UserError):
-        return {"what": error.what, "allowed": error.allowed, "see": error.see}
-    # gloo, a RuntimeError: "[...] Connection closed by peer [...]".
-    if group.nodes.count > 1 and (isinstance(error, distributed.DistError) or "onnection" in str(error)):
-        first = str(error).splitlines()[0][:200]
-        return {
-            "what": f"a training process of another machine ended or can't be reached ({first}); checkpoints are kept",
-            "allowed": "the same command again on all machines, which goes on from the last checkpoint",
-            "see": "what the other machines say",
-        }
-    return None
+def _tell(path: Path, error: UserError) -> None:
+    schema.write_json(path, {"what": error.what, "allowed": error.allowed, "see": error.see})
+
+
+def _is_of_group(error: RuntimeError) -> bool:
+    """Whether it says that other processes were not reached. gloo raises plain RuntimeErrors, in its own words."""
+    return isinstance(error, distributed.DistError) or _GROUP_WORDS.search(str(error)) is not None
+
+
+def _lost(error: RuntimeError) -> UserError:
+    return UserError(
+        "a training process of another machine ended or can't be reached "
+        f"({str(error).splitlines()[0][:200]}); checkpoints are kept",
+        allowed="the same command again on all machines, which goes on from the last checkpoint",
+        see="what the other machines say",
+    )

@@ -16,6 +16,8 @@ from pipeline.nets.weights import Weights, require_held
 
 # A target class without source classes never has more.
 _FLOOR = 1e-12
+# Classes whose map is told in words; all are in the file of the head.
+_TOLD = 10
 
 
 class Direct(Classifier):
@@ -29,6 +31,7 @@ class Direct(Classifier):
         super().__init__(weights.preprocessing, size)
         require_held(weights, "fc8")
         layers.require_size(weights.arch, "fc8", size, size)
+        self.classes = tuple(classes)
         self.labels = label_map(labels, classes, source_classes(weights))
         self.net = Network.of(weights, deepest="fc8")
         position = {name: i for i, name in enumerate(source_classes(weights))}
@@ -38,6 +41,13 @@ class Direct(Classifier):
                 shares[position[source], column] = 1.0
         self.shares: Tensor
         self.register_buffer("shares", shares, persistent=False)
+
+    def told(self) -> str:
+        """The map in words: `cat by tabby + Egyptian cat; none for dog, which is never named`."""
+        by = [f"{target} by {' + '.join(self.labels[target])}" for target in self.classes if self.labels.get(target)]
+        none = [target for target in self.classes if not self.labels.get(target)]
+        more = [f"and {len(by) - _TOLD} more"] if len(by) > _TOLD else []
+        return "; ".join([*by[:_TOLD], *more, *([f"none for {', '.join(none)}, never named"] if none else [])])
 
     def body(self, images: Tensor) -> Tensor:
         return self.net(images, ("fc8",))["fc8"].mean(dim=(2, 3))  # type: ignore[no-any-return]

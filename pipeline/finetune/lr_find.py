@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from pipeline.config import FinetuneParams
@@ -64,6 +65,7 @@ def find(
         low=low,
         high=high,
         steps=steps,
+        clip=params.clip,
         device=place.device,
         precision=place.precision,
     )
@@ -76,10 +78,12 @@ def sweep(
     low: float,
     high: float,
     steps: int,
+    clip: float = 0.0,
     device: str = "cpu",
     precision: str = "fp32",
 ) -> Sweep:
-    """One step a rate, from `low` to `high` in equal ratios; multiples between groups stay as they are.
+    """One step a rate, from `low` to `high` in equal ratios; multiples between groups stay as they are. `clip`: largest
+    norm of the gradient, 0 for none.
 
     Trains a copy: the model's weights, its gradients and the schedule are left as they were. Ends early when the loss
     blows up. Raises UserError on a range that does not rise.
@@ -98,7 +102,7 @@ def sweep(
         for step, (inputs, targets) in enumerate(_endless(batches, steps)):
             rate = low * (high / low) ** (step / (steps - 1))
             optimisers.set_rates(optimiser, rate)
-            loss = _step(trial, optimiser, (inputs.to(device), targets.to(device)), step)
+            loss = _step(trial, optimiser, (inputs.to(device), targets.to(device)), step, clip)
             average = _MEMORY * average + (1 - _MEMORY) * loss
             smoothed = average / (1 - _MEMORY ** (step + 1))
             if not math.isfinite(loss) or (losses and smoothed > _BLOWN_UP * min(losses)):
@@ -118,13 +122,15 @@ def suggest(rates: Iterable[float], losses: Iterable[float]) -> float | None:
     return float(10 ** x[steepest]) if slopes[steepest] < 0 else None
 
 
-def _step(trial: Training, optimiser: torch.optim.Optimizer, batch: Batch, step: int) -> float:
+def _step(trial: Training, optimiser: torch.optim.Optimizer, batch: Batch, step: int, clip: float) -> float:
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         loss, _ = trial.loss_of(batch, trial.step_seed(step))
         total = loss + optimisers.l2_penalty(trial.groups, trial.named) if trial.recipe.penalties_in_loss else loss
         total.backward()  # type: ignore[no-untyped-call]
         optimisers.add_l1(trial.groups, trial.named)
+        if clip:
+            nn.utils.clip_grad_norm_(trial.named.values(), clip)
         return loss.detach()
 
     return float(optimiser.step(closure))  # type: ignore[arg-type]

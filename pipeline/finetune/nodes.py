@@ -19,11 +19,14 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# As torchrun, Lightning and most cluster scripts name them.
+# As Lightning names them; torchrun's name of the first is GROUP_RANK.
 RANK, HOST, PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
 # How long one waits for the others: a queue may start them one after the other.
 WAIT_S = 1800.0
 _RUN = "run"
+_OTHER = (
+    "it is at another run (its settings, images or weights are others, or `auto` found another device or precision)"
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ def meet(nodes: Nodes, run: str) -> TCPStore:
     taken, and if the first machine is not at this run within WAIT_S.
     """
     log.info("%s", nodes)
+    try:
+        # torch would try for minutes.
+        socket.getaddrinfo(nodes.host, nodes.port)
+    except OSError as e:
+        raise UserError(f"{HOST} {nodes.host} is no name of a machine ({e})", allowed="a name or an address") from e
     if nodes.is_first:
         try:
             store = TCPStore(nodes.host, nodes.port, is_master=True, wait_for_workers=False)
@@ -84,7 +92,7 @@ def connect(nodes: Nodes) -> TCPStore:
 
 def _find(nodes: Nodes, run: str, *, until_s: float) -> TCPStore:
     """It may not be there yet, or still at the run before."""
-    seen = "nothing listens there"
+    seen = ""
     while time.monotonic() < until_s:
         try:
             # torch's client would tell of every attempt.
@@ -92,10 +100,12 @@ def _find(nodes: Nodes, run: str, *, until_s: float) -> TCPStore:
             store = TCPStore(nodes.host, nodes.port, is_master=False, timeout=timedelta(seconds=10))
             if store.get(_RUN).decode() == run:
                 return store
-            seen = "it is at another run: its settings, images or weights differ from these"
+            if seen != _OTHER:
+                log.info("%s:%d: %s; waiting for it", nodes.host, nodes.port, _OTHER)
+            seen = _OTHER
         except (OSError, RuntimeError):
             # RuntimeError: it ended between the two connections.
-            pass
+            seen = "nothing listens there"
         time.sleep(0.5)
     raise UserError(
         f"the first machine, {nodes.host}:{nodes.port}, was not met in {WAIT_S:.0f} s: {seen}",

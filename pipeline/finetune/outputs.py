@@ -116,8 +116,9 @@ def over_repeats(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float
     return found
 
 
-def trained_text(groups: Sequence[Group]) -> str:
-    """What was trained, in words: runs of layers with their multiple, `conv4_1 to conv5_3 at 0.1, classifier at 1`."""
+def trained_text(groups: Sequence[Group], epochs: int) -> str:
+    """What is trained in so many epochs, in words: runs of layers with their multiple, `conv4_1 to conv5_3 at 0.1,
+    classifier at 1`."""
     order = list(dict.fromkeys(layer for g in groups for layer in g.layers))
     how = {layer: (g.multiple, g.from_epoch) for g in groups for layer in g.layers}
     runs: list[list[str]] = []
@@ -129,7 +130,7 @@ def trained_text(groups: Sequence[Group]) -> str:
     parts = []
     for run in runs:
         multiple, from_epoch = how[run[0]]
-        if multiple:
+        if multiple and from_epoch < epochs:
             names = "everything" if run == order else run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
             parts.append(f"{names} at {multiple:g}" + (f" from epoch {from_epoch + 1}" if from_epoch else ""))
     return ", ".join(parts) or "nothing"

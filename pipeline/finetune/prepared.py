@@ -77,7 +77,7 @@ def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetunePa
     if name not in params.strategies:
         raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
     device = resolve_device(params.device)
-    devices.require(params.devices, device)
+    devices.require(params.devices, device, nodes=params.nodes)
     asked = "fp32" if params.precision == "auto" and device == "mps" else params.precision
     precision = resolve_precision(asked, device)
     return Place(

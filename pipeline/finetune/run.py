@@ -14,6 +14,7 @@ from pipeline import schema
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
+from pipeline.finetune.direct import Direct
 from pipeline.finetune.gains import reading
 from pipeline.finetune.nodes import Nodes, nodes_of
 from pipeline.finetune.predict import probabilities
@@ -72,8 +73,8 @@ def run_strategy(
         "settings": place.strategy.model_dump(mode="json"),
         "params": params.model_dump(mode="json", exclude={"run", "strategies"}),
         "classes": len(manifest.classes),
-        "trained": outputs.trained_text(made.table),
-        "trained_values": sum(g.values for g in made.table if g.multiple),
+        "trained": _trained(place, made),
+        "trained_values": sum(g.values for g in made.table if g.trained(params.epochs - 1)),
         "values": sum(p.numel() for p in made.ready.model.parameters()),
         "renewed": made.ready.renewed,
         "left_out": sets[0].left_out,
@@ -119,7 +120,7 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -
     if made.training is None or made.train is None:
         return None
     if repeat == 0:
-        log.info("%s trains %s\n%s", place.name, outputs.trained_text(made.table), groups.describe(made.table))
+        log.info("%s trains %s\n%s", place.name, _trained(place, made), groups.describe(made.table))
     return fit(
         made.training,
         made.train,
@@ -128,8 +129,16 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
         live=live.folder(out, repeat),
-        nodes=nodes if made.world > 1 else Nodes(),
+        nodes=nodes if made.world > 1 else None,
     )
+
+
+def _trained(place: Place, made: Prepared) -> str:
+    """What was trained, in words; in direct use the map of classes."""
+    model = made.ready.model
+    if isinstance(model, Direct):
+        return f"nothing; {model.told()}"
+    return outputs.trained_text(made.table, place.params.epochs)
 
 
 def _test(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.config import FinetuneParams, StrategyParams, TableEntry
+from pipeline.errors import UserError
 from pipeline.finetune import baselines, model
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.groups import layer_of
@@ -69,10 +70,17 @@ def _finetune(task: Task) -> Ready:
     below = task.strategy.below
     trunk = _trunk(tuned)
     first = _depth(tuned, layers.require(tuned.arch, below).name) if below else 0
-    frozen = [layer for layer in trunk if _depth(tuned, layer) < first]
-    table = [_entry(task, frozen, 0.0)] if frozen else []
-    table += _imported_and_new(task, tuned, [layer for layer in trunk if layer not in frozen], renewed)
-    return Ready(tuned, table, fixed_body=len(frozen) == len(trunk), renewed=renewed)
+    # What stands behind average pooling is no layer of the architecture's.
+    own = [layer for layer in [*trunk, *_head(tuned)] if layer != "classifier"]
+    fixed = [layer for layer in own if _depth(tuned, layer) < first]
+    if new := [layer for layer in fixed if layer in renewed]:
+        raise UserError(
+            f"`below` {below} would freeze {', '.join(new)} at random values: {renewed[new[0]]}",
+            allowed=f"{new[0]} or a layer before it",
+        )
+    table = [_entry(task, fixed, 0.0)] if fixed else []
+    table += _imported_and_new(task, tuned, [layer for layer in trunk if layer not in fixed], renewed, fixed)
+    return Ready(tuned, table, fixed_body=set(trunk) <= set(fixed), renewed=renewed)
 
 
 def _gradual(task: Task) -> Ready:
@@ -137,9 +145,11 @@ def _import_all(task: Task, tuned: Tuned) -> dict[str, str]:
     return model.import_fitting(tuned, {n: t for n, t in task.weights.tensors.items() if layer_of(n) != "fc8"})
 
 
-def _imported_and_new(task: Task, tuned: Tuned, trunk: list[str], renewed: dict[str, str]) -> list[TableEntry]:
-    """Entries of some layers of the trunk and of the whole head, imported ones at the small multiple."""
-    imported = trunk + [layer for layer in _head(tuned) if layer not in renewed]
+def _imported_and_new(
+    task: Task, tuned: Tuned, trunk: list[str], renewed: dict[str, str], fixed: Sequence[str] = ()
+) -> list[TableEntry]:
+    """Entries of some layers of the trunk and of the head but what is `fixed`, imported ones at the small multiple."""
+    imported = trunk + [layer for layer in _head(tuned) if layer not in renewed and layer not in fixed]
     entries = [_entry(task, imported, task.strategy.multiple)] if imported else []
     return [*entries, _entry(task, [layer for layer in _head(tuned) if layer in renewed], 1.0)]
 

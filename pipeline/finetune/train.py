@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import sys
@@ -17,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from pipeline import schema
 from pipeline.config import FinetuneParams
 from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
@@ -85,7 +87,7 @@ def fit(
     folder: Path,
     key: str,
     live: Path | None = None,
-    nodes: Nodes = Nodes(),  # noqa: B008 (frozen)
+    nodes: Nodes | None = None,
 ) -> Fitted:
     """Trains to the end, from `folder`'s last checkpoint if there is one; `training` then has the best epoch's weights.
 
@@ -94,7 +96,7 @@ def fit(
     stops being a number (the checkpoints are kept), if the checkpoint is not of this run, if the disk is full, and if
     another process or machine is lost.
     """
-    peak = _loop(training, train, val, Loop(limits, folder, key, live, _start(folder, key), nodes))
+    peak = _loop(training, train, val, Loop(limits, folder, key, live, _start(folder, key), nodes or Nodes()))
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)
@@ -152,7 +154,8 @@ def _one_of(part: Part, training: Training, train: DataLoader[Batch], val: DataL
         broadcast_buffers=False,
     )
     peak = _run(training, own, None if val is None else part_of(val, part)[0], loop, strategy=strategy)
-    highest = torch.tensor(peak, device=training.device)
+    # The trainer has brought the module back to the CPU, and NCCL adds up on its devices alone.
+    highest = torch.tensor(peak, device=loop.limits.device)
     distributed.all_reduce(highest, distributed.ReduceOp.MAX)
     return int(highest)
 
@@ -161,11 +164,13 @@ def _require_one_start(loop: Loop, part: Part) -> None:
     """Raises UserError if machines would go on from different checkpoints."""
     if loop.nodes.count == 1:
         return
-    starts: list[int] = [0] * part.world
-    distributed.all_gather_object(starts, checkpoints.read(loop.start)["epoch"] + 1 if loop.start else 0)
-    if len(set(starts)) > 1:
+    own = 0 if loop.start is None else int(schema.sha256_file(loop.start)[:15], 16)
+    starts = [torch.zeros((), dtype=torch.int64, device=loop.limits.device) for _ in range(part.world)]
+    distributed.all_gather(starts, torch.tensor(own, device=loop.limits.device))
+    names = [f"{int(start):015x}"[:8] if start else "none" for start in starts]
+    if len(set(names)) > 1:
         raise UserError(
-            f"machines would go on from different epochs: {', '.join(map(str, starts))} are done, by device",
+            f"machines would go on from different checkpoints: {', '.join(names)}, by device",
             allowed="one cache folder that all machines see",
             see="docs/params.md",
         )
@@ -181,8 +186,7 @@ def _run(
 ) -> int:
     """Lightning's loop to its end. Returns the peak of memory."""
     limits = loop.limits
-    if limits.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    _forget_peak(limits.device)
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
@@ -220,6 +224,15 @@ def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
         default_root_dir=loop.folder,
         deterministic="warn" if limits.device == "cuda" else None,
     )
+
+
+def _forget_peak(device: str) -> None:
+    """So that a run's peak is not that of the run before; of a process only Linux can."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory_bytes(device: str) -> int:

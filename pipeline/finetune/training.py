@@ -157,7 +157,9 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss, logits = self.loss_of(batch, self.step_seed(index))
-        self._train_sums.add(loss, logits, batch[1])
+        # L-BFGS asks many times in a step, always for all images: what they were before it is the epoch's loss.
+        if not (self.recipe.penalties_in_loss and self._train_sums.images):
+            self._train_sums.add(loss, logits, batch[1])
         self._batch = (batch, index)
         if self.parts is not None:
             # Gradients become the mean of the processes', whose parts may differ in size.

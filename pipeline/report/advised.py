@@ -105,9 +105,9 @@ class Duel:
 
 @dataclass(frozen=True)
 class Standing:
-    """`alike`: the best strategy of an advised kind against the best of other kinds, None where one is missing;
+    """`alike`: the best of the advised strategies against the best of the others, None where one is missing;
     `codes`: the advised way against the other where one of them is the head on the advised codes, None without that
-    head. `kinds`: those that were advised; `trained`: whether a strategy of them was."""
+    head. `kinds`: those that were advised, in words; `trained`: whether a strategy of them was."""
 
     alike: Duel | None
     codes: Duel | None
@@ -119,8 +119,8 @@ def standing(record: Mapping[str, Any], tuned: Sequence[Tuned], head: Side | Non
     """None without strategies. `head`: the one on the advised codes."""
     if not tuned:
         return None
-    own = [one for one in tuned if one.kind in record["kinds"]]
-    others = [one for one in tuned if one.kind not in record["kinds"]]
+    own = [one for one in tuned if _is_advised(one, record)]
+    others = [one for one in tuned if one not in own]
     best_own, best_other = (_best(group) for group in (own, others))
     alike = Duel(best_own, best_other) if best_own and best_other else None
     codes = None
@@ -129,7 +129,21 @@ def standing(record: Mapping[str, Any], tuned: Sequence[Tuned], head: Side | Non
             codes = Duel(head, best_other) if best_other else None
         else:
             codes = Duel(best_own, head) if best_own else None
-    return Standing(alike, codes, record["kinds"], bool(own))
+    kinds = [_in_words(kind, record["from_layer"]) for kind in record["kinds"]]
+    return Standing(alike, codes, kinds, bool(own))
+
+
+def _is_advised(one: Tuned, record: Mapping[str, Any]) -> bool:
+    """Of an advised kind; where layers are to be tuned, all of them or from the one that was named."""
+    if one.kind not in record["kinds"]:
+        return False
+    return one.kind != "finetune" or one.settings["below"] in ("", record["from_layer"])
+
+
+def _in_words(kind: str, from_layer: str | None) -> str:
+    if kind != "finetune":
+        return kind
+    return f"finetune from {from_layer} or of all layers" if from_layer else "finetune of all layers"
 
 
 def say(found: Standing, alpha: float) -> list[str]:

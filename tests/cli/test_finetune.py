@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import transfer
+from pipeline.cache import TRAINING
 from pipeline.cli import app
+from pipeline.finetune import checkpoints, features, images
 from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
@@ -105,6 +109,27 @@ def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
     assert "no section finetune" in error_of(
         cnncodes("finetune", "photos", "--out", "own", "--params", "empty.yaml", cwd=place)
     )
+
+
+def test_what_training_keeps_is_told_and_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = place / "own-cache"
+    shutil.copytree(place / "cache", own)
+    (own / checkpoints.FOLDER / "run").mkdir(parents=True)
+    (own / checkpoints.FOLDER / "run/last.ckpt").write_bytes(b"x" * 1000)
+    os.link(own / checkpoints.FOLDER / "run/last.ckpt", own / checkpoints.FOLDER / "run/best.ckpt")
+    monkeypatch.setenv("CNNCODES_CACHE", str(own))
+    assert set(TRAINING) == {images.FOLDER, features.FOLDER, checkpoints.FOLDER}
+    sizes = {row["key"]: row["bytes"] for row in json.loads(cnncodes("cache", "size", "--json", cwd=place).stdout)}
+    assert sizes[checkpoints.FOLDER] == 1000 and sizes[images.FOLDER] > 0 and sizes[features.FOLDER] > 0
+    told = cnncodes("cache", "size", cwd=place).stdout
+    assert "decoded images" in told and "checkpoints" in told
+    done = cnncodes("extract", "photos", "--out", "codes", *SMALL[:4], "--layers", "conv5_2", cwd=place)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(cnncodes("cache", "gc", "--keep", "codes", "--json", cwd=place).stdout)
+    assert (kept["freed_bytes"], (own / checkpoints.FOLDER).exists()) == (0, True)
+    freed = json.loads(cnncodes("cache", "gc", "--keep", "codes", "--training", "--json", cwd=place).stdout)
+    assert freed["freed_bytes"] == sum(sizes[name] for name in TRAINING)
+    assert not any((own / name).exists() for name in TRAINING)
 
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])

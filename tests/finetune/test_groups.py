@@ -78,7 +78,8 @@ def test_the_table_as_text_says_what_is_frozen() -> None:
 
 
 def test_what_was_trained_in_words() -> None:
-    assert trained_text(resolved(entry("*"))) == "everything at 1"
-    assert trained_text(resolved(entry("*", multiple=0.0))) == "nothing"
+    assert trained_text(resolved(entry("*")), 3) == "everything at 1"
+    assert trained_text(resolved(entry("*", multiple=0.0)), 3) == "nothing"
     table = [entry("conv1_1", "bn1_1", multiple=0.0), entry("conv1_2", multiple=0.1), entry("fc6", from_epoch=2)]
-    assert trained_text(resolved(*table)) == "conv1_2 at 0.1, fc6 at 1 from epoch 3"
+    assert trained_text(resolved(*table), 3) == "conv1_2 at 0.1, fc6 at 1 from epoch 3"
+    assert trained_text(resolved(*table), 2) == "conv1_2 at 0.1"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.finetune.test_devices import EVEN, Killed, assert_close, ended
 from tests.finetune.test_training import LIMITS, made_of, state_of
 
 ENDS_S = 120
+THREE = replace(LIMITS, epochs=3)
 
 
 def free_port() -> int:
@@ -65,6 +67,8 @@ def test_numbers_that_can_not_be_are_refused(rank: str, port: str) -> None:
 def test_what_machines_can_not_share_is_said_before_work_starts() -> None:
     with pytest.raises(UserError, match=r"finetune.devices 1 on each of finetune.nodes 2 with lbfgs"):
         world.params(nodes=2, optimiser="lbfgs")
+    with pytest.raises(UserError, match=r"finetune.devices 1 and finetune.nodes 2 on mps"):
+        devices.require(1, "mps", nodes=2)
     with pytest.raises(UserError, match=r"batch_size 7 is below two images .* finetune.devices 2 on each of .*nodes 2"):
         world.params(nodes=2, devices=2, batch_size=7)
 
@@ -82,10 +86,31 @@ def test_a_machine_finds_the_first_at_its_run_alone(monkeypatch: pytest.MonkeyPa
     found = meet(second, "this")
     store.set("said", "here")
     assert found.get("said") == b"here"
-    with pytest.raises(UserError, match="it is at another run: its settings, images or weights differ"):
+    with pytest.raises(UserError, match="it is at another run"):
         meet(second, "another")
     with pytest.raises(UserError, match=f"cannot listen at 127.0.0.1:{port}"):
         meet(first, "this")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_name_of_no_machine_is_said_at_once(rank: int) -> None:
+    with pytest.raises(UserError, match=r"MASTER_ADDR no\.such\.host\.invalid is no name of a machine"):
+        meet(Nodes(2, rank, "no.such.host.invalid", 29500), "this")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:33",
+        "[unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete",
+        "Gloo connectFullMesh failed with timeout",
+        "Application timeout caused pair closure",
+        "Read error [10.0.0.2]:33: No route to host",
+    ],
+)
+def test_what_a_lost_machine_looks_like(words: str) -> None:
+    assert devices._is_of_group(RuntimeError(words))
+    assert not devices._is_of_group(RuntimeError("mat1 and mat2 shapes cannot be multiplied (8x10 and 12x3)"))
 
 
 def test_every_device_of_every_machine_has_a_part_of_its_own(tmp_path: Path) -> None:
@@ -139,16 +164,15 @@ def test_two_machines_end_where_one_does(
     assert not list(cache.glob("finetune-runs/*"))
 
 
-def follow_fc(manifest: Manifest, cache: Path, folder: Path, port: int) -> None:
+def follow_fc(manifest: Manifest, cache: Path, folder: Path, port: int, *, kind: type[Training] = Training) -> None:
     made, training = made_of("fc", manifest, cache, **EVEN)
-    training.__class__ = Killed
+    training.__class__ = kind
     assert made.train is not None
-    how = {"folder": folder, "key": "k", "nodes": Nodes(2, 1, "127.0.0.1", port)}
-    follow(training, made.train, made.val, limits(), **how)  # type: ignore[arg-type]
+    follow(training, made.train, made.val, THREE, folder=folder, key="k", nodes=Nodes(2, 1, "127.0.0.1", port))
 
 
-def limits() -> Any:
-    return type(LIMITS)(**(vars(LIMITS) | {"epochs": 3}))
+def follow_and_die(manifest: Manifest, cache: Path, folder: Path, port: int) -> None:
+    follow_fc(manifest, cache, folder, port, kind=Killed)
 
 
 @pytest.mark.slow
@@ -159,14 +183,14 @@ def test_a_lost_machine_ends_the_others_and_the_next_run_goes_on(
     made, training = made_of("fc", manifest, cache, **EVEN)
     assert made.train is not None
     with ExitStack() as stack:
-        program = stack.enter_context(beside(port, follow_fc, (manifest, cache, tmp_path / "two", port), tmp_path))
+        program = stack.enter_context(beside(port, follow_and_die, (manifest, cache, tmp_path / "two", port), tmp_path))
         stack.callback(program.kill)
         with pytest.raises(UserError, match=r"a training process of another machine ended .*; checkpoints are kept"):
             fit(
                 training,
                 made.train,
                 made.val,
-                limits(),
+                THREE,
                 folder=tmp_path / "two",
                 key="k",
                 nodes=Nodes(2, 0, "127.0.0.1", port),
@@ -175,19 +199,13 @@ def test_a_lost_machine_ends_the_others_and_the_next_run_goes_on(
         assert "a training process ended by SIGKILL" in said
     assert [row["epoch"] for row in ended(tmp_path / "two")[0]] == [1]
 
-    # The machines' number is not among what `fit` is told names the run: one goes on from where two were.
+    # Here the key is the same for one machine, which goes on from where two were.
     again, whole = (made_of("fc", manifest, cache, **EVEN)[1] for _ in range(2))
-    fit(again, made.train, made.val, limits(), folder=tmp_path / "two", key="k")
-    fit(whole, made.train, made.val, limits(), folder=tmp_path / "one", key="k")
+    fit(again, made.train, made.val, THREE, folder=tmp_path / "two", key="k")
+    fit(whole, made.train, made.val, THREE, folder=tmp_path / "one", key="k")
     assert_close(again.curve, whole.curve)
     for name, tensor in state_of(whole).items():
         torch.testing.assert_close(state_of(again)[name], tensor, rtol=2e-3, atol=2e-5)
-
-
-def follow_without(manifest: Manifest, cache: Path, folder: Path, port: int) -> None:
-    made, training = made_of("fc", manifest, cache, **EVEN)
-    assert made.train is not None
-    follow(training, made.train, made.val, limits(), folder=folder, key="k", nodes=Nodes(2, 1, "127.0.0.1", port))
 
 
 @pytest.mark.slow
@@ -198,11 +216,10 @@ def test_machines_with_different_checkpoints_do_not_begin(manifest: Manifest, ca
     fit(training, made.train, made.val, LIMITS, folder=tmp_path / "one", key="k")
     before = (tmp_path / "one" / checkpoints.LAST).read_bytes()
     with ExitStack() as stack:
-        program = stack.enter_context(beside(port, follow_without, (manifest, cache, tmp_path / "two", port), tmp_path))
+        program = stack.enter_context(beside(port, follow_fc, (manifest, cache, tmp_path / "two", port), tmp_path))
         stack.callback(program.kill)
         first = Nodes(2, 0, "127.0.0.1", port)
-        with pytest.raises(UserError, match="machines would go on from different epochs: 1, 0 are done"):
-            fit(training, made.train, made.val, limits(), folder=tmp_path / "one", key="k", nodes=first)
+        with pytest.raises(UserError, match=r"machines would go on from different checkpoints: .*, none, by device"):
+            fit(training, made.train, made.val, THREE, folder=tmp_path / "one", key="k", nodes=first)
         program.communicate(timeout=ENDS_S)
     assert (tmp_path / "one" / checkpoints.LAST).read_bytes() == before
-    assert isinstance(training, Training)

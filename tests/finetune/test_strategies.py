@@ -53,6 +53,21 @@ def test_partial_tuning_freezes_what_is_below() -> None:
     assert found["classifier"] == (1.0, 0)
 
 
+@pytest.mark.parametrize(("below", "fixed"), [("fc6", []), ("fc7", ["fc6"]), ("fc8", ["fc6", "fc7"])])
+def test_below_a_layer_of_the_head_freezes_those_before_it(below: str, fixed: list[str]) -> None:
+    strategies = {"it": {"kind": "finetune", "multiple": 0.1, "below": below}}
+    whole = world.weights()
+    widths = [len(whole.tensors[f"{name}.bias"]) for name in ("fc6", "fc7")]
+    changes = {"strategies": strategies, "run": ["it"], "size": 64, "scale": 64, "head": "vgg"}
+    found = multiples(ready("it", widths=widths, **changes))
+    assert [name for name in ("fc6", "fc7", "fc8") if found[name][0] == 0] == fixed
+    assert all(found[name][0] == 0 for name in CONVS)
+    if fixed:
+        # Renewed for their widths, they would stay random.
+        with pytest.raises(UserError, match=f"`below` {below} would freeze fc6"):
+            ready("it", widths=[12, 10], **changes)
+
+
 def test_below_pool5_is_all_frozen() -> None:
     strategies = {"it": {"kind": "finetune", "multiple": 0.1, "below": "pool5"}}
     assert ready("it", strategies=strategies, run=["it"]).fixed_body
@@ -168,11 +183,20 @@ def test_direct_runs_and_trains_nothing(manifest: Manifest, cache: Path, tmp_pat
     result = run_strategy(
         "direct", manifest, world.weights(names=names), world.params(**changes), tmp_path, cache=cache
     )
-    assert result["trained"] == "nothing"
+    assert result["trained"] == "nothing; blue by blue + sky blue; green by green; red by red"
     assert result["repeats"][0]["epochs"] == 0
     shown = np.loadtxt(tmp_path / "inference.txt")
     np.testing.assert_allclose(shown.sum(axis=1), 1, atol=1e-5)
     assert shown.shape == (9, 3)
+
+
+def test_direct_tells_its_map_in_words() -> None:
+    weights = world.weights(names=SOURCES)
+    targets = [f"class {i}" for i in range(12)]
+    labels = {target: [SOURCES[i % len(SOURCES)]] for i, target in enumerate(targets[: len(SOURCES)])}
+    told = Direct(weights, labels, targets, size=64).told()
+    assert told.startswith(f"class 0 by {SOURCES[0]}; class 1 by {SOURCES[1]}")
+    assert told.endswith("class 11, never named") and f"none for class {len(SOURCES)}, " in told
 
 
 def test_direct_is_refused_without_what_it_needs() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.finetune import checkpoints, lr_find, optimisers
+from pipeline.finetune import checkpoints, lr_find, optimisers, train
 from pipeline.finetune.prepared import Prepared, place_of, prepared
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.sets import sets_of
@@ -178,7 +178,9 @@ def test_every_optimiser_lowers_the_loss_of_a_head(
     optimiser: str, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
     rate = 1.0 if optimiser == "lbfgs" else 0.01
-    made, training = made_of("frozen", manifest, cache, optimiser=optimiser, dropout=0.0, learning_rate=rate, epochs=4)
+    clip = 0.0 if optimiser == "lbfgs" else 5.0
+    changes = {"optimiser": optimiser, "dropout": 0.0, "learning_rate": rate, "epochs": 4, "clip": clip}
+    made, training = made_of("frozen", manifest, cache, **changes)
     run(made, tmp_path, epochs=4)
     losses = [row["train_loss"] for row in training.curve]
     assert losses[0] < math.log(3) + 0.5
@@ -186,7 +188,9 @@ def test_every_optimiser_lowers_the_loss_of_a_head(
 
 
 def test_lbfgs_refuses_what_it_cannot_do(manifest: Manifest, cache: Path) -> None:
-    _, training = made_of("finetune", manifest, cache, optimiser="lbfgs")
+    with pytest.raises(UserError, match=r"finetune.clip 5 with lbfgs, whose line search needs the whole gradient: 0"):
+        world.params(optimiser="lbfgs")
+    _, training = made_of("finetune", manifest, cache, optimiser="lbfgs", clip=0.0)
     with pytest.raises(UserError, match="lbfgs has one rate"):
         training.configure_optimizers()
 
@@ -340,6 +344,62 @@ def test_lr_finder_leaves_weights_and_ratios_untouched(manifest: Manifest, cache
     assert list(found.rates) == pytest.approx([10 ** (-5 + i / 2) for i in range(len(found.rates))])
     assert len(found.losses) == len(found.rates)
     assert found == lr_find.sweep(training, made.train, low=1e-5, high=10.0, steps=13), "a sweep can be repeated"
+
+
+def test_lr_finder_clips_as_the_run_does(manifest: Manifest, cache: Path) -> None:
+    made, training = made_of("scratch", manifest, cache, **SGD, optimiser="sgd")
+    assert made.train is not None
+    norms = []
+    add_l1 = optimisers.add_l1
+    with pytest.MonkeyPatch.context() as patch:
+
+        def watched(groups: Any, named: Any) -> None:
+            add_l1(groups, named)
+            patch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, largest: norms.append(largest))
+
+        patch.setattr(optimisers, "add_l1", watched)
+        lr_find.sweep(training, made.train, low=1e-5, high=1e-3, steps=3, clip=0.5)
+    assert norms == [0.5] * 3
+    free, held = (
+        lr_find.sweep(training, made.train, low=1e-3, high=1.0, steps=6, clip=clip).losses for clip in (0.0, 1e-6)
+    )
+    assert free[0] == held[0] and free != held
+
+
+def test_lbfgs_tells_the_loss_before_its_search(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    made, training = made_of("frozen", manifest, cache, optimiser="lbfgs", dropout=0.0, learning_rate=1.0, clip=0.0)
+    assert made.train is not None
+    ((inputs, targets),) = list(made.train)
+    with torch.no_grad():
+        before = torch.nn.functional.cross_entropy(training.model.top(inputs), targets)
+    run(made, tmp_path, epochs=1)
+    assert training.curve[0]["train_loss"] == pytest.approx(float(before), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("select", "best", "value", "is_better"),
+    [
+        ("loss", 0.5, 0.4, True),
+        ("loss", 0.5, 0.5, False),
+        ("accuracy", 0.5, 0.6, True),
+        ("loss", math.nan, 9.0, True),
+        ("loss", math.nan, math.nan, False),
+        ("loss", 0.5, math.nan, False),
+    ],
+)
+def test_what_makes_an_epoch_the_best(tmp_path: Path, select: str, best: float, value: float, is_better: bool) -> None:
+    keeper = checkpoints.Keeper(tmp_path, "k", select=select, patience=0, keep_every=0)
+    keeper.load_state_dict({"best_epoch": 1, "best_value": best, "stopped": False})
+    assert keeper._is_better(value) == is_better
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process' peak")
+def test_a_runs_peak_of_memory_is_not_that_of_the_run_before() -> None:
+    big = np.ones(40_000_000)
+    high = train.peak_memory_bytes("cpu")
+    del big
+    train._forget_peak("cpu")
+    assert train.peak_memory_bytes("cpu") < high - 200_000_000
 
 
 def test_lr_finder_by_the_strategys_name(manifest: Manifest, cache: Path) -> None:

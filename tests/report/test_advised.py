@@ -20,13 +20,15 @@ from tests.report.conftest import SPECS
 from tests.report.test_strategies import write_strategy
 from tests.report.world import heads_params, report_params
 
-HEAD: dict[str, Any] = {"transfer": "head", "kinds": ["frozen"]}
-TUNE: dict[str, Any] = {"transfer": "finetune", "kinds": ["finetune", "gradual"]}
+HEAD: dict[str, Any] = {"transfer": "head", "kinds": ["frozen"], "from_layer": None}
+TUNE: dict[str, Any] = {"transfer": "finetune", "kinds": ["finetune", "gradual"], "from_layer": "conv4_1"}
 N = 100
 ALPHA = 0.05
 
 
-def strategy(folder: Path, name: str, kind: str, right: int, *, images: int = 30, size: int = 32) -> Tuned:
+def strategy(
+    folder: Path, name: str, kind: str, right: int, *, images: int = 30, size: int = 32, below: str = ""
+) -> Tuned:
     """Right on the first `right` of N test images."""
     true = np.zeros(N, dtype=np.int64)
     answers = np.where(np.arange(N) < right, 0, 1)
@@ -35,7 +37,8 @@ def strategy(folder: Path, name: str, kind: str, right: int, *, images: int = 30
         folder / name / "predictions.csv", ["a", "b"], [(ids, true, np.eye(2, dtype=np.float32)[answers])]
     )
     mean = {"accuracy": right / N}
-    record = {"kind": kind, "repeats": [{"repeat": 0, "n_train": images}], "params": {"size": size}}
+    record = {"kind": kind, "settings": {"below": below}, "params": {"size": size}}
+    record["repeats"] = [{"repeat": 0, "n_train": images}]
     return Tuned(name, record | {"mean": mean, "std": {"accuracy": 0.0}}, [], folder / name)
 
 
@@ -97,13 +100,35 @@ def test_the_best_of_each_side_is_compared_and_others_than_tuning_count(tmp_path
     assert (found.alike.advised.name, found.alike.other.name) == ("colder", "new")
 
 
+@pytest.mark.parametrize(
+    ("from_layer", "below", "is_advised"),
+    [
+        ("conv4_1", "conv4_1", True),
+        ("conv4_1", "", True),
+        ("conv4_1", "conv5_1", False),
+        (None, "", True),
+        (None, "conv4_1", False),
+    ],
+)
+def test_layers_that_were_not_advised_do_not_stand_for_the_advice(
+    tmp_path: Path, from_layer: str | None, below: str, is_advised: bool
+) -> None:
+    run = [strategy(tmp_path, "cold", "frozen", 60), strategy(tmp_path, "warm", "finetune", 90, below=below)]
+    found = standing(TUNE | {"from_layer": from_layer}, run, None)
+    assert found is not None and found.trained == is_advised
+    assert (found.alike is not None) == is_advised
+    if not is_advised:
+        assert "No strategy of the advised kind (finetune " in words(found)
+
+
 def test_what_was_not_trained_is_not_claimed(tmp_path: Path) -> None:
     cold, warm = strategy(tmp_path, "cold", "frozen", 60), strategy(tmp_path, "warm", "finetune", 90)
     assert standing(HEAD, [], head(50)) is None
     only_other = words(standing(HEAD, [warm], None))
     assert "No strategy of the advised kind (frozen)" in only_other and "agree" not in only_other
     only_own = words(standing(TUNE, [warm], None))
-    assert "there is none to set it against" in only_own and "(finetune or gradual)" in only_own
+    assert "there is none to set it against" in only_own
+    assert "(finetune from conv4_1 or of all layers or gradual)" in only_own
     # The head on the advised codes is the advised way even where no frozen strategy was trained.
     with_head = words(standing(HEAD, [warm], head(60)))
     assert "svm on pool5-avg is right on 60.0 %, warm on 90.0 %" in with_head and "do not agree" in with_head
@@ -159,6 +184,6 @@ def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:
     assert "saw images of 96 px, &lt;top&gt; of 32 px" in section.html and "<top>" not in section.html
     assert section.metrics["advice"]["strategies"]["lag"] == pytest.approx(-0.6)
     record = read_json(out / "advise/metrics.json")
-    write_json(out / "advise/metrics.json", record | TUNE)
+    write_json(out / "advise/metrics.json", record | TUNE | {"from_layer": "conv5_1"})
     section = advice.build(read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names))
     assert section is not None and "<strong>the measurements do not agree</strong>" in section.html

@@ -93,6 +93,7 @@ def find_rate(at: Bench, made: Prepared) -> tuple[Step, float]:
         made.train,
         low=how.sweep_low,
         high=how.sweep_high,
+        clip=at.place.params.clip,
         steps=how.sweep_steps,
         device=at.place.device,
         precision=at.place.precision,

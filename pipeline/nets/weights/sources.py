@@ -25,6 +25,7 @@ from pipeline.nets.weights import (
 )
 from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import Content
+from pipeline.nets.weights.match import fitting, num_classes_of
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION, recognise
 from pipeline.nets.weights.record import (
     Preprocessing,
@@ -169,12 +170,16 @@ def prepared_as(
 
 
 def _require_arch(content: Content, arch: str, path: Path) -> None:
-    """Raises UserError if the layers are of another architecture, which says more than the list of what doesn't fit."""
+    """Raises UserError if more layers are of another architecture, which says more than a list of what doesn't fit."""
     try:
         found = detect(content, str(path))
     except UserError:
         return
-    if found != arch:
+    fits = []
+    for one in (arch, found):
+        shapes = content.shapes(one)
+        fits.append(fitting(one, shapes, num_classes=num_classes_of(shapes))[0])
+    if fits[0] < fits[1]:
         raise UserError(f"{path} holds weights of {found} by its layers", allowed=f"weights.arch: {found}, not {arch}")
 
 

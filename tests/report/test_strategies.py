@@ -209,3 +209,16 @@ def test_one_split_and_one_untrained_strategy_still_make_a_section(world: Path, 
     own = read_inputs(tmp_path, report_params(), heads=heads_params(), specs=SPECS, strategies=["asis"])
     section = strategies.build(own)
     assert section is not None and "±" not in section.html.split("<tbody>")[0]
+
+
+def test_a_strategy_of_fewer_splits_is_named(world: Path, tmp_path: Path) -> None:
+    for name in ("dataset", "codes", "heads"):
+        (tmp_path / name).symlink_to(world / name)
+    for name, repeats in (("frozen", 2), ("<top>", 1)):
+        write_strategy(tmp_path / "finetune", name, repeats)
+    names = ["frozen", "<top>"]
+    section = strategies.build(
+        read_inputs(tmp_path, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
+    )
+    assert section is not None
+    assert "over 2 splits (&lt;top&gt; over 1)" in " ".join(section.html.split())

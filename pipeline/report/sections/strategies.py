@@ -115,6 +115,7 @@ def build(inputs: Inputs) -> Section | None:
         majority=majority,
         protocol=_protocol(found, heads, inputs),
         repeats=len(found[0].repeats),
+        uneven=[f"{one.name} over {len(one.repeats)}" for one in found if len(one.repeats) != len(found[0].repeats)],
         titles=[(figure.title, figure.tip) for figure in FIGURES.values()],
         rows=[_cells(row) for row in rows],
         recall=class_recall.show(recall, ranked[0].name, len(found[0].repeats)),

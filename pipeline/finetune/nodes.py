@@ -101,7 +101,7 @@ def _find(nodes: Nodes, run: str, *, until_s: float) -> TCPStore:
             if store.get(_RUN).decode() == run:
                 return store
             if seen != _OTHER:
-                log.info("%s:%d: %s; waiting for it", nodes.host, nodes.port, _OTHER)
+                log.info("waiting for %s:%d, which is at another run", nodes.host, nodes.port)
             seen = _OTHER
         except (OSError, RuntimeError):
             # RuntimeError: it ended between the two connections.

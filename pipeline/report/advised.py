@@ -183,7 +183,8 @@ def _compared(duel: Duel) -> str:
     )
     if min(duel.advised.repeats, duel.other.repeats) > 1:
         means = [spread(side.mean, side.std) for side in (duel.advised, duel.other)]
-        text += f"; over {duel.advised.repeats} splits {means[0]} and {means[1]}"
+        splits = " and ".join(dict.fromkeys(str(side.repeats) for side in (duel.advised, duel.other)))
+        text += f"; over {splits} splits {means[0]} and {means[1]}"
     return f"{text})"
 
 

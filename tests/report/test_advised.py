@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.finetune.outputs import read_correct, write_predictions
-from pipeline.report.advised import Side, Standing, say, standing
+from pipeline.report.advised import Duel, Side, Standing, say, standing
 from pipeline.report.inputs import read_inputs
 from pipeline.report.sections import advice
 from pipeline.report.tuned import Tuned
@@ -134,6 +134,13 @@ def test_what_was_not_trained_is_not_claimed(tmp_path: Path) -> None:
     assert "svm on pool5-avg is right on 60.0 %, warm on 90.0 %" in with_head and "do not agree" in with_head
     both = words(standing(TUNE, [cold, warm], head(60)))
     assert both.count("the measurements agree") == 2
+
+
+@pytest.mark.parametrize(("repeats", "said"), [((3, 3), "; over 3 splits"), ((2, 3), "; over 2 and 3 splits")])
+def test_the_splits_of_both_sides_are_told(repeats: tuple[int, int], said: str) -> None:
+    sides = [Side(name, {"a": True}, 0.6, 0.1, n, 32, 30) for name, n in zip("ab", repeats, strict=True)]
+    found = Standing(Duel(*sides), None, ["frozen"], trained=True)
+    assert said in words(found)
 
 
 @pytest.mark.parametrize(

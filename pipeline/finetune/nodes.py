@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from pipeline.errors import UserError
 
@@ -77,7 +77,7 @@ def meet(nodes: Nodes, run: str) -> TCPStore:
     if nodes.is_first:
         try:
             store = TCPStore(nodes.host, nodes.port, is_master=True, wait_for_workers=False)
-        except (DistError, RuntimeError) as e:
+        except RuntimeError as e:
             told = f"cannot listen at {nodes.host}:{nodes.port}: {str(e).splitlines()[0][:200]}"
             raise UserError(told, allowed=f"in {PORT} a free port") from e
         store.set(_RUN, run)

@@ -15,10 +15,11 @@ from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
 from pipeline.finetune.direct import Direct
-from pipeline.finetune.gains import reading
+from pipeline.finetune.losses import guessing
 from pipeline.finetune.nodes import Nodes, nodes_of
 from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared, run_key, view_of
+from pipeline.finetune.reading import read
 from pipeline.finetune.sets import sets_of
 from pipeline.finetune.train import Fitted, Limits, fit, follow, peak_memory_bytes
 from pipeline.heads.run import majority
@@ -67,14 +68,16 @@ def run_strategy(
     outputs.write_curves(out / "curves.csv", curves)
     if params.inference_txt:
         outputs.write_inference_txt(out / "inference.txt", shown[0][2])
+    epochs = max(len(curve) for curve in curves)
     result = {
         "strategy": name,
         "kind": place.strategy.kind,
         "settings": place.strategy.model_dump(mode="json"),
         "params": params.model_dump(mode="json", exclude={"run", "strategies"}),
         "classes": len(manifest.classes),
-        "trained": _trained(place, made),
-        "trained_values": sum(g.values for g in made.table if g.trained(params.epochs - 1)),
+        "trained": _trained(made, epochs),
+        "trained_values": sum(g.values for g in made.table if g.trained(epochs - 1)),
+        "never_trained": outputs.never_trained(made.table, epochs),
         "values": sum(p.numel() for p in made.ready.model.parameters()),
         "renewed": made.ready.renewed,
         "left_out": sets[0].left_out,
@@ -120,7 +123,7 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -
     if made.training is None or made.train is None:
         return None
     if repeat == 0:
-        log.info("%s trains %s\n%s", place.name, _trained(place, made), groups.describe(made.table))
+        log.info("%s trains %s\n%s", place.name, _trained(made, place.params.epochs), groups.describe(made.table))
     return fit(
         made.training,
         made.train,
@@ -133,12 +136,13 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -
     )
 
 
-def _trained(place: Place, made: Prepared) -> str:
-    """What was trained, in words; in direct use the map of classes."""
+def _trained(made: Prepared, epochs: int) -> str:
+    """What was trained in so many epochs, in words; in direct use the map of classes."""
     model = made.ready.model
     if isinstance(model, Direct):
         return f"nothing; {model.told()}"
-    return outputs.trained_text(made.table, place.params.epochs)
+    order = list(dict.fromkeys(groups.layer_of(name) for name in model.canonical()))
+    return outputs.trained_text(made.table, order, epochs)
 
 
 def _test(
@@ -169,9 +173,17 @@ def _test(
         "epochs": len(fitted.curve) if fitted else 0,
         "train_s": train_s,
         "peak_memory_bytes": fitted.peak_memory_bytes if fitted else peak_memory_bytes(place.device),
-        "reading": reading(fitted.curve) if fitted else "Nothing was trained.",
+        "reading": _reading(place, fitted, sets),
     }
     return record, shown
+
+
+def _reading(place: Place, fitted: Fitted | None, sets: Sets) -> str:
+    """What the losses say, in words."""
+    if fitted is None:
+        return "Nothing was trained."
+    counts = np.bincount(sets.y_train, minlength=len(place.manifest.classes))
+    return str(read(fitted.curve, guessing(place.params.loss, counts.tolist())))
 
 
 def _write_model(place: Place, made: Prepared, fitted: Fitted | None, out: Path) -> None:

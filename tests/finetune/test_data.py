@@ -258,17 +258,3 @@ def test_gains_by_hand() -> None:
     assert found == pytest.approx({"start": 0.15, "slope": 0.55 / 6, "asymptote": 0.45})
     assert gains.gains([curve([math.nan])], []) is None
     assert gains.gains([[{"val_accuracy": None}]], [curve([0.5])]) is None
-
-
-@pytest.mark.parametrize(
-    ("train", "val", "word"),
-    [
-        ([2.0, 1.0, 0.5, 0.2], [2.0, 1.5, 1.6, 1.9], "Overfits"),
-        ([2.0, 1.5, 1.2], [2.0, 1.6, 1.3], "Not finished"),
-        ([2.0, 2.5, 3.0], [2.0, 2.0, 2.0], "Does not learn"),
-        ([2.0, 1.0, 0.9], [2.0, 1.2, 1.199], "Levelled off"),
-    ],
-)
-def test_a_curve_is_read(train: list[float], val: list[float], word: str) -> None:
-    curve = [{"train_loss": t, "val_loss": v} for t, v in zip(train, val, strict=True)]
-    assert gains.reading(curve).startswith(word)

@@ -7,7 +7,6 @@ memory holds a few batches and two shards whatever the number of images.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import numpy as np
 from pipeline.cache import cache_root
 from pipeline.codes import loading, parts
 from pipeline.codes.plan import Group, Plan, make_plan, require_space
-from pipeline.codes.progress import duration, progress
+from pipeline.codes.progress import Pace, progress
 from pipeline.codes.reader import Codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writing import ShardWriter
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 
 # A store that is damaged again and again is a failing disk.
 _MAX_ROUNDS = 3
-# Expected time is measured where there is more work than this, in batches.
-_MEASURE_FROM = 4
 
 
 def extract(
@@ -96,10 +93,16 @@ def _compute(
     weights = header.load()
     files = _files(plan, manifest)
     total = sum(len(g.images) for g in groups)
-    with progress(total) as advance:
+    common = next(iter(plan.settings.values()))
+    pace = Pace(total, f"on {common.device} in {common.precision}")
+    with progress(total) as shown:
+
+        def advance(images: int) -> None:
+            shown(images)
+            pace.advance(images)
+
         for group in groups:
             forward = Forward(weights, [plan.settings[name] for name in group.specs])
-            _say_expected_time(forward, total)
             sources = [
                 loading.Source(files[i], plan.digests[i].decode(), _pixels(manifest, plan, i)) for i in group.images
             ]
@@ -194,20 +197,3 @@ def _pixels(manifest: Manifest, plan: Plan, image: int) -> int:
     """Pixels that decoding may meet: the manifest has seen the same bytes."""
     row = plan.first_row[image]
     return int(manifest.widths[row] * manifest.heights[row])
-
-
-def _say_expected_time(forward: Forward, images: int) -> None:
-    """Measures one input, or on a GPU one batch, where there is enough to do."""
-    common = forward.common
-    if images < _MEASURE_FROM * common.images_per_batch:
-        return
-    count = common.images_per_batch if forward.device.type == "cuda" else 1
-    sides = common.scales if common.crop is None else [common.crop] * len(common.scales)
-    mirrored = 2 if common.flip else 1
-    arrays = [np.zeros((1, count, mirrored, side, side, 3), dtype=np.uint8) for side in sides]
-    once_s = 0.0
-    for _ in range(2):
-        started_s = time.perf_counter()
-        forward.launch(loading.Batch([], arrays))()
-        once_s = time.perf_counter() - started_s
-    log.info("expected time: about %s on %s in %s", duration(once_s / count * images), common.device, common.precision)

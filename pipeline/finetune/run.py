@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
 from pipeline.finetune.direct import Direct
+from pipeline.finetune.expected import Work
 from pipeline.finetune.losses import guessing
 from pipeline.finetune.nodes import Nodes, nodes_of
 from pipeline.finetune.predict import probabilities
@@ -56,7 +58,7 @@ def run_strategy(
         if repeat == 0:
             # Not before it is clear that the strategy fits: a wrong wish leaves no folder.
             live.clear(out)
-        fitted = _train(place, made, repeat, out, nodes)
+        fitted = _train(place, made, repeat, out, nodes=nodes, work=_work(place, made, sets))
         record, probs = _test(place, made, fitted, sets[repeat])
         records.append({"repeat": repeat} | record)
         shown.append((manifest.ids[sets[repeat].test], sets[repeat].y_test, probs))
@@ -118,7 +120,7 @@ def _sets(place: Place) -> list[Sets]:
     return [sets_of(manifest, place.images, r, max_train=p.max_train, seed=p.seed) for r in repeats]
 
 
-def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -> Fitted | None:
+def _train(place: Place, made: Prepared, repeat: int, out: Path, *, nodes: Nodes, work: Work) -> Fitted | None:
     """None if the strategy trains nothing."""
     if made.training is None or made.train is None:
         return None
@@ -132,8 +134,20 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
         live=live.folder(out, repeat),
+        work=work if repeat == 0 else None,
         nodes=nodes if made.world > 1 else None,
     )
+
+
+def _work(place: Place, made: Prepared, sets: Sequence[Sets]) -> Work:
+    """Of all repeats, which are as large as the first."""
+    first = sets[0]
+    views = _test_views(place, made)
+    return Work(len(first.train), len(first.val), len(first.test), views, place.params.epochs, len(sets))
+
+
+def _test_views(place: Place, made: Prepared) -> int:
+    return place.params.test_views if made.ready.table and place.strategy.augment else 1
 
 
 def _trained(made: Prepared, epochs: int) -> str:
@@ -153,7 +167,7 @@ def _test(
     shown = probabilities(
         made.ready.model.eval(),
         made.test,
-        views=p.test_views if made.ready.table and place.strategy.augment else 1,
+        views=_test_views(place, made),
         batch_size=p.batch_size,
         device=place.device,
         precision=place.precision,

@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
 from pipeline.finetune.batches import Batch, Part, part_of
 from pipeline.finetune.checkpoints import Keeper
+from pipeline.finetune.expected import ExpectedTime, Work
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.nodes import Nodes
 from pipeline.finetune.training import Training
@@ -74,6 +75,7 @@ class Loop:
     folder: Path
     key: str
     live: Path | None
+    work: Work | None
     start: Path | None
     nodes: Nodes
 
@@ -87,16 +89,17 @@ def fit(
     folder: Path,
     key: str,
     live: Path | None = None,
+    work: Work | None = None,
     nodes: Nodes | None = None,
 ) -> Fitted:
     """Trains to the end, from `folder`'s last checkpoint if there is one; `training` then has the best epoch's weights.
 
-    `key` names all that changes the result; `live`: where the curve is written while it grows; `nodes`: the machines
-    that train, of which this is the first (`follow` is for the others). Raises UserError if the loss or a gradient
-    stops being a number (the checkpoints are kept), if the checkpoint is not of this run, if the disk is full, and if
-    another process or machine is lost.
+    `key` names all that changes the result; `live`: where the curve is written while it grows; `work`: what the time is
+    to be said of; `nodes`: the machines that train, of which this is the first (`follow` is for the others). Raises
+    UserError if the loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of
+    this run, if the disk is full, and if another process or machine is lost.
     """
-    peak = _loop(training, train, val, Loop(limits, folder, key, live, _start(folder, key), nodes or Nodes()))
+    peak = _loop(training, train, val, Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes()))
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)
@@ -120,7 +123,7 @@ def follow(
     nodes: Nodes,
 ) -> None:
     """`fit` on a machine that is not the first: it trains along, and leaves what comes of it to that one."""
-    _loop(training, train, val, Loop(limits, folder, key, None, _start(folder, key), nodes))
+    _loop(training, train, val, Loop(limits, folder, key, None, None, _start(folder, key), nodes))
 
 
 def _start(folder: Path, key: str) -> Path | None:
@@ -215,7 +218,11 @@ def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
         max_epochs=limits.epochs,
         accumulate_grad_batches=limits.accumulate,
         gradient_clip_val=limits.clip or None,
-        callbacks=[keeper, *([LiveCurve(loop.live)] if loop.live else [])],
+        callbacks=[
+            keeper,
+            *([LiveCurve(loop.live)] if loop.live else []),
+            *([ExpectedTime(loop.work)] if loop.work else []),
+        ],
         logger=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

@@ -38,7 +38,7 @@ class Points:
 
     @classmethod
     def cosine(cls, codes: NDArray[Any]) -> Self:
-        """1 - cos, 0 to 2. A code that is all zero has a direction of its own: at 0 from its equals, at 1 from others."""
+        """1 - cos, 0 to 2. A code of zeros has a direction of its own: at 0 from its equals, at 1 from all others."""
         codes = np.ascontiguousarray(codes)
         lengths = np.sqrt(_squares(codes))
         empty = lengths == 0
@@ -75,7 +75,7 @@ class Points:
         return self._rounded(np.rint((self.half[query] + others.half[rows] - dots) / self.step))
 
     def to_all(self, others: Points) -> Floats:
-        """(n, m) distances to all of `others`, those of `to_rows` to the bit. Float32 codes are much the faster here."""
+        """(n, m) distances to all of `others`, those of `to_rows` to the bit; float32 codes are the faster here."""
         distances = np.empty((len(self), len(others)), np.float32)
         near = self.codes.astype(np.float64)
         for rows in blocks(others.codes):
@@ -116,4 +116,3 @@ def _squares(codes: NDArray[Any]) -> Doubles:
         wide = codes[part].astype(np.float64)
         squares[part] = np.sum(wide * wide, axis=1)
     return squares
-

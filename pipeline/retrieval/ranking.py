@@ -81,7 +81,7 @@ class HammingRanking:
 
 @dataclass(frozen=True)
 class FloatRanking:
-    """By the distance of `Points`, so that equal codes tie whatever the order of the database, as they do in an index."""
+    """By the distance of `Points`: equal codes tie whatever the order of the database, as they do in an index."""
 
     queries: Points
     database: Points

@@ -116,6 +116,18 @@ def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["duplicates", "my.index", "--radius", "0", "--method", "lsh"], capsys)["radius"] == 0
     found = answer(["duplicates", "my.index", "--radius", "64", "--method", "lsh"], capsys)
     assert [len(g) for g in found["groups"]] == [6]  # type: ignore[attr-defined]
+    assert found["images"] == 6
+
+
+def test_a_large_group_of_duplicates_is_shown_in_part(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cli.search._LISTED", 4)
+    capsys.readouterr()
+    assert run(["duplicates", "my.index", "--radius", "64", "--method", "lsh"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("photos") == 4
+    assert "6 images\n" in text and "... and 2 more, which --json lists" in text
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,8 @@ def _show_info(about: dict[str, Any], *, json: bool) -> None:
         typer.echo(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
     if about["short"]["note"]:
         typer.echo(f"note: {about['short']['note']}")
+    for why in about["left_out"].values():
+        typer.echo(f"left out: {why}")
     for spec, one in about["codes"].items():
         typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
     # The layers have all but their own names and poolings in common.

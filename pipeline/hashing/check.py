@@ -68,7 +68,7 @@ def tells_apart(bits: Bits, values: Callable[[], Codes], *, who: str) -> None:
         )
 
 
-def _all_equal(values: Codes) -> bool:
+def _all_equal(values: NDArray[Any]) -> bool:
     return bool((values == values[0]).all())
 
 

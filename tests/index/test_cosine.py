@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 from pipeline.errors import UserError
 from pipeline.index import make
@@ -128,3 +130,23 @@ def test_two_stages() -> None:
     first.remove(ids[:1])
     with pytest.raises(UserError, match="different ids"):
         stages.search(short[:1], x[:1], 2)
+
+
+@pytest.mark.parametrize("k", [1, 12, 150])
+def test_against_scikit_learns_brute_force_and_faisss_flat_index(k: int) -> None:
+    """Every row has a copy. Products leave copies apart by rounding; what is no farther apart is ranked by id here."""
+    x, ids = codes(), names(400)
+    x[[3, 203]] = 1  # of zeros the libraries say other things
+    distances, found = Cosine(x, ids).search(x[:40], k)
+    wide = x.astype(np.float64)
+    theirs, rows = NearestNeighbors(metric="cosine", algorithm="brute").fit(wide).kneighbors(wide[:40], 400)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    flat = faiss.IndexFlatIP(33)
+    flat.add(unit)
+    similar, _ = flat.search(unit[:40], k)
+    np.testing.assert_allclose(distances, theirs[:, :k], atol=1e-6)
+    np.testing.assert_allclose(distances, 1 - similar, atol=1e-6)
+    for i in range(40):
+        level = np.concatenate([[0], np.cumsum(np.diff(theirs[i]) > 1e-12)])
+        ranked = sorted(zip(level.tolist(), ids[rows[i]].tolist(), strict=True))
+        assert found[i].tolist() == [name for _, name in ranked[:k]]

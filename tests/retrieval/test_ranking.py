@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import pytrec_eval
+from sklearn.metrics.pairwise import cosine_distances
 
 from pipeline.index.cosine import Cosine
 from pipeline.retrieval import ranking
@@ -84,3 +86,18 @@ def test_blocks_of_queries_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(list(made.blocks())) > 1
         assert by_class(made, classes, k=3, radius=2)[0] == whole
         monkeypatch.undo()
+
+
+def test_map_by_cosine_is_trec_evals_on_scikit_learns_distances() -> None:
+    rng = np.random.default_rng(5)
+    queries, database = rng.random((12, 20)).astype(np.float32), rng.random((50, 20)).astype(np.float32)
+    wanted, labels = np.arange(12) % 3, rng.integers(0, 3, 50)
+    apart = cosine_distances(queries.astype(np.float64), database.astype(np.float64))
+    assert np.diff(np.sort(apart, axis=1)).min() > 1e-6  # no ties, nor any for float32
+    judged = {f"q{i}": {f"d{j}": int(labels[j] == wanted[i]) for j in range(50)} for i in range(12)}
+    scores = {f"q{i}": {f"d{j}": float(-apart[i, j]) for j in range(50)} for i in range(12)}
+    theirs = pytrec_eval.RelevanceEvaluator(judged, {"map", "P.10"}).evaluate(scores)
+    made = FloatRanking.cosine(queries, database, np.full(12, -1))
+    figures, _ = by_class(made, Classes(wanted, labels), k=10, radius=2)
+    assert figures["map_all"] == pytest.approx(np.mean([one["map"] for one in theirs.values()]))
+    assert figures["precision_at_k"] == pytest.approx(np.mean([one["P_10"] for one in theirs.values()]))

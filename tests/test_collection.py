@@ -419,6 +419,43 @@ def test_duplicates_are_the_connected_groups_of_all_pairs(built: Path) -> None:
         collection.duplicates(photos, method="cosine")
 
 
+def test_a_hash_that_tells_no_image_apart_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pipeline.hashing.sigmoid.THRESHOLD", 1e4)  # which no value passes
+    photos = collection.build(folder_of_images(tmp_path / "photos"), tmp_path / "my.index", **SMALL)
+    assert list(photos.methods) == ["topk", "cosine", "lsh", "two-stage"]
+    why = "sigmoid of pool5-flatten gives all 9 training images the same bits (none set), which find nothing"
+    assert collection.info(tmp_path / "my.index")["left_out"] == {"sigmoid": why}
+    assert f"sigmoid is left out: {why}" in caplog.text
+    with pytest.raises(UserError, match="no method 'sigmoid'; allowed: topk, cosine, lsh, two-stage"):
+        photos.search(photos.file(0), method="sigmoid")
+    draw(tmp_path / "more" / "40.png", 40)
+    assert collection.add(tmp_path / "my.index", tmp_path / "more").images == 10
+    only = collection.build(tmp_path / "photos", tmp_path / "only", long=["sigmoid"], **SMALL)
+    assert next(iter(only.methods)) == "cosine"
+    assert collection.duplicates(only)[1] == 2  # by the short code
+
+
+def test_copies_of_one_image_are_no_reason_to_leave_a_hash_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    image = draw(tmp_path / "photos" / "0.png", 0).read_bytes()
+    for i in range(1, 5):
+        (tmp_path / "photos" / f"{i}.png").write_bytes(image)
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", **SMALL)
+    assert list(photos.methods) == ["topk", "sigmoid", "cosine", "lsh", "two-stage"]
+    assert collection.duplicates(photos)[0] == [[0, 1, 2, 3, 4]]
+
+
+def test_a_short_code_that_tells_no_image_apart_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pipeline.hashing.linear.signs", lambda codes, *_: np.ones((len(codes), 64), bool))
+    collection.build(folder_of_images(tmp_path / "photos"), tmp_path / "my.index", hasher="lsh", **SMALL)
+    note = collection.info(tmp_path / "my.index")["short"]["note"]
+    assert note == "lsh gives all 9 training images the same bits (64 of 64 set), which find nothing"
+
+
 def test_a_picture_saved_again_is_a_duplicate(tmp_path: Path) -> None:
     folder_of_images(tmp_path / "photos")
     copy = Image.open(next((tmp_path / "photos").rglob("4.png"))).convert("RGB")

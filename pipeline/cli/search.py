@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.collection import Answer, Collection
 
 IndexArgument = Annotated[Path, typer.Argument(help="A folder made by `cnncodes index`.")]
+_LISTED = 100  # images of a group that are shown; --json has all
 MethodOption = Annotated[str | None, typer.Option(help="One of those that `cnncodes index info` lists.")]
 
 
@@ -218,14 +219,17 @@ def duplicates(
 
     photos = Collection.open(folder)
     groups, used = run(photos, radius=radius, method=method)
+    images = sum(map(len, groups))
     if json:
         members = [[{"id": str(photos.ids[r]), "path": str(photos.file(r))} for r in group] for group in groups]
-        print_json({"radius": used, "groups": members})
+        print_json({"radius": used, "images": images, "groups": members})
         return
-    images = sum(map(len, groups))
-    typer.echo(f"{len(groups)} groups of {images} near-identical images, within {used} bits of one another")
+    typer.echo(f"{len(groups):,} groups of {images:,} near-identical images, within {used} bits of one another")
     for group in groups:
-        typer.echo("\n" + "\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group))
+        typer.echo(f"\n{len(group):,} images")
+        typer.echo("\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group[:_LISTED]))
+        if len(group) > _LISTED:
+            typer.echo(f"... and {len(group) - _LISTED:,} more, which --json lists")
 
 
 def _names(text: str) -> list[str]:
@@ -287,6 +291,8 @@ def _show_info(about: dict[str, Any], *, json: bool) -> None:
         typer.echo(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
     if about["short"]["note"]:
         typer.echo(f"note: {about['short']['note']}")
+    for why in about["left_out"].values():
+        typer.echo(f"left out: {why}")
     for spec, one in about["codes"].items():
         typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
     # The layers have all but their own names and poolings in common.

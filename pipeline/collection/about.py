@@ -15,7 +15,9 @@ from pipeline.index import save
 
 
 def info(folder: str | Path) -> dict[str, Any]:
-    """Plain values: images, methods (the default first), weights, settings, hashers, roots, bytes. No rows are read."""
+    """Plain values: images, methods (the default first), weights, settings, hashers, those left out and why, roots,
+    bytes. No rows are read.
+    """
     folder = Path(folder)
     about = save.info(folder)
     made_by: Mapping[str, Any] = about["made_by"]
@@ -29,6 +31,7 @@ def info(folder: str | Path) -> dict[str, Any]:
         "index_bytes": sum(f["bytes"] for f in about["files"].values()),
         "short": made_by["short"],
         "long": made_by["long"],
+        "left_out": made_by.get("left_out", {}),  # of an index made before hashes were left out
         "layers": made_by["layers"],
         "codes": made_by["codes"],
         "roots": made_by["roots"],

@@ -112,4 +112,5 @@ def groups(generation: Generation, method: str | None, radius: int | None) -> an
         listed=[
             [answers.image(collection, row) for row in group[:_LISTED_IN_GROUP]] for group in found[:_LISTED_GROUPS]
         ],
+        sizes=[len(group) for group in found[:_LISTED_GROUPS]],
     )

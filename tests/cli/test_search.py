@@ -116,6 +116,29 @@ def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["duplicates", "my.index", "--radius", "0", "--method", "lsh"], capsys)["radius"] == 0
     found = answer(["duplicates", "my.index", "--radius", "64", "--method", "lsh"], capsys)
     assert [len(g) for g in found["groups"]] == [6]  # type: ignore[attr-defined]
+    assert found["images"] == 6
+
+
+def test_a_hash_that_is_left_out_of_an_index_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.hashing.sigmoid.THRESHOLD", 1e4)  # which no value passes
+    assert run(["index", "photos", "--out", str(tmp_path / "my.index"), *BUILD]) == 0
+    assert run(["index", "info", str(tmp_path / "my.index")]) == 0
+    why = "sigmoid of pool5-flatten gives all 6 training images the same bits (none set), which find nothing"
+    assert capsys.readouterr().out.count(f"left out: {why}\n") == 2
+    assert answer(["index", "info", str(tmp_path / "my.index")], capsys)["left_out"] == {"sigmoid": why}
+
+
+def test_a_large_group_of_duplicates_is_shown_in_part(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cli.search._LISTED", 4)
+    capsys.readouterr()
+    assert run(["duplicates", "my.index", "--radius", "64", "--method", "lsh"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("photos") == 4
+    assert "6 images\n" in text and "... and 2 more, which --json lists" in text
 
 
 @pytest.mark.parametrize(

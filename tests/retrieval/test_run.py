@@ -29,7 +29,7 @@ from tests.retrieval.world import SPEC, blobs, dataset, params
 torch.set_num_threads(1)
 
 SMALL: dict[str, dict[str, Any]] = {
-    "dbn": {"hidden": [8], "epochs": 2, "rbm_epochs": 1},
+    "dbn": {"hidden": [], "epochs": 4, "rbm_epochs": 2},
     "learned": {"epochs": 1, "neighbours": 3, "teacher_bits": 8},
     "supervised": {"epochs": 2, "hidden": 8},
 }
@@ -330,3 +330,18 @@ def test_a_killed_training_goes_on_and_leaves_no_checkpoints_once_it_is_done(
     assert not where.exists()
     bits = read_bits(tmp_path / "out" / "bits.h5")
     assert undisturbed.bits is not None and np.array_equal(bits.packed, pack(undisturbed.bits))
+
+
+def test_a_hash_that_tells_no_training_image_apart_is_skipped_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, splits = blobs(60, 16)
+    codes, manifest = dataset(x / 100, y, splits)  # no value passes ln 3
+    (tmp_path / SPEC).mkdir()
+    monkeypatch.setattr(Codes, "open", lambda folder: codes)
+    run_spec(spec_of("sigmoid"), tmp_path, manifest, params(), tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["skipped"].startswith("sigmoid gives all 36 training images the same bits (none set)")
+    # Codes that are all equal are told apart by nothing, and rightly so.
+    same, manifest = dataset(np.ones_like(x), y, splits)
+    assert evaluate(spec_of("sigmoid"), same, manifest, params()).record["precision_at_1"] > 0

@@ -122,7 +122,13 @@ def test_a_large_map_is_a_sample(built: Path) -> None:
 
 def test_duplicates(client: TestClient) -> None:
     found = client.get("/api/duplicates", params={"method": "lsh", "radius": 64}).json()
-    assert (found["groups"], found["images"], len(found["listed"][0])) == (1, 12, 12)
+    assert (found["groups"], found["images"], len(found["listed"][0]), found["sizes"]) == (1, 12, 12, [12])
+
+
+def test_a_large_group_says_its_size_and_lists_a_part(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.web.questions._LISTED_IN_GROUP", 5)
+    found = client.get("/api/duplicates", params={"method": "lsh", "radius": 64}).json()
+    assert (found["images"], len(found["listed"][0]), found["sizes"]) == (12, 5, [12])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Knn:
 
     parameter: ClassVar[str] = "k"
     probabilities: ClassVar[bool] = False
+    unfinished: ClassVar[str] = ""
 
     @classmethod
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:

@@ -47,6 +47,8 @@ def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, o
         records.append({"repeat": repeat} | record)
         predictions.append((sets, scores))
         first = first or chosen
+        for sentence in chosen.unfinished:
+            log.warning("%s on %s, repeat %d: %s", head, codes.spec, repeat, sentence)
         log.info("%s on %s, repeat %d: accuracy %.3f", head, codes.spec, repeat, record["accuracy"])
     assert first is not None
     result = {
@@ -101,6 +103,7 @@ def _one_repeat(
         "n_test": len(sets.test),
         "chosen": chosen.as_dict,
         "val_score": chosen.val_score,
+        "unfinished": list(chosen.unfinished),
     }
     record |= classify.measure(sets.y_test, scores, probabilities=chosen.head.probabilities)
     return record | {"fit_s": fitted - start, "predict_s": done - fitted}, scores, chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +27,14 @@ class Chosen:
     """A head fitted on train + val with the setting `value` of its parameter; `scaling` was fitted on train.
 
     `val_score`: what `value` was chosen by, of the head fitted on train alone; None where there was no choice.
+    `unfinished`: a sentence for each fit behind it that stopped short of its optimum.
     """
 
     head: Head
     value: float
     scaling: Scaling
     val_score: float | None = None
+    unfinished: tuple[str, ...] = ()
 
     @property
     def as_dict(self) -> dict[str, float]:
@@ -62,7 +65,8 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     rows = rows_of(codes, np.concatenate([train, val]), scaling, params)
     targets = Targets(np.concatenate([sets.y_train, sets.y_val]), k, params.class_weight == "balanced")
     if len(grid) == 1:
-        return Chosen(kind.fit(rows, targets, grid, seed=params.seed)[0], grid[0], scaling)
+        head = kind.fit(rows, targets, grid, seed=params.seed)[0]
+        return Chosen(head, grid[0], scaling, unfinished=_unfinished([head], grid))
     candidates = kind.fit(rows.first(len(train)), targets.first(len(train)), grid, seed=params.seed)
     answers = np.empty((len(grid), len(val)), dtype=np.int64)
     for part, x in rows_of(codes, val, scaling, params).blocks():
@@ -71,7 +75,14 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     score = classify.mean_class_recall if targets.balanced else classify.accuracy
     scores = [score(classify.confusion(sets.y_val, a, k)) for a in answers]
     best = int(np.argmax(scores))
-    return Chosen(kind.fit(rows, targets, [grid[best]], seed=params.seed)[0], grid[best], scaling, scores[best])
+    head = kind.fit(rows, targets, [grid[best]], seed=params.seed)[0]
+    unfinished = _unfinished([*candidates, head], [*grid, grid[best]])
+    return Chosen(head, grid[best], scaling, scores[best], unfinished)
+
+
+def _unfinished(heads: Sequence[Head], settings: Sequence[float]) -> tuple[str, ...]:
+    found = [f"{h.parameter} = {v:g} {h.unfinished}" for h, v in zip(heads, settings, strict=True) if h.unfinished]
+    return tuple(dict.fromkeys(found))
 
 
 def fit_scaling(codes: Codes, train: Ints, params: HeadsParams) -> Scaling:

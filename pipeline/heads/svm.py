@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv, sposv
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from pipeline.heads.base import LinearHead, Targets
+from pipeline.heads.base import LinearHead, Targets, shortfall
 from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, minimise, space_of
 from pipeline.heads.stream import Rows
 
@@ -119,24 +119,29 @@ class Svm(LinearHead):
 
     @classmethod
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
-        weights = svm_path(rows, targets, grid)
-        return [cls.from_weights(w) for w in weights]
+        return [cls.from_weights(w, shortfall(gap, TOLERANCE)) for w, gap in _fits(rows, targets, grid, TOLERANCE)]
 
 
 def svm_path(rows: Rows, targets: Targets, grid: Sequence[float], *, tol: float = TOLERANCE) -> list[Doubles]:
     """Weights (d + 1, k) for each C of `grid`, each C started from the last smaller one."""
+    return [weights for weights, _ in _fits(rows, targets, grid, tol)]
+
+
+def _fits(rows: Rows, targets: Targets, grid: Sequence[float], tol: float) -> list[tuple[Doubles, float]]:
+    """(weights (d + 1, k), the largest relative gap of a class) for each C."""
     space = space_of(rows)
     signs, factors = _machines(targets)
     point = Point.zero(space, signs.shape[1])
-    found: dict[float, Doubles] = {}
+    found: dict[float, Point] = {}
     for c in sorted(set(grid)):
         loss = SquaredHinge(signs, c * factors)
         exact = SupportSystem(space.gram, loss) if isinstance(space, Span) else None
-        point = minimise(space, loss, point, tol=tol, exact=exact, what=f"svm, C={c:g}")
-        found[c] = point.at
-    every = space.weights(np.concatenate([found[c] for c in grid], axis=1))
-    paths = np.split(every, len(grid), axis=1)
-    return [np.concatenate([-w, w], axis=1) for w in paths] if targets.k == 2 else paths
+        point = minimise(space, loss, point, tol=tol, exact=exact)
+        found[c] = point
+    every = np.split(space.weights(np.concatenate([found[c].at for c in grid], axis=1)), len(grid), axis=1)
+    if targets.k == 2:
+        every = [np.concatenate([-w, w], axis=1) for w in every]
+    return [(w, float(found[c].gap.max())) for c, w in zip(grid, every, strict=True)]
 
 
 def _machines(targets: Targets) -> tuple[Doubles, Doubles]:

@@ -41,3 +41,10 @@ def test_the_objective_is_that_of_liblinear(n: int, d: int, k: int, balanced: bo
     assert objective(x, y, head, 2.0, u) == pytest.approx(
         objective(x, y, CrammerSinger(coef, intercept), 2.0, u), rel=1e-3
     )
+
+
+def test_a_fit_that_liblinear_left_unfinished_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, y = blobs(40, 6, 3, apart=0.3)
+    assert CrammerSinger.fit(rows(raw), Targets(y, 3), [0.1], seed=0)[0].unfinished == ""
+    monkeypatch.setattr("pipeline.heads.crammer_singer.MAX_PASSES", 2)
+    assert "liblinear stopped after" in CrammerSinger.fit(rows(raw), Targets(y, 3), [0.1], seed=0)[0].unfinished

@@ -27,6 +27,7 @@ class CurvePoint(NamedTuple):
     accuracy: float
     mean_class_recall: float
     macro_f1: float
+    unfinished: str = ""  # how far its fit was left from the optimum
 
 
 def learning_curve(
@@ -67,6 +68,7 @@ def learning_curve(
                     classify.accuracy(counts),
                     classify.mean_class_recall(counts),
                     classify.macro_f1(counts),
+                    fitted.unfinished,
                 )
             )
     return points

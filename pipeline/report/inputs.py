@@ -20,7 +20,7 @@ from pipeline.nets import layers
 from pipeline.report.advice import read_advice
 from pipeline.report.compare import Comparison, compare
 from pipeline.report.pictures import Album
-from pipeline.report.retrieved import Retrieved, read_retrieved
+from pipeline.report.retrieved import Retrieved, read_retrieved, read_skipped
 from pipeline.report.runs import Run, read_runs
 from pipeline.report.tuned import Tuned, read_tuned
 from pipeline.report.tuned_network import TunedNetwork, read_tuned_network
@@ -32,14 +32,15 @@ WEIGHTS_KEY = "cnncodes"
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
-    `tuned` where their stages were not asked for, `advice` and `tuned_network` None without their stages, `sanity`
-    by strategy."""
+    `tuned` where their stages were not asked for; `skipped_hashes` says why, by spec; `advice` and `tuned_network` are None
+    without their stages; `sanity` is by strategy."""
 
     manifest: Manifest
     failures: Sequence[Failure]
     codes: Mapping[str, Codes]
     runs: tuple[Run, ...]
     retrieved: tuple[Retrieved, ...]
+    skipped_hashes: Mapping[str, str]
     tuned: tuple[Tuned, ...]
     advice: Mapping[str, Any] | None
     sanity: Mapping[str, Sequence[step.Step]]
@@ -134,6 +135,7 @@ def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, **wante
         codes=codes,
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
         retrieved=read_retrieved(root / "retrieval", wanted.get("retrieval", ())),
+        skipped_hashes=read_skipped(root / "retrieval", wanted.get("retrieval", ())),
         tuned=read_tuned(root / "finetune", wanted.get("strategies", ())),
         advice=read_advice(root / "advise", manifest, specs),
         sanity={name: step.read(root / "sanity" / name) for name in wanted.get("sanity", ())},

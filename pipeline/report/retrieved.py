@@ -43,10 +43,20 @@ class Retrieved:
 
 def read_retrieved(folder: Path, names: Sequence[str]) -> tuple[Retrieved, ...]:
     """Every spec that was not skipped, in the order of `names`. Raises UserError naming all that are missing."""
+    return tuple(
+        Retrieved(HashSpec.parse(name), folder / name, record)
+        for name, record in _records(folder, names).items()
+        if "skipped" not in record
+    )
+
+
+def read_skipped(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Spec -> why it was skipped. Raises UserError as `read_retrieved`."""
+    return {name: record["skipped"] for name, record in _records(folder, names).items() if "skipped" in record}
+
+
+def _records(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     missing = [name for name in names if not (folder / name / "metrics.json").is_file()]
     if missing:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro retrieval`")
-    found = [
-        Retrieved(HashSpec.parse(name), folder / name, read_json(folder / name / "metrics.json")) for name in names
-    ]
-    return tuple(one for one in found if "skipped" not in one.record)
+    return {name: read_json(folder / name / "metrics.json") for name in names}

@@ -248,6 +248,13 @@ def test_the_learning_curve_ends_at_the_heads_own_accuracy(tmp_path: Path) -> No
         assert point.accuracy == pytest.approx(own, abs=0.05) if point.share == 1 else point.accuracy <= own + 0.1
 
 
+def test_the_learning_curve_of_few_images_has_each_number_once() -> None:
+    x, y = blobs(6, 10, 2)
+    codes, manifest = dataset(x, named(y), splits=np.array([["train", "train", "train", "train", "test", "test"]]))
+    points = learning_curve(codes, manifest, params(), "svm", [0.1, 0.2, 0.4, 0.7, 1.0], settings=[1.0])
+    assert [(p.share, p.n_train) for p in points] == [(0.4, 2), (0.7, 3), (1.0, 4)]
+
+
 def test_the_learning_curve_of_knn_lowers_k_to_the_subset() -> None:
     x, y = blobs(60, 10, 3)
     codes, manifest = dataset(x, named(y))

@@ -135,6 +135,38 @@ def test_sparse_ones_of_streamed_rows_are_those_of_held_ones() -> None:
             np.testing.assert_allclose(a.weights, b.weights, atol=0.01 * np.abs(b.weights).max())
 
 
+@pytest.mark.parametrize(("n", "d"), [(60, 120), (200, 12)])
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("kind", [Softmax, SoftmaxL1, SoftmaxElastic])
+def test_two_classes_are_told_apart_as_by_one_logistic_regression(
+    kind: type[Softmax] | type[SparseSoftmax], n: int, d: int, balanced: bool
+) -> None:
+    """At the optimum the two columns are w / 2 and -w / 2, or share w's L1 norm otherwise: C and the mixture follow."""
+    raw, y = blobs(n, d, 2, apart=0.4)
+    y = np.where(np.arange(n) % 3 == 0, 0, y)
+    held, targets = rows(raw), Targets(y, 2, balanced)
+    x = np.c_[held.scaling.apply(raw).astype(np.float64), np.ones(n)]
+    scale, ratio = {Softmax: (2.0, 0.0), SoftmaxL1: (1.0, 1.0), SoftmaxElastic: (4 / 3, 2 / 3)}[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        oracle = LogisticRegression(
+            C=5.0 * scale,
+            penalty="elasticnet",
+            solver="saga",
+            l1_ratio=ratio,
+            class_weight="balanced" if balanced else None,
+            fit_intercept=False,
+            tol=1e-7,
+            max_iter=50_000,
+        ).fit(x, y)
+    head = kind.fit(held, targets, [5.0], seed=0)[0]
+    w = augmented(head)
+    difference, wanted = w[:, 1] - w[:, 0], oracle.coef_[0]
+    np.testing.assert_allclose(difference, wanted, atol=0.03 * np.abs(wanted).max())
+    p = head.scores(x[:, :-1].astype(np.float32))
+    np.testing.assert_allclose(p, oracle.predict_proba(x), atol=0.01)
+
+
 def test_a_strong_l1_penalty_leaves_nothing() -> None:
     raw, y = blobs(60, 20, 3)
     assert not augmented(SoftmaxL1.fit(rows(raw), Targets(y, 3), [1e-4], seed=0)[0]).any()

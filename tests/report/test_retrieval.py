@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
+
+
+def test_a_hash_that_was_skipped_is_named_with_the_reason(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(world, out)
+    record = {"spec": "pca64-pool5-avg", "hasher": "pca", "skipped": "pca can't be fitted on <36> codes"}
+    (out / "retrieval/pca64-pool5-avg").mkdir()
+    (out / "retrieval/pca64-pool5-avg/metrics.json").write_text(json.dumps(record))
+    index = build(out, report_params(), heads=heads_params(), specs=SPECS, retrieval=[*NAMES, "pca64-pool5-avg"])
+    assert "Left out: pca64-pool5-avg (pca can't be fitted on <36> codes)." in Page(index).text
 
 
 def test_the_page_has_the_section_and_its_files(world: Path) -> None:

@@ -99,6 +99,7 @@ def build(inputs: Inputs) -> Section | None:
         ],
         queries=shown(inputs, _methods(found, hashes, best, quality)),
         approximate=_approximate(hashes),
+        skipped=inputs.skipped_hashes,
         notes=sentences((one.name, [one.record.get("linear") or {}]) for one in found),
         trained=[(name, hash_training.draw(rows)) for name, rows in training.items()],
     )

@@ -45,7 +45,7 @@ class Neighbours:
         # A product of unit rows errs by at most d rounding units in any order of summation (Higham 2002, eq. 3.5).
         slack = 4 * (queries.shape[1] + 2) * np.finfo(np.float64).eps
         doubtful = (values[:, :-1] - values[:, 1:] <= slack) & (kind[:, :-1] != kind[:, 1:])
-        doubtful &= queries.any(axis=1)[:, None]
+        doubtful &= np.any(queries, axis=1, keepdims=True)
         for i in np.flatnonzero(doubtful.any(axis=1)):
             near = np.flatnonzero(similar[i] >= values[i, k - 1] - slack)
             numbers, place = np.unique(kind_of[near], return_inverse=True)
@@ -64,7 +64,7 @@ class Neighbours:
     @functools.cached_property
     def _empty(self) -> NDArray[np.bool_]:
         """Of each kind, whether it is the row of zeros."""
-        return ~self.units[self._kinds[0]].any(axis=1)
+        return np.asarray(np.abs(self.units[self._kinds[0]]).max(axis=1) == 0)
 
     def _products(self, queries: Doubles) -> Doubles:
         """(b, d) -> (b, kinds) cosines."""

@@ -27,6 +27,8 @@ MAX_TURNS = 20  # of one model
 MAX_CG = 100  # of one turn
 FORCING = 0.1  # relative length to which a model's subgradient is brought down
 CROSSED = 0.05  # share of the signs that conjugate gradients may cross before they stop
+REACH = 10.0  # times 1 + ||W||, how far one step may go: where rows are told apart for sure, a model is all but flat
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 class DualLoss(Loss, Protocol):
@@ -68,7 +70,7 @@ def minimise(rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, to
     scores, value = objective(at)
     for _ in range(MAX_STEPS):
         slope = rows.lift(loss.slope(scores))
-        gap = (value - penalty.lower_bound(loss, scores, slope)) / value
+        gap = (value - penalty.lower_bound(loss, scores, slope)) / max(value, _TINY)
         if gap <= tol:
             break
         used = ((at != 0) | (np.abs(slope) > penalty.l1)).any(axis=1)
@@ -84,7 +86,7 @@ def minimise(rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, to
         new = at.copy()
         new[used] = near
         new_scores, new_value = objective(new)
-        held = (value - new_value) / promised
+        held = (value - new_value) / promised if promised > 0 else 0.0
         if held < 0.25:
             ridge = max(4 * ridge, 1e-3 * model.mean_curvature)
         elif held > 0.75:
@@ -110,10 +112,11 @@ class _Model:
             square = float((downhill**2).sum())
             if np.sqrt(square) <= goal:
                 break
-            curvature = float((downhill * self._times(downhill)).sum()) / square
+            curvature = max(float((downhill * self._times(downhill)).sum()) / square, _TINY)
             if turn == 0:
                 self.mean_curvature = curvature
-            lengths = 0.25 ** np.arange(10) / curvature
+            longest = REACH * (1 + float(np.linalg.norm(at))) / float(np.sqrt(square))
+            lengths = 0.25 ** np.arange(10) * min(1 / curvature, longest)
             at, gradient, chosen = self._first_lower(
                 at, gradient, (_shrink(at - t * gradient, t * self.l1) for t in lengths)
             )
@@ -158,7 +161,7 @@ class _Model:
         Classes may all move alike without moving a score, so the system can be singular: a step that crosses many
         signs has gone as far as the model's face reaches.
         """
-        face = at != 0
+        face, reach = at != 0, REACH * (1 + float(np.linalg.norm(at)))
         step, p = np.zeros_like(residual), residual
         square = float((residual**2).sum())
         goal = FORCING**2 * square
@@ -167,7 +170,10 @@ class _Model:
             php = float((p * hp).sum())
             if square <= goal or php <= 0:
                 break
-            step = step + square / php * p
+            longer = step + square / php * p
+            if np.linalg.norm(longer) > reach:
+                break
+            step = longer
             if (np.sign(at + step) != np.sign(at))[face].sum() > CROSSED * face.sum():
                 break
             residual = np.where(face, residual - square / php * hp, 0.0)

@@ -60,8 +60,8 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     rows = rows_of(codes, np.concatenate([train, val]), scaling, params)
     targets = Targets(np.concatenate([sets.y_train, sets.y_val]), k, params.class_weight == "balanced")
     if len(grid) == 1:
-        head = kind.fit(rows, targets, grid, seed=params.seed)[0]
-        return Chosen(head, grid[0], scaling, notes=(*notes, *_unfinished([head], grid)))
+        (only,) = kind.fit(rows, targets, grid, seed=params.seed)
+        return Chosen(only, grid[0], scaling, notes=(*notes, *_unfinished([only], grid)))
     candidates = kind.fit(rows.first(len(train)), targets.first(len(train)), grid, seed=params.seed)
     answers = np.empty((len(grid), len(val)), dtype=np.int64)
     for part, x in rows_of(codes, val, scaling, params).blocks():
@@ -70,9 +70,9 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     score = classify.mean_class_recall if targets.balanced else classify.accuracy
     scores = [score(classify.confusion(sets.y_val, a, k)) for a in answers]
     best = int(np.argmax(scores))
-    head = kind.fit(rows, targets, [grid[best]], seed=params.seed)[0]
-    notes = (*notes, *_unfinished([*candidates, head], [*grid, grid[best]]))
-    return Chosen(head, grid[best], scaling, scores[best], notes)
+    (refitted,) = kind.fit(rows, targets, [grid[best]], seed=params.seed)
+    notes = (*notes, *_unfinished([*candidates, refitted], [*grid, grid[best]]))
+    return Chosen(refitted, grid[best], scaling, scores[best], notes)
 
 
 def _fitting(kind: type[Head], grid: list[float], *, n_train: int, n_val: int) -> tuple[list[float], tuple[str, ...]]:

@@ -102,7 +102,8 @@ class SparseSoftmax(_SoftmaxHead):
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
         at = np.zeros((rows.dim + 1, targets.k))
         # Up to this C every weight is 0.
-        reached = cls.penalty.l1 / float(np.abs(rows.lift(_loss(targets, 1.0).slope(rows.scores(at)))).max())
+        steepest = float(np.abs(rows.lift(_loss(targets, 1.0).slope(rows.scores(at)))).max())
+        reached = cls.penalty.l1 / steepest if steepest > 0 else np.inf
         found: dict[float, Self] = {}
         for c in sorted(set(grid)):
             # From far below, the first models promise too much: a few rough fits on the way are the shorter way.

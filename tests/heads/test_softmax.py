@@ -167,6 +167,17 @@ def test_two_classes_are_told_apart_as_by_one_logistic_regression(
     np.testing.assert_allclose(p, oracle.predict_proba(x), atol=0.01)
 
 
+@pytest.mark.parametrize("kind", [SoftmaxL1, SoftmaxElastic])
+def test_rows_that_tell_nothing_or_all_are_no_trouble(kind: type[SparseSoftmax]) -> None:
+    y = np.arange(8) % 2
+    empty = kind.fit(rows(np.zeros((8, 5), np.float32), kind="none"), Targets(y, 2), [0.1, 1e4], seed=0)
+    assert not any(augmented(head).any() or head.unfinished for head in empty)
+    same = kind.fit(rows(np.ones((8, 5), np.float32)), Targets(y, 2), [1e4], seed=0)[0]
+    np.testing.assert_allclose(same.scores(np.ones((1, 5), np.float32)), 0.5, atol=1e-4)
+    apart = kind.fit(rows(np.eye(2, dtype=np.float32)[y] * 9, kind="none"), Targets(y, 2), [1e6], seed=0)[0]
+    assert apart.unfinished == "" and (apart.scores(np.eye(2, dtype=np.float32)).argmax(axis=1) == [0, 1]).all()
+
+
 def test_a_strong_l1_penalty_leaves_nothing() -> None:
     raw, y = blobs(60, 20, 3)
     assert not augmented(SoftmaxL1.fit(rows(raw), Targets(y, 3), [1e-4], seed=0)[0]).any()

@@ -24,6 +24,7 @@ from pipeline.metrics import classify
 
 log = logging.getLogger(__name__)
 
+_NAMED = 5
 AVERAGED = ("accuracy", "mean_class_recall", "top5", "macro_f1", "log_loss", "fit_s", "predict_s")
 
 
@@ -43,12 +44,14 @@ def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, o
     predictions: list[tuple[Sets, NDArray[np.float32]]] = []
     first: Chosen | None = None
     for repeat, sets in enumerate(every):
-        record, scores, chosen = _one_repeat(codes, sets, len(manifest.classes), params, head)
+        record, scores, chosen = _one_repeat(codes, sets, manifest.classes, params, head)
         records.append({"repeat": repeat} | record)
         predictions.append((sets, scores))
         first = first or chosen
         log.info("%s on %s, repeat %d: accuracy %.3f", head, codes.spec, repeat, record["accuracy"])
     assert first is not None
+    for note in dict.fromkeys(note for record in records for note in record["notes"]):
+        log.warning("%s on %s: %s", head, codes.spec, note)
     result = {
         "spec": codes.spec,
         "head": head,
@@ -88,8 +91,9 @@ def majority(every: Sequence[Sets], k: int) -> dict[str, float]:
 
 
 def _one_repeat(
-    codes: Codes, sets: Sets, k: int, params: HeadsParams, head: str
+    codes: Codes, sets: Sets, classes: Sequence[str], params: HeadsParams, head: str
 ) -> tuple[dict[str, Any], NDArray[np.float32], Chosen]:
+    k = len(classes)
     start = time.perf_counter()
     chosen = choose(codes, sets, k, head=head, params=params)
     fitted = time.perf_counter()
@@ -101,9 +105,17 @@ def _one_repeat(
         "n_test": len(sets.test),
         "chosen": chosen.as_dict,
         "val_score": chosen.val_score,
+        "notes": [*chosen.notes, *_untested(sets, classes)],
     }
     record |= classify.measure(sets.y_test, scores, probabilities=chosen.head.probabilities)
     return record | {"fit_s": fitted - start, "predict_s": done - fitted}, scores, chosen
+
+
+def _untested(sets: Sets, classes: Sequence[str]) -> list[str]:
+    """A sentence on the classes that are in no figure, if there are any."""
+    lacking = np.setdiff1d(np.arange(len(classes)), sets.y_test)
+    named = ", ".join(classes[c] for c in lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+    return [f"{len(lacking)} of {len(classes)} classes have no test image ({named})"] if len(lacking) else []
 
 
 def _over(records: Sequence[Mapping[str, Any]], name: str, statistic: Any) -> float | None:

@@ -62,15 +62,6 @@ def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
 
 
-def test_the_page_has_the_section_and_its_files(world: Path) -> None:
-    path = build(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
-    page = Page(path)
-    assert "retrieval" in page.ids and page.silent == []
-    assert "<b>cat</b>" in page.text and "<b>cat" not in path.read_text(encoding="utf-8")
-    assert json.loads((path.parent / "metrics.json").read_text())["retrieval"]["spec"] in NAMES
-    assert (path.parent / "plots/retrieval.csv").is_file()
-
-
 def test_without_results_it_is_left_out(world: Path) -> None:
     page = Page(build(world, report_params(), heads=heads_params(), specs=SPECS))
     assert "retrieval" not in page.ids

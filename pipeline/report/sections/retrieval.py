@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pipeline.config import HASHER_NUMBERS
 from pipeline.report.inputs import Inputs
 from pipeline.report.neighbours import shown
+from pipeline.report.notes import sentences
 from pipeline.report.retrieved import Retrieved
 from pipeline.report.section import Section, csv_text, number, percent, percent_ticks, render, seconds, size
 from pipeline.report.sections import hash_training
@@ -100,6 +101,7 @@ def build(inputs: Inputs) -> Section | None:
         queries=shown(inputs, _methods(found, hashes, best, quality)),
         approximate=_approximate(hashes),
         left_out=left_out,
+        notes=sentences((one.name, [one.record.get("linear") or {}]) for one in found),
         trained=[(name, hash_training.draw(rows)) for name, rows in training.items()],
     )
     table = [

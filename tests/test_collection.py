@@ -173,6 +173,7 @@ def test_labels_are_found_and_filter(built: Path) -> None:
     found = photos.search(photos.file(0), method="topk", label="çat").neighbours
     assert len(found) == 3
     assert {n.label for n in found} == {"çat"} == {n.path.parent.name for n in found}
+    assert photos.search(photos.file(0), method="topk", label="c\u0327at ").neighbours == found
     with pytest.raises(UserError, match=r"no image has the label 'cow'.*çat"):
         photos.search(photos.file(0), label="cow")
 

@@ -23,6 +23,7 @@ from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
 from pipeline.collection.methods import Method, choose, methods_of
 from pipeline.collection.network import Network
+from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
 from pipeline.index import save
@@ -232,7 +233,7 @@ class Collection:
         kept = np.ones(len(self), bool)
         for name, wanted, values in (("label", label, self.labels), ("split", split, self.splits)):
             if wanted is not None:
-                kept &= values == wanted
+                kept &= np.isin(values, [wanted, spelled(wanted)])
                 if not kept.any():
                     raise UserError(f"no image has the {name} {wanted!r}", allowed=np.unique(values)[:20].tolist())
         return np.flatnonzero(kept)

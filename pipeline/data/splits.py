@@ -27,7 +27,7 @@ class Unit(NamedTuple):
 def stratify(ids: Sequence[str], labels: Sequence[str], units: Sequence[int]) -> list[list[Unit]]:
     """The units of each class; `units` numbers the rows that stay together, as `unite` does.
 
-    A unit of several classes counts as its most frequent one.
+    A unit of several classes counts as its most frequent one, of rows with a label where it has any.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, number in enumerate(units):
@@ -36,7 +36,7 @@ def stratify(ids: Sequence[str], labels: Sequence[str], units: Sequence[int]) ->
     for rows in members.values():
         label, key = labels[rows[0]], ids[rows[0]]
         if len(rows) > 1:
-            votes = Counter(labels[r] for r in rows)
+            votes = Counter(labels[r] for r in rows if labels[r]) or Counter({"": 1})
             label, key = min(votes, key=lambda name: (-votes[name], name)), min(ids[r] for r in rows)
         strata[label].append(Unit(rows, key))
     return list(strata.values())
@@ -147,10 +147,10 @@ def assign(
 def require_all(splits: Strings, labels: Strings, units: Sequence[int], needed: Sequence[str]) -> None:
     """Raises UserError that names every class which some needed split lacks in some repeat, with its counts.
 
-    Unlabelled rows are one class.
+    Unlabelled rows are one class if all are, else no split needs them.
     """
     short = []
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != ""] if np.any(labels != "") else labels):
         rows = np.flatnonzero(labels == label)
         if any(not np.all(np.any(splits[:, rows] == split, axis=1)) for split in needed):
             apart = len({units[r] for r in rows.tolist()})

@@ -202,16 +202,14 @@ def test_adding_computes_only_what_is_new(
     draw(more / "new" / "20.png", 20)
     before = Collection.open(world / "my.index")
     done = collection.add(world / "my.index", more)
-    assert (done.added, done.known, done.moved, done.images) == (10, 0, 0, 19)  # copies are images of their own
+    assert (done.added, done.known, done.moved, done.images) == (1, 9, 0, 10)  # a copy is no image of its own
     assert count_images() == 1
     assert not before.is_current() and len(before) == 9
     after = Collection.open(world / "my.index")
     assert set(before.ids.tolist()) < set(after.ids.tolist())
     done = collection.add(world / "my.index", more)
-    assert (done.added, done.known, done.images) == (0, 10, 19)
-    groups, _ = collection.duplicates(after, radius=0)
-    copies = [{after.digest(r) for r in group} for group in groups]
-    assert all(len(group) >= 2 for group in groups) and len(set().union(*copies)) == 9
+    assert (done.added, done.known, done.images) == (0, 10, 10)
+    assert {after.root(r) for r in range(10)} == {built / "photos", more}
 
 
 def test_adding_gives_what_building_gives(tmp_path: Path) -> None:
@@ -231,13 +229,13 @@ def test_adding_gives_what_building_gives(tmp_path: Path) -> None:
 
 
 def test_moved_and_edited_files(world: Path) -> None:
-    photos = shutil.copytree(folder_of_images(world / "mine"), world / "copy")
+    photos = folder_of_images(world / "mine", range(30, 39))
     collection.add(world / "my.index", photos)
-    first = next(photos.rglob("0.png"))
-    target = photos / "a much longer name of a folder" / "0.png"
+    first = next(photos.rglob("30.png"))
+    target = photos / "a much longer name of a folder" / "30.png"
     target.parent.mkdir()
     first.rename(target)
-    edited = next(photos.rglob("1.png"))
+    edited = next(photos.rglob("31.png"))
     draw(edited, 99)
     done = collection.add(world / "my.index", photos)
     assert (done.added, done.moved, done.replaced, done.known, done.images) == (0, 1, 1, 7, 18)
@@ -403,6 +401,15 @@ def test_bad_queries_and_folders(built: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="hasher topk does not make short codes; allowed: lsh"):
         collection.build(built / "photos", tmp_path / "out", hasher="topk", **SMALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_copies_of_a_folder_that_was_built_are_duplicates(tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "photos", range(4))
+    shutil.copytree(tmp_path / "photos", tmp_path / "photos" / "again")
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", long=[], **SMALL)
+    groups, _ = collection.duplicates(photos, radius=0)
+    copies = [{photos.digest(r) for r in group} for group in groups]
+    assert all(len(group) >= 2 for group in groups) and len(set().union(*copies)) == 4
 
 
 def test_duplicates_are_the_connected_groups_of_all_pairs(built: Path) -> None:

@@ -105,7 +105,8 @@ def add(
         print_json(done.as_json())
         return
     typer.echo(
-        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.known} known; {done.images:,} images"
+        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.relabelled} relabelled, "
+        f"{done.known} known; {done.images:,} images"
     )
     if done.note:
         typer.echo(done.note)

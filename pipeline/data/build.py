@@ -26,12 +26,13 @@ log = logging.getLogger(__name__)
 _SHOWN = 3  # failures, of each kind, that an error or the log shows
 
 
-def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True) -> Manifest:
+def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True, below: str | None = None) -> Manifest:
     """Makes the folder `out` (manifest.csv, dataset.json, failures.csv, images/) anew and returns its manifest.
 
     With `labels_needed` a labelled set must have two classes or more, each with images for every split that is cut;
-    without, small classes stay in train. Images without a label among others are kept as that. Raises UserError before
-    anything of an earlier `out` is touched.
+    without, small classes stay in train. Images without a label among others are kept as that.
+    `below`: only the images in that folder of the source, "" for all of them, which join others and so need no training
+    images of their own. Raises UserError before anything of an earlier `out` is touched.
     """
     out = Path(out)
     _require_ours(out)
@@ -40,8 +41,8 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         (partial / IMAGES).mkdir(parents=True)
-        listing = SOURCES[params.source](params, partial / IMAGES)
-        manifest, failures = _describe(params, listing, labels_needed=labels_needed)
+        listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
+        manifest, failures = _describe(params, listing, labels_needed=labels_needed, whole_set=below is None)
         manifest.write(partial, failures)
         _replace(out, partial)
     except OSError as e:
@@ -53,6 +54,19 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
             with contextlib.suppress(OSError):  # something else is in it by now, or it could not even be made
                 out.parent.rmdir()
     return Manifest.read(out)
+
+
+def _below(listing: Listing, folder: str) -> Listing:
+    """What of a listing lies in a folder of it, "" for all. Raises UserError if nothing does."""
+    if not folder:
+        return listing
+    records = [r for r in listing.records if r.path.startswith(f"{folder}/")]
+    if not records:
+        raise UserError(
+            f"{listing.root / folder} holds no images, or none that {listing.root} lists",
+            allowed="a folder of images; those of a folder with a labels.csv stand in it",
+        )
+    return listing._replace(records=records)
 
 
 def _require_ours(out: Path) -> None:
@@ -72,7 +86,9 @@ def _replace(out: Path, partial: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -> tuple[Manifest, list[Failure]]:
+def _describe(
+    params: DatasetParams, listing: Listing, *, labels_needed: bool, whole_set: bool
+) -> tuple[Manifest, list[Failure]]:
     """Checks every image of a listing, names and splits those that are whole."""
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
@@ -96,6 +112,8 @@ def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -
     _check_labels(records, labels_needed=labels_needed)
     labels = [r.label for r in records]
     given = [r.split for r in records]
+    if whole_set:
+        splits.require_train(given)
     shares = {"val": params.val_share, "test": params.test_share}
     groups = [r.group for r in records]
     assigned = splits.assign(

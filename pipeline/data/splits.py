@@ -123,7 +123,7 @@ def assign(
     """(repeats, n) splits. `given` is the source's split of each row, or "" in all of them.
 
     Given splits are kept; those of `shares` that are missing among them are cut from train, each repeat anew. Raises
-    UserError if the shares leave nothing for train, or the given splits lack train.
+    UserError if the shares leave nothing for train.
     """
     if sum(shares.values()) >= 1:
         raise UserError(
@@ -131,8 +131,6 @@ def assign(
             allowed="less than 1, the rest is train",
         )
     have = set(given) - {""}
-    if have and "train" not in have:
-        raise UserError(f"the source gives the splits {sorted(have)}, but no train", allowed=SPLITS)
     open_rows = np.array([i for i, split in enumerate(given) if split in ("", "train")], dtype=np.int64)
     wanted = {split: share for split, share in shares.items() if split not in have}
     units = unite([groups[i] for i in open_rows], [sha256[i] for i in open_rows])
@@ -142,6 +140,13 @@ def assign(
         for split, rows in cut(strata, wanted, seed=seed, repeat=repeat).items():
             result[repeat, open_rows[rows]] = split
     return result
+
+
+def require_train(given: Sequence[str]) -> None:
+    """Raises UserError if a source gives splits, and none of them is train."""
+    have = sorted(set(given) - {""})
+    if have and "train" not in have:
+        raise UserError(f"the source gives the splits {have}, but no train", allowed=SPLITS)
 
 
 def require_all(splits: Strings, labels: Strings, units: Sequence[int], needed: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.collection.about import absent
 from pipeline.collection.collection import require_collection
 from pipeline.collection.encode import Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
@@ -116,7 +117,7 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
         require_collection(folder, saved.made_by)
         ids = [str(i) for i in saved.index.ids]
         paths = _paths(saved)
-        gone = {i for i, p in zip(ids, paths, strict=True) if missing and not os.path.exists(p)}  # noqa: PTH110
+        gone = {i for i, p in zip(ids, paths, strict=True) if missing and absent(Path(p))}
         by_name: dict[str, list[str]] = {i: [i] for i in ids}
         for image_id, path in zip(ids, paths, strict=True):
             by_name.setdefault(path, []).append(image_id)
@@ -195,7 +196,7 @@ def _compare(saved: save.Saved, rows: Rows, roots: Sequence[str]) -> _Change:
     first: dict[str, int] = {}
     for position in sorted(others, key=lambda p: (rows.columns["label"][p] == "", p)):
         same = left[digests[position]]
-        lost = [r for r in same if r not in own and r not in change.moved and not os.path.exists(path_of[r])]  # noqa: PTH110
+        lost = [r for r in same if r not in own and r not in change.moved and absent(Path(path_of[r]))]
         if lost and position not in edited:
             change.moved[lost[0]] = position
         elif same:

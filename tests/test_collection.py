@@ -370,8 +370,8 @@ def test_other_weights_are_refused(world: Path) -> None:
     ("wrong", "message"),
     [
         ({"method": "itp"}, "no method 'itp'; allowed: topk, sigmoid, cosine, lsh, two-stage"),
-        ({"k": 10}, "k = 10 in a collection of 9; allowed: 1 to 9"),
-        ({"k": 0}, "k = 0"),
+        ({"k": 0}, "k = 0; allowed: 1 or more"),
+        ({"k": 0, "radius": 2, "method": "topk"}, "k = 0; allowed: 1 or more"),
         ({"radius": 2.5, "method": "topk"}, "radius 2.5 among codes of"),
         ({"radius": -1, "method": "cosine"}, "radius -1 of a cosine distance"),
         ({"radius": 1, "method": "two-stage"}, "orders a shortlist"),
@@ -381,6 +381,31 @@ def test_bad_questions(built: Path, wrong: dict[str, Any], message: str) -> None
     photos = Collection.open(built / "my.index")
     with pytest.raises(UserError, match=message):
         photos.search(photos.file(0), **wrong)
+
+
+@pytest.mark.parametrize("method", ["topk", "cosine", "two-stage"])
+def test_k_is_at_most_k(built: Path, method: str) -> None:
+    photos = Collection.open(built / "my.index")
+    image = photos.file(0)
+    own = photos.search(image, k=1).neighbours[0].id
+    assert len(photos.search(image, k=10, method=method).neighbours) == 9
+    assert len(photos.search(image, k=10_000, label="çat", method=method).neighbours) == 3
+    assert len(photos.search_id(own, k=9, method=method).neighbours) == 8
+    assert len(photos.search_id(own, k=9, label=str(photos.labels[photos.row(own)]), method=method).neighbours) in (
+        2,
+        5,
+    )
+    if method != "two-stage":
+        assert len(photos.search(image, k=99, radius=2, label="çat", method=method).neighbours) <= 3
+
+
+def test_an_image_alone_under_its_label_has_no_neighbours(tmp_path: Path) -> None:
+    for i, label in enumerate(("one", "two", "two")):
+        draw(tmp_path / "photos" / label / f"{i}.png", i)
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", long=[], **SMALL)
+    [alone] = photos.ids[photos.labels == "one"]
+    for k in (None, 1, 5):
+        assert photos.search_id(str(alone), k=k, label="one").neighbours == ()
 
 
 def test_bad_queries_and_folders(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ class TwoStage:
     def search(self, packed: Packed, codes: NDArray[Any], k: int) -> tuple[NDArray[Any], Ids]:
         """Short codes (q, nbits/8) and the scorer's codes (q, ...) of the same queries -> distances, ids, each (q, k).
 
-        In the order of (distance by the scorer, id); k is n where that is less. Raises UserError if k is above the shortlist, or if the two
-        hold different ids.
+        In the order of (distance by the scorer, id); k is n where that is less. Raises UserError if k is above the
+        shortlist, or if the two hold different ids.
         """
         ids = self.first.ids
         if not np.array_equal(ids, self.scorer.ids):

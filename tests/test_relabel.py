@@ -118,6 +118,17 @@ def test_a_root_that_turns_out_to_be_a_class_folder(world: Path) -> None:
     assert add(world, "photos/cat") == {"known": 2}
 
 
+def test_a_folder_above_gives_its_own_labels_and_the_first_one_takes_them_back(world: Path) -> None:
+    (world / "above").mkdir()
+    (world / "photos").rename(world / "above/photos")
+    make(world, world / "above/photos")
+    assert add(world, "above") == {"relabelled": 4}
+    assert set(seen(world).values()) == {"photos"}
+    assert add(world, "above/photos") == {"relabelled": 4}
+    assert seen(world) == {f"above/{path}": label for path, label in BOTH.items()}
+    assert add(world, "above/photos/cat") == {"known": 2}
+
+
 @pytest.mark.parametrize("copy", [shutil.copytree, lambda a, b: b.symlink_to(a)])
 def test_equal_files_by_another_path_are_one_image(world: Path, copy: Any) -> None:
     copy(world / "photos", world / "other")

@@ -86,15 +86,22 @@ def add(folder: str | Path, images: str | Path) -> Added:
 def _root_of(images: str, roots: Sequence[str]) -> tuple[str, str]:
     """The folder that says what the images of a folder are called, and the part of it that is meant, "" for all of it.
 
-    It is the nearest with a labels.csv among the folder itself and the indexed ones that it lies in; if none has one,
-    the highest of them, whose class folders the others are.
+    It is the nearest that gives labels, of the indexed ones that the folder lies in: by a labels.csv (which the folder
+    itself may have too) or by class folders. A class folder alone gives none.
     """
     if not os.path.isdir(images):  # noqa: PTH112  listing it says what is wrong
         return images, ""
     parts = {root: _part(root, images) for root in dict.fromkeys([*roots, images])}  # of equal ones a known one first
     inside = sorted(((root, part) for root, part in parts.items() if part is not None), key=lambda one: len(one[1]))
-    listed = [one for one in inside if labels_csv.find(Path(one[0]))]
-    return listed[0] if listed else max(inside, key=lambda one: len(one[1]))
+    for root, part in inside:
+        if labels_csv.find(Path(root)) or (root in roots and (part or _has_folders(root))):
+            return root, part
+    return inside[0]
+
+
+def _has_folders(root: str) -> bool:
+    with os.scandir(root) as entries:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
 
 
 def _part(root: str, folder: str) -> str | None:

@@ -74,6 +74,13 @@ def test_the_file_may_have_capitals(tmp_path: Path) -> None:
     assert as_set(listed(tmp_path, "path,label\na.png,cat\nsub/b.png,dog\n", name="Labels.CSV")) == BOTH
 
 
+def test_one_further_down_is_not_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert "sub/labels.csv" in {
+        r.path for r in listed(tmp_path, "path,label\nb.png,dog\n", name="sub/labels.csv").records
+    }
+    assert "sub/labels.csv is not read" in caplog.text
+
+
 def test_absolute_paths_by_another_way_into_the_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     text = f"path,label\n{tmp_path}/link/a.png,cat\n{tmp_path}/photos/sub/b.png,dog\n"

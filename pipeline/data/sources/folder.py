@@ -31,6 +31,8 @@ def read(params: DatasetParams, images: Path) -> Listing:
     paths = list(walk(params.root))
     if labels := labels_csv.find(root):
         return Listing(root, _listed(labels, paths, split_folders=params.splits == "folders"))
+    if unread := [p for p in paths if posixpath.basename(p).casefold() == labels_csv.NAME]:
+        log.warning("%s is not read: a labels.csv counts right in %s", min(unread), params.root)
     if not paths:
         raise UserError(f"{params.root} holds no files", allowed="a folder of images, or of one folder a class")
     if params.splits == "folders":

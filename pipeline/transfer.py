@@ -125,24 +125,33 @@ def is_tuned(folder: str | Path) -> bool:
 
 def predict(folder: str | Path, images: Sequence[str | Path], *, top: int = 3) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
-    "classes": [{"label", "score"}, ...]}`, best first.
+    "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
-    was trained with hinge loss, None if its file is too old to say. Raises UserError if an image or the model can't be
-    read."""
+    was trained with hinge loss, None if its file is too old to say. Raises UserError if the model or all of the images
+    can't be read."""
+    from pipeline.data.asked import files_of, require_some
     from pipeline.finetune import saved
 
-    model = saved.read(Path(folder))
-    shown = model.probabilities([Path(image) for image in images])
-    order = (-shown).argsort(axis=1, kind="stable")[:, :top]
-    return [
-        {
-            "image": str(image),
-            "probabilities": saved.are_probabilities(model.loss),
-            "classes": [{"label": model.classes[c], "score": float(shown[i, c])} for c in order[i]],
-        }
-        for i, image in enumerate(images)
-    ]
+    model, files = saved.read(Path(folder)), files_of(images)
+    answers: list[dict[str, Any]] = []
+    failures: dict[int, str] = {}
+    for position, image in enumerate(files):
+        shown = model.scores(image)
+        if isinstance(shown, str):
+            failures[position] = shown
+            answers.append({"image": str(image), "error": shown})
+            continue
+        best = (-shown).argsort(kind="stable")[:top]
+        answers.append(
+            {
+                "image": str(image),
+                "probabilities": saved.are_probabilities(model.loss),
+                "classes": [{"label": model.classes[c], "score": float(shown[c])} for c in best],
+            }
+        )
+    require_some(files, failures)
+    return answers
 
 
 def _ground(

@@ -106,7 +106,8 @@ def add(
         print_json(done.as_json())
         return
     typer.echo(
-        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.known} known; {done.images:,} images"
+        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.relabelled} relabelled, "
+        f"{done.known} known; {done.images:,} images"
     )
     if done.note:
         typer.echo(done.note)
@@ -160,7 +161,7 @@ def verify(
 def search(
     folder: IndexArgument,
     query: Annotated[str | None, typer.Argument(help="An image file, or the id of an image in the index.")] = None,
-    k: Annotated[int | None, typer.Option("-k", help="Neighbours; 12 if not given, all with --radius.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="At most so many; 12 if not given, all with --radius.")] = None,
     radius: Annotated[float | None, typer.Option(help="Only images within this distance.")] = None,
     method: MethodOption = None,
     layer: Annotated[str | None, typer.Option(help="Of those that the method can take, as `info` lists them.")] = None,

@@ -55,26 +55,35 @@ class Embedder:
 
     def every(self, images: Sequence[str | Path | bytes]) -> dict[str, NDArray[Any]]:
         """As a call, for all layers: spec name -> (n, dim)."""
+        rows, failures = self.readable(images)
+        if failures:
+            problems = ", ".join(f"{_name(images[i], i)} ({why})" for i, why in sorted(failures.items()))
+            raise UserError(f"{len(failures)} of {len(images)} images cannot be read: {problems}")
+        return rows
+
+    def readable(self, images: Sequence[str | Path | bytes]) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
+        """As `every`, of the images that can be read: the rows of others are zeros, and the second dict has their
+        positions and why.
+        """
         from pipeline.codes.extraction import require_finite
 
         sources = [
             loading.Source((image if isinstance(image, bytes) else Path(image),), None, self.max_pixels)
             for image in images
         ]
-        rows = {name: np.empty((len(sources), dim), dtype=self.settings.dtype) for name, dim in self._dims.items()}
-        problems: list[str] = []
+        rows = {name: np.zeros((len(sources), dim), dtype=self.settings.dtype) for name, dim in self._dims.items()}
+        failures: dict[int, str] = {}
         done = 0
         for batch in loading.batches(sources, self.settings, pinned=self._forward.device.type == "cuda"):
-            problems += [f"{_name(images[done + i], done + i)} ({why})" for i, why in sorted(batch.failures.items())]
-            if not problems:
+            failures |= {done + i: why for i, why in batch.failures.items()}
+            kept = [i for i in range(len(batch.sources)) if i not in batch.failures]
+            if kept:
                 result = self._forward.launch(batch)()
                 require_finite(result, batch, self._forward)
                 for name, values in result.rows.items():
-                    rows[name][done : done + len(batch.sources)] = values[: len(batch.sources)]
+                    rows[name][[done + i for i in kept]] = values[kept]
             done += len(batch.sources)
-        if problems:
-            raise UserError(f"{len(problems)} of {len(sources)} images cannot be read: {', '.join(problems)}")
-        return rows
+        return rows, failures
 
 
 def embed(

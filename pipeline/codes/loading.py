@@ -69,7 +69,9 @@ def load_views(source: Source, settings: Settings) -> list[views.Pixels]:
                 reduced_to=max(settings.scales) if settings.reduced_decode else None,
             )
             return views.make(image, view=settings.view, crop=settings.crop, scales=settings.scales, flip=settings.flip)
-        except (OSError, DecodeError, ImageError) as e:
+        except OSError as e:
+            reasons.append(f"can't be read: {e.strerror or e}")
+        except (DecodeError, ImageError) as e:
             reasons.append(str(e))
     raise ImageError(reasons[0])
 

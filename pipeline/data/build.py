@@ -17,6 +17,7 @@ from pipeline.data import splits
 from pipeline.data.manifest import IMAGES, SPLITS, Failure, Manifest
 from pipeline.data.memory import Facts
 from pipeline.data.sources import SOURCES, Listing, Record
+from pipeline.data.spelling import spelled
 from pipeline.data.verify import verify
 from pipeline.errors import UserError
 
@@ -25,12 +26,13 @@ log = logging.getLogger(__name__)
 _SHOWN = 3  # failures, of each kind, that an error or the log shows
 
 
-def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True) -> Manifest:
+def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True, below: str | None = None) -> Manifest:
     """Makes the folder `out` (manifest.csv, dataset.json, failures.csv, images/) anew and returns its manifest.
 
     With `labels_needed` a labelled set must have two classes or more, each with images for every split that is cut;
-    without, labels that are missing in part are dropped and small classes stay in train. Raises UserError before
-    anything of an earlier `out` is touched.
+    without, small classes stay in train. Images without a label among others are kept as that.
+    `below`: only the images in that folder of the source, "" for all of them, which join others and so need no training
+    images of their own. Raises UserError before anything of an earlier `out` is touched.
     """
     out = Path(out)
     _require_ours(out)
@@ -39,8 +41,8 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         (partial / IMAGES).mkdir(parents=True)
-        listing = SOURCES[params.source](params, partial / IMAGES)
-        manifest, failures = _describe(params, listing, labels_needed=labels_needed)
+        listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
+        manifest, failures = _describe(params, listing, labels_needed=labels_needed, whole_set=below is None)
         manifest.write(partial, failures)
         _replace(out, partial)
     except OSError as e:
@@ -52,6 +54,19 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
             with contextlib.suppress(OSError):  # something else is in it by now, or it could not even be made
                 out.parent.rmdir()
     return Manifest.read(out)
+
+
+def _below(listing: Listing, folder: str) -> Listing:
+    """What of a listing lies in a folder of it, "" for all. Raises UserError if nothing does."""
+    if not folder:
+        return listing
+    records = [r for r in listing.records if r.path.startswith(f"{folder}/")]
+    if not records:
+        raise UserError(
+            f"{listing.root / folder} holds no images, or none that {listing.root} lists",
+            allowed="a folder of images; those of a folder with a labels.csv stand in it",
+        )
+    return listing._replace(records=records)
 
 
 def _require_ours(out: Path) -> None:
@@ -71,28 +86,34 @@ def _replace(out: Path, partial: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -> tuple[Manifest, list[Failure]]:
+def _describe(
+    params: DatasetParams, listing: Listing, *, labels_needed: bool, whole_set: bool
+) -> tuple[Manifest, list[Failure]]:
     """Checks every image of a listing, names and splits those that are whole."""
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
-    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels)
+    listed = _in_one_spelling(listing.records)
+    checked = verify(listing.root, [r.path for r in listed], max_pixels=params.max_pixels)
     whole: list[tuple[Record, Facts]] = []
     failures: list[Failure] = []
-    for record, result in zip(listing.records, checked, strict=True):
+    for record, result in zip(listed, checked, strict=True):
         if isinstance(result, Failure):
             failures.append(result)
         else:
             whole.append((record, result))
-    _judge(failures, total=len(listing.records), params=params)
-    _warn_of_lost_classes(listing.records, whole)
+    _judge(failures, total=len(listed), params=params)
+    _warn_of_lost_classes(listed, whole)
 
     ids = _ids([(facts.sha256, record.path) for record, facts in whole])
     order = sorted(range(len(ids)), key=ids.__getitem__)
     ids = [ids[i] for i in order]
     whole = [whole[i] for i in order]
     records, sha256 = [record for record, _ in whole], [facts.sha256 for _, facts in whole]
-    labels = _labels(records, labels_needed=labels_needed)
+    _check_labels(records, labels_needed=labels_needed)
+    labels = [r.label for r in records]
     given = [r.split for r in records]
+    if whole_set:
+        splits.require_train(given)
     shares = {"val": params.val_share, "test": params.test_share}
     groups = [r.group for r in records]
     assigned = splits.assign(
@@ -154,22 +175,43 @@ def _judge(failures: list[Failure], *, total: int, params: DatasetParams) -> Non
     log.warning("%s; failures.csv lists them", came)
 
 
-def _labels(records: Sequence[Record], *, labels_needed: bool) -> list[str]:
-    """Every row's label. Raises UserError if `labels_needed` and only some rows, or only one class, are there."""
-    labels = [r.label for r in records]
+def _in_one_spelling(records: Sequence[Record]) -> list[Record]:
+    """With labels and groups that look the same made the same; the log says which classes that joined."""
+    one = {text: spelled(text) for text in {r.label for r in records} | {r.group for r in records}}
+    written: dict[str, set[str]] = defaultdict(set)
+    for label in {r.label for r in records} - {""}:
+        written[one[label]].add(label)
+    joined = [" and ".join(map(repr, sorted(labels))) for _, labels in sorted(written.items()) if len(labels) > 1]
+    if joined:
+        log.warning("%s: one class, since they look the same", "; ".join(joined[:_SHOWN]))
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(written):
+        alike[label.casefold()].append(label)
+    if capitals := [" and ".join(map(repr, labels)) for labels in alike.values() if len(labels) > 1]:
+        log.warning("%s: classes that differ in capitals alone", "; ".join(capitals[:_SHOWN]))
+    return [r._replace(label=one[r.label], group=one[r.group]) for r in records]
+
+
+def _check_labels(records: Sequence[Record], *, labels_needed: bool) -> None:
+    """Says how many have no label, where others have one. Raises UserError if they are `labels_needed` and of one
+    class.
+    """
     bare = [r.path for r in records if not r.label]
-    if bare and len(bare) < len(labels):
-        came = f"{len(bare)} of {len(labels)} images have no label, the first {min(bare)}"
-        if labels_needed:
-            raise UserError(came, allowed="a label for each image (a class folder), or none at all")
-        log.warning("%s: all are taken as unlabelled", came)
-        return [""] * len(labels)
-    if labels_needed and not bare and len(set(labels)) == 1:
+    labelled = len(records) - len(bare)
+    if bare and labelled:
+        log.warning(
+            "%d of %d images have no label, the first %s: heads neither learn from them nor are tested on them",
+            len(bare),
+            len(records),
+            min(bare),
+        )
+    classes = {r.label for r in records} - {""}
+    if labels_needed and len(classes) == 1:
+        which = f"{labelled} images" if not bare else f"{labelled} of {len(records)} images that have a label"
         raise UserError(
-            f"all {len(labels)} images are of one class, {labels[0]!r}",
+            f"all {which} are of one class, {min(classes)!r}",
             allowed="two classes or more, or images straight in the folder for a set without labels",
         )
-    return labels
 
 
 def _warn_of_lost_classes(listed: Sequence[Record], whole: Sequence[tuple[Record, Facts]]) -> None:
@@ -179,7 +221,8 @@ def _warn_of_lost_classes(listed: Sequence[Record], whole: Sequence[tuple[Record
 
 
 def _warn_of_copies(labels: Sequence[str], given: Sequence[str], groups: Sequence[str], sha256: Sequence[str]) -> None:
-    if copies := splits.across(labels, sha256):
+    labelled = [sha if label else "" for label, sha in zip(labels, sha256, strict=True)]
+    if copies := splits.across(labels, labelled):
         log.warning("%d image(s) are there more than once, under different labels", copies)
     if copies := splits.across(given, sha256):
         log.warning("%d image(s) stand on more than one side of the source's own splits", copies)

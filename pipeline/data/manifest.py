@@ -36,9 +36,9 @@ class Manifest:
     """Arrays of length n, sorted by id (as text). Raises UserError if they don't fit together.
 
     `ids` are the first 16 hex digits of the file's sha256, `-`, and an ordinal among files that share them. `paths` are
-    relative to `root`, with `/`. `labels` and `groups` are "" where there is none; either every row is labelled or none
-    is. `widths`, `heights` are pixels as shown (after EXIF rotation). `splits` is (repeats, n): train, val or test.
-    `from_source` names the splits that the source gave, which are the same in every repeat.
+    relative to `root`, with `/`. `labels` and `groups` are "" where there is none. `widths`, `heights` are pixels as
+    shown (after EXIF rotation). `splits` is (repeats, n): train, val or test. `from_source` names the splits that the
+    source gave, which are the same in every repeat.
     """
 
     root: Path
@@ -68,8 +68,6 @@ class Manifest:
         unknown = sorted(set(np.unique(self.splits)) - set(SPLITS)) if len(self.splits) else ["(none)"]
         if unknown:
             raise UserError(f"a manifest has splits {unknown}", allowed=SPLITS)
-        if "" in self.labels and np.any(self.labels != ""):
-            raise UserError("a manifest has rows with and without a label", allowed="all rows labelled, or none")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,15 +78,14 @@ class Manifest:
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """Sorted; () when unlabelled."""
+        """Sorted; () when no row has a label."""
         return tuple(str(c) for c in np.unique(self.labels) if c)
 
     @functools.cached_property
     def targets(self) -> Ints:
         """(n,) index into `classes`, -1 when unlabelled."""
-        if not self.classes:
-            return np.full(len(self), -1, dtype=np.int64)
-        return np.searchsorted(np.array(self.classes), self.labels).astype(np.int64)
+        numbers = np.searchsorted(np.array(self.classes, dtype=np.str_), self.labels)
+        return np.where(self.labels == "", -1, numbers).astype(np.int64)
 
     def rows(self, split: str, repeat: int = 0) -> Ints:
         """Indices of a split's images in one repeat, ascending. Raises UserError on an unknown split or repeat."""
@@ -118,6 +115,7 @@ class Manifest:
             "images": len(self),
             "failed": len(failures),
             "classes": {c: int(np.sum(self.labels == c)) for c in self.classes},
+            "unlabelled": int(np.sum(self.labels == "")),
             "counts": counts,
             "seed": self.seed,
             "repeats": self.repeats,

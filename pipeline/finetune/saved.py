@@ -54,7 +54,6 @@ class Saved:
     view: CachedView
     loss: str | None
 
-    @torch.inference_mode()
     def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
         """(n, k) softmaxes for image files; `are_probabilities` of the loss says what they mean.
 
@@ -62,12 +61,25 @@ class Saved:
         """
         found = []
         for file in files:
-            pixels = images.from_bytes(_bytes_of(file), self.view, digest=None, max_pixels=_MAX_PIXELS)
-            if isinstance(pixels, str):
-                raise UserError(f"{file}: {pixels}")
-            x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)
-            found.append(self.model(centre(x, self.model.size)).softmax(dim=1).numpy())
-        return np.concatenate(found)
+            shown = self.scores(file)
+            if isinstance(shown, str):
+                raise UserError(f"{file}: {shown}")
+            found.append(shown)
+        return np.stack(found)
+
+    @torch.inference_mode()
+    def scores(self, file: Path) -> NDArray[np.float32] | str:
+        """(k,) softmaxes for an image file, or in words why it can't be read."""
+        try:
+            data = file.read_bytes()
+        except OSError as e:
+            return f"can't be read: {e.strerror or e}"
+        pixels = images.from_bytes(data, self.view, digest=None, max_pixels=_MAX_PIXELS)
+        if isinstance(pixels, str):
+            return pixels
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)
+        shown: NDArray[np.float32] = self.model(centre(x, self.model.size)).softmax(dim=1)[0].numpy()
+        return shown
 
 
 # Pillow's own limit, above which an image is taken for a decompression bomb.
@@ -184,10 +196,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return about, load_file(path)
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
         raise UserError(f"{path} is not a whole file of a trained model ({e})") from None
-
-
-def _bytes_of(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as e:
-        raise UserError(f"{file} can't be read: {e.strerror or e}") from None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.index.base import Change, Ids, Ints, check_k, checked_ids
+from pipeline.index.base import Change, Ids, Ints, at_most, checked_ids
 from pipeline.index.points import Points
 
 Floats = NDArray[np.float32]
@@ -67,7 +67,7 @@ class Cosine:
         return Change(len(ids), False)
 
     def search(self, codes: NDArray[Any], k: int) -> tuple[Floats, Ids]:
-        """(q, d) -> distances and ids, both (q, k), in the order of (distance, id). Raises UserError as an `Index`."""
+        """(q, d) -> distances and ids, both (q, min(k, n)), in the order of both. Raises UserError as an `Index`."""
         state = self._state
         distances, rows = self._search(state, codes, k)
         return distances, state.ids[rows]
@@ -84,7 +84,7 @@ class Cosine:
 
     def _search(self, state: _State, codes: NDArray[Any], k: int) -> tuple[Floats, Ints]:
         queries = Points.cosine(self._matching(codes, state))
-        check_k(k, len(state.ids))
+        k = at_most(k, len(state.ids))
         distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         # A float32 dot product of unit vectors errs by at most d rounding units (Higham 2002, eq. 3.5).
         slack = np.float32(4 * (codes.shape[1] + 2) * np.finfo(np.float32).eps + queries.step)

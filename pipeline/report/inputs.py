@@ -32,8 +32,8 @@ WEIGHTS_KEY = "cnncodes"
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
-    `tuned` where their stages were not asked for; `advice` and `tuned_network` are None without their stages; `sanity` is
-    by strategy."""
+    `tuned` where their stages were not asked for; `advice` and `tuned_network` are None without their
+    stages; `sanity` is by strategy."""
 
     manifest: Manifest
     failures: Sequence[Failure]

@@ -56,9 +56,7 @@ class Service:
 
 def _wanted(
     *,
-    k: Annotated[
-        int | None, Query(description="neighbours; fewer where a filter leaves fewer; 12 if not given")
-    ] = None,
+    k: Annotated[int | None, Query(description="at most so many neighbours; 12 if not given")] = None,
     radius: Annotated[float | None, Query(description="only images within this distance")] = None,
     method: Annotated[str | None, Query(description="one of the collection's methods")] = None,
     layer: Annotated[str | None, Query(description="one of the method's layers")] = None,
@@ -204,7 +202,7 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
     generation = await service.now()
     collection = generation.collection
     with told_as(422, service.live.hidden):  # before the image is read
-        questions.options(collection, wanted, service.limits.results, own=-1)
+        questions.options(collection, wanted, service.limits.results)
     data = await read_image(request)
     upload = await service.network.run(
         take, data, collection, max_pixels=service.limits.pixels, hidden=service.live.hidden

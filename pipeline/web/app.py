@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(service.network.run(live.warm))
+        # A thread of its own, which no end waits for: a slow mount may take minutes.
+        threading.Thread(target=live.look_for_files, daemon=True).start()
         yield
         warming.cancel()
         service.close()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.collection import Collection, duplicates
+from pipeline.collection import Collection, absent, duplicates
 from pipeline.errors import UserError
 from pipeline.index import kernels
 from pipeline.web.problems import Problem, told_as
@@ -125,6 +125,20 @@ class Live:
         fresh = Generation(mine.collection.reopened())
         log.info("%s changed: %d images", self.folder, len(fresh.collection))
         return fresh
+
+    def look_for_files(self) -> None:
+        """Logs how many images will have no picture, since their file is gone or a link to it leads nowhere."""
+        collection = self._generation.collection
+        missing = [(path, why) for row in range(len(collection)) if (why := absent(path := collection.file(row)))]
+        if missing:
+            path, why = missing[0]
+            log.warning(
+                "%d of %d images have no picture, the first %s: %s; see `cnncodes index verify`",
+                len(missing),
+                len(collection),
+                path,
+                why,
+            )
 
     def warm(self) -> None:
         """Loads what a first query would wait for. What can't be loaded is said by the query that needs it."""

@@ -96,20 +96,22 @@ def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
 
 
 def _indexed_bytes(collection: Collection, row: int) -> bytes:
-    """The file of an image, if it still is what was indexed: a regular file below the folder that was indexed, by its
-    real name, with the same content. Raises Problem.
+    """The file of an image, if it still has the content that was indexed, whatever links lead to it. Raises Problem.
+
+    A link may lead anywhere, as those of data tools do that keep files in a store of their own: only what was indexed
+    has its sha256.
     """
-    root = os.path.realpath(collection.root(row))
-    path = os.path.realpath(os.path.join(root, collection.name(row)))  # noqa: PTH118  a name may be anything
-    if os.path.commonpath([root, path]) != root:
-        raise Problem(404, "there is no picture: the file lies outside the collection's folders")
+    path, digest = collection.file(row), collection.digest(row)
     try:
-        # Not a pipe or a device that never ends, and not what has become a link since.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISREG(path.stat().st_mode):  # a device must not even be opened
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # what came in its place may be a pipe
+            with os.fdopen(fd, "rb") as file:
+                # Hashed in pieces first: what a link leads to may be larger than the memory.
+                if stat.S_ISREG(os.fstat(fd).st_mode) and hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                    file.seek(0)
+                    data = file.read()
+                    if hashlib.sha256(data).hexdigest() == digest:
+                        return data
     except OSError as e:
         raise Problem(404, f"there is no picture: the file is gone ({(e.strerror or str(e)).lower()})") from None
-    with os.fdopen(fd, "rb") as file:
-        data = file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    if hashlib.sha256(data).hexdigest() != collection.digest(row):
-        raise Problem(404, "there is no picture: the file changed since it was indexed")
-    return data
+    raise Problem(404, "there is no picture: the file changed since it was indexed")

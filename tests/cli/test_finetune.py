@@ -74,6 +74,19 @@ def test_predict_takes_a_tuned_network(place: Path, name: str) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_predict_answers_for_those_that_it_can(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    asked = [str(tmp_path / "bad.jpg"), "photos/red", str(tmp_path / "none.jpg")]
+    done = cnncodes("predict", "tuned/finetune/frozen", *asked, "--json", cwd=place)
+    assert done.returncode == 3, done.stderr
+    bad, *good, none = json.loads(done.stdout)
+    assert [a["image"] for a in good] == sorted(f"photos/red/{p.name}" for p in (place / "photos/red").iterdir())
+    assert all(a["classes"] for a in good)
+    assert "error" in bad and none["error"].startswith("can't be read")
+    done = cnncodes("predict", "tuned/finetune/frozen", asked[0], asked[2], "--json", cwd=place)
+    assert done.returncode == 2 and done.stdout == "" and "2 of 2 images cannot be read" in done.stderr
+
+
 def test_the_table_of_predict_says_what_its_scores_are(place: Path) -> None:
     image = next((place / "photos/red").iterdir())
     done = cnncodes("predict", "tuned/finetune/frozen", image, cwd=place)

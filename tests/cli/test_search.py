@@ -68,6 +68,12 @@ def test_search_by_file_then_by_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.splitlines()[2].split()[:4] == ["1", "0", "çat", first["id"]]
 
 
+def test_k_is_at_most_k(capsys: pytest.CaptureFixture[str]) -> None:
+    for more, count in ([], 6), (["--label", "犬"], 3):
+        found = answer(["search", "my.index", "photos/çat/2.png", "-k", "50", *more], capsys)
+        assert len(found["neighbours"]) == count  # type: ignore[arg-type]
+
+
 def test_layers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["index", "photos", "--out", "two.index", *BUILD, "--layer", "conv5_3, conv2_2-max"]) == 0
     assert "conv5_3-avg,conv2_2-max" in capsys.readouterr().out
@@ -149,7 +155,7 @@ def test_a_large_group_of_duplicates_is_shown_in_part(
         (["search", "my.index", "photos"], "photos"),
         (["search", "my.index"], "a search needs one query"),
         (["search", "my.index", "photos/çat/2.png", "--random"], "a search needs one query"),
-        (["search", "my.index", "photos/çat/2.png", "-k", "7"], "k = 7 in a collection of 6; allowed: 1 to 6"),
+        (["search", "my.index", "photos/çat/2.png", "-k", "0"], "k = 0; allowed: 1 or more"),
         (["search", "my.index", "photos/çat/2.png", "--method", "x"], "no method 'x'; allowed: topk, sigmoid"),
         (["search", "photos", "photos/çat/2.png"], "photos is not an index"),
         (["search", "my.index", "broken.jpg"], "broken.jpg"),

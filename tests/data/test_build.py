@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline import schema
 from pipeline.data import build as module
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest, read_failures
@@ -144,8 +145,14 @@ def _copies_only(photos: Path) -> None:
         picture(photos / f"bird/{i}.png", 7)
 
 
-def _half_labelled(photos: Path) -> None:
+def _stray(photos: Path) -> None:
     picture(photos / "stray.png", 9)
+
+
+def _strays_alone(photos: Path) -> None:
+    for i in range(7):
+        picture(photos / f"{i}.png", 100 + i)
+    shutil.rmtree(photos / "dog")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def _half_labelled(photos: Path) -> None:
         (_one_class, {}, "of one class, 'cat'"),
         (_tiny_class, {}, r"train, val, test: bird \(2 images, 2 kept apart\)"),
         (_copies_only, {}, r"bird \(5 images, 1 kept apart\)"),
-        (_half_labelled, {}, r"1 of 11 images have no label, the first stray\.png"),
+        (_strays_alone, {}, "all 5 of 12 images that have a label are of one class, 'cat'"),
         (lambda _: None, {"val_share": 0.6, "test_share": 0.6}, "less than 1"),
         (lambda _: None, {"splits": "folders"}, "split 'cat'|split 'dog'"),
     ],
@@ -182,12 +189,58 @@ def test_a_small_class_is_enough_where_its_splits_are_not_asked_for(photos: Path
     assert m.classes == ("bird", "cat", "dog") and len(m.rows("val")) == 0
 
 
-@pytest.mark.parametrize("spoil", [_one_class, _tiny_class, _half_labelled])
+@pytest.mark.parametrize("spoil", [_one_class, _tiny_class, _stray])
 def test_codes_alone_need_no_labels(photos: Path, tmp_path: Path, spoil: Any) -> None:
     spoil(photos)
     m = build(params(root=photos), tmp_path / "out", labels_needed=False)
     assert len(m) == sum(p.is_file() for p in photos.rglob("*"))
-    assert (m.classes == ()) == (spoil is _half_labelled)
+    assert m.classes
+
+
+@pytest.mark.parametrize("labels_needed", [True, False])
+def test_a_stray_picture_costs_no_other_its_label(
+    photos: Path, tmp_path: Path, labels_needed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = build(params(root=photos), tmp_path / "before")
+    _stray(photos)
+    shutil.copy(photos / "cat/0.png", photos / "copy.png")
+    m = build(params(root=photos), tmp_path / "out", labels_needed=labels_needed)
+    assert m.classes == ("cat", "dog")
+    assert {str(p) for p in m.paths[m.targets < 0]} == {"stray.png", "copy.png"}
+    assert "2 of 12 images have no label, the first copy.png" in caplog.text
+    assert "under different labels" not in caplog.text
+    again = Manifest.read(tmp_path / "out")
+    np.testing.assert_array_equal(again.targets, m.targets)
+    assert schema.read_json(tmp_path / "out/dataset.json")["unlabelled"] == 2
+    # The copy goes where its labelled original goes, and all others stay.
+    old = {str(p): before.splits[:, i].tolist() for i, p in enumerate(before.paths)}
+    new = {str(p): m.splits[:, i].tolist() for i, p in enumerate(m.paths)}
+    assert new["copy.png"] == new["cat/0.png"]
+    assert {p: s for p, s in new.items() if p.startswith("dog/")} == {
+        p: s for p, s in old.items() if p.startswith("dog/")
+    }
+
+
+def test_folders_that_look_the_same_are_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "photos"
+    for i, name in enumerate(["caf\u00e9", "cafe\u0301", "dog", "dog ", "Dog"] * 3):
+        picture(root / name / f"{i}.png", i)
+    m = build(params(root=root), tmp_path / "out")
+    assert m.classes == ("Dog", "caf\u00e9", "dog")
+    assert all(m.file(row).is_file() for row in range(len(m)))
+    assert "'dog' and 'dog ': one class" in caplog.text
+    assert "'Dog' and 'dog': classes that differ in capitals alone" in caplog.text
+
+
+def test_groups_that_look_the_same_are_one(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    rows = ["path,label,group"]
+    for i in range(20):
+        picture(root / f"{i}.png", i)
+        rows.append(f"{i}.png,{'ab'[i % 2]},person{' ' * (i % 3)} {i // 4}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    m = build(params(root=root), tmp_path / "out")
+    assert len(set(m.groups)) == 5
 
 
 def test_unpacked_images_lie_in_the_folder_and_are_replaced_with_it(tmp_path: Path) -> None:

@@ -128,50 +128,6 @@ def test_what_is_no_split_folder_is_refused(tmp_path: Path, name: str, words: st
         listed(tmp_path, root=tmp_path / "photos", splits="folders")
 
 
-def labels_csv(tmp_path: Path, text: str, **changes: Any) -> Listing:
-    root = tmp_path / "photos"
-    picture(root / "a.png", 0)
-    picture(root / "sub/b.png", 1)
-    (root / "labels.csv").write_bytes(text.encode())
-    return listed(tmp_path, root=root, **changes)
-
-
-def test_labels_csv(tmp_path: Path) -> None:
-    text = '\ufeffpath,label,group,split\r\n./a.png,"big, cat",g1,train\r\nsub\\b.png,dog,,valid\r\n'
-    assert as_set(labels_csv(tmp_path, text)) == {
-        ("a.png", "big, cat", "g1", "train"),
-        ("sub/b.png", "dog", "", "val"),
-    }
-
-
-def test_images_that_labels_csv_leaves_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert as_set(labels_csv(tmp_path, "label,path\ncat,a.png\n")) == {("a.png", "cat", "", "")}
-    assert "1 file(s)" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "columns"),
-        ("file,label\na.png,x\n", "columns"),
-        ("path,label,colour\na.png,x,red\n", "columns"),
-        ("path,label\n", "lists no images"),
-        ("path,label\na.png\n", "line 2 has more or fewer"),
-        ("path,label\na.png,x,y\n", "line 2 has more or fewer"),
-        ("path,label\n../a.png,x\n", "inside the folder"),
-        ("path,label\n/etc/passwd,x\n", "inside the folder"),
-        ("path,label\n,x\n", "inside the folder"),
-        ("path,label\na.png,x\n./a.png,y\n", "twice, the first 'a.png'"),
-        ("path,label,split\na.png,x,query\n", "'query'"),
-        ("path,label,split\na.png,x,train\nsub/b.png,y,\n", "some rows a split"),
-        ('path,label\n"a.png,x\n', "not CSV"),
-    ],
-)
-def test_a_bad_labels_csv_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        labels_csv(tmp_path, text)
-
-
 @pytest.mark.parametrize("name", ["gone", "file", "empty"])
 def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()

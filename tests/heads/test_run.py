@@ -118,6 +118,21 @@ def test_images_without_codes_are_left_out_and_counted(tmp_path: Path) -> None:
     assert sum(result["repeats"][0][f"n_{s}"] for s in ("train", "val", "test")) == 54
 
 
+def test_images_without_a_label_among_others_change_nothing(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 3)
+    labels = np.array([f"c{i}" for i in y])
+    labels[[3, 20, 41, 42, 59]] = ""
+    codes, manifest = dataset(x, labels.tolist())
+    kept = np.flatnonzero(labels != "")
+    alone, bare = dataset(x[kept], labels[kept].tolist(), splits=manifest.splits[:, kept])
+    found = [fit_head(*one, params(), "svm", tmp_path / "out") for one in ((codes, manifest), (alone, bare))]
+    timeless = [
+        [{k: v for k, v in r.items() if not k.endswith("_s")} for r in one["repeats"]] + [one["majority"]]
+        for one in found
+    ]
+    assert timeless[0] == timeless[1] and found[0]["left_out"] == 0
+
+
 def test_one_class_is_refused(tmp_path: Path) -> None:
     x, _ = blobs(20, 8, 2)
     codes, manifest = dataset(x, ["cat"] * 20)

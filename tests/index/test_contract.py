@@ -152,8 +152,8 @@ def test_wrong_input_is_refused_and_changes_nothing(index: PackedIndex) -> None:
             index.search(bad, 1)
         with pytest.raises(UserError, match="bits"):
             index.add(bad, ids)
-    for k in (0, -1, 81):
-        with pytest.raises(UserError, match=f"k = {k} in a collection of 80"):
+    for k in (0, -1):
+        with pytest.raises(UserError, match=f"k = {k}; allowed: 1 or more"):
             index.search(packed[:1], k)
     for radius in (-1, NBITS + 1):
         with pytest.raises(UserError, match="radius"):
@@ -169,6 +169,15 @@ def test_wrong_input_is_refused_and_changes_nothing(index: PackedIndex) -> None:
     with pytest.raises(UserError, match="not in the index"):
         index.remove(np.array([ids[0], "nobody"]))
     assert len(index) == 80
+
+
+def test_k_is_at_most_k(index: PackedIndex) -> None:
+    packed, ids = collection(80)
+    index.add(packed, ids)
+    for k in (81, 5000):
+        distances, found = index.search(packed[:3], k)
+        for i in range(3):
+            assert pairs(distances[i], found[i]) == oracle(packed[i], packed, ids)
 
 
 @pytest.mark.parametrize("name", INDEXES)

@@ -94,8 +94,9 @@ def test_wrong_input() -> None:
     index = Cosine(x, ids)
     with pytest.raises(UserError, match="33"):
         index.search(x[:, :5], 1)
-    with pytest.raises(UserError, match="k = 401"):
-        index.search(x, 401)
+    with pytest.raises(UserError, match="k = 0"):
+        index.search(x, 0)
+    assert [a.tolist() for a in index.search(x[:3], 401)] == [a.tolist() for a in index.search(x[:3], 400)]
     with pytest.raises(UserError, match="NaN"):
         index.search(x * np.nan, 1)
     with pytest.raises(UserError, match="already"):
@@ -117,6 +118,8 @@ def test_two_stages() -> None:
         whole = TwoStage(first, scorer, shortlist=400).search(short[:20], queries, 15)
         alone = scorer.search(queries, 15)
         assert [a.tolist() for a in whole] == [a.tolist() for a in alone]
+        beyond = TwoStage(first, scorer, shortlist=400).search(short[:2], queries[:2], 500)
+        assert [a.tolist() for a in beyond] == [a.tolist() for a in scorer.search(queries[:2], 400)]
         distances, found = TwoStage(first, scorer, shortlist=40).search(short[:20], queries, 15)
         _, candidates = first.search(short[:20], 40)
         every = scorer.search(queries, 400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -24,6 +25,7 @@ from pipeline.index import make
 from pipeline.retrieval import run
 from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.run import evaluate, run_spec, write
+from pipeline.retrieval.sets import sets_of
 from tests.retrieval.world import SPEC, blobs, dataset, params
 
 torch.set_num_threads(1)
@@ -200,6 +202,20 @@ def test_images_without_codes_are_left_out_and_queries_are_sampled() -> None:
     kept = np.array(splits)[coded]
     assert record["n_fit"] == (kept == "train").sum() and record["n_database"] == (kept != "test").sum()
     assert record["n_queries"] == 4
+
+
+def test_in_a_labelled_set_images_without_a_label_are_no_queries_and_no_answers() -> None:
+    x, y, splits = blobs(40, 6)
+    codes, manifest = dataset(x, y, splits)
+    bare = np.arange(40) % 7 == 0
+    found = sets_of(
+        codes, dataclasses.replace(manifest, labels=np.where(bare, "", manifest.labels)), max_queries=99, seed=0
+    )
+    whole = sets_of(codes, manifest, max_queries=99, seed=0)
+    for name in ("train", "val", "database", "queries"):
+        rows = getattr(whole, name)
+        assert getattr(found, name).tolist() == rows[~bare[rows]].tolist()
+    assert found.targets is not None and (found.targets[bare] == -1).all()
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -208,37 +209,58 @@ def test_pictures_have_no_metadata_and_an_etag(world: Path) -> None:
         assert found.get(address + "?size=large").headers["etag"] != first.headers["etag"]
 
 
-def test_only_what_was_indexed_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links out of the folder, other content, pipes: none of them is opened up to a client."""
+def test_only_what_was_indexed_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links are followed to what was indexed; other content, pipes and devices are not opened up to a client."""
     from pipeline import collection
     from tests.web.conftest import SMALL
 
     monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
-    secret = draw(tmp_path / "secret" / "s.png", 50)
-    for i in range(4):
-        draw(tmp_path / "photos" / f"{i}.png", i)
-    (tmp_path / "photos" / "link.png").symlink_to(secret)
-    collection.build(tmp_path / "photos", tmp_path / "my.index", **SMALL)
-    photos = Collection.open(tmp_path / "my.index")
-    row_of = {photos.name(row): row for row in range(len(photos))}
-    (tmp_path / "photos" / "0.png").unlink()
-    (tmp_path / "photos" / "0.png").symlink_to("/etc/passwd")
-    draw(tmp_path / "photos" / "1.png", 99)
-    (tmp_path / "photos" / "2.png").unlink()
-    os.mkfifo(tmp_path / "photos" / "2.png")
+    photos, store = tmp_path / "photos", tmp_path / "store"
+    for i in range(7):
+        draw(store / "deep" / f"{i}.png", i)
+    photos.mkdir()
+    for i in range(5):  # as DVC lays out a folder with links
+        (photos / f"{i}.png").symlink_to(store / "deep" / f"{i}.png")
+    (photos / "folder").symlink_to(store / "deep")
+    shutil.copy(store / "deep" / "6.png", photos / "6.png")
+    collection.build(photos, tmp_path / "my.index", **SMALL)
+    opened = Collection.open(tmp_path / "my.index")
+    row_of = {opened.name(row): row for row in range(len(opened))}
+
+    def link(name: str, target: str | Path) -> None:
+        (photos / name).unlink()
+        (photos / name).symlink_to(target)
+
+    link("1.png", "/etc/passwd")
+    link("2.png", "/dev/zero")
+    link("3.png", store / "deep" / "4.png")  # another one that was indexed
+    (store / "deep" / "4.png").unlink()
+    (photos / "6.png").unlink()
+    os.mkfifo(photos / "6.png")
+    changed, gone = "changed since it was indexed", "the file is gone (no such file or directory)"
     with client_of(tmp_path / "my.index") as found:
         for name, sentence in {
-            "link.png": "outside the collection's folders",
-            "0.png": "outside the collection's folders",
-            "1.png": "changed since it was indexed",
-            "2.png": "changed since it was indexed",
+            "0.png": "",
+            "folder/5.png": "",
+            "1.png": changed,
+            "2.png": changed,
+            "3.png": gone,
+            "4.png": gone,
+            "folder/4.png": gone,
+            "6.png": changed,
         }.items():
-            answer = found.get(f"/api/images/{photos.ids[row_of[name]]}/picture")
-            assert answer.status_code == 404 and sentence in answer.json()["error"], name
-        assert found.get(f"/api/images/{photos.ids[row_of['3.png']]}/picture").status_code == 200
-        (tmp_path / "photos" / "3.png").unlink()
-        large = found.get(f"/api/images/{photos.ids[row_of['3.png']]}/picture?size=large")
-        assert large.status_code == 404 and "the file is gone" in large.json()["error"]
+            answer = found.get(f"/api/images/{opened.ids[row_of[name]]}/picture")
+            assert (answer.status_code, sentence in answer.text) == (404 if sentence else 200, True), name
+    problems = collection.verify(tmp_path / "my.index")
+    assert len(problems) == 5
+    assert any(f"4.png: a link to {store}/deep/4.png: no such file or directory; see" in p for p in problems)
+    assert any(f"{photos}/6.png: no file any more" in p for p in problems)
+    assert len(collection.verify(tmp_path / "my.index", files=True)) == 6
+    assert "5 of 13 images have no picture, the first " in caplog.text
+    assert len(collection.remove(tmp_path / "my.index", missing=True)) == 5
+    assert len(collection.verify(tmp_path / "my.index")) == 0
 
 
 def test_pictures_are_kept_in_bounded_memory(built: Path) -> None:

@@ -1,28 +1,23 @@
 """A folder of images: class = first folder level, or a flat folder without labels, or a labels.csv in the root.
 
-labels.csv has the columns path and label, and may have group and split; its paths are relative to the folder, and
-images that it doesn't list are left out. Symlinks are followed; a link back to a folder above it is not. Hidden files
-and what operating systems leave behind are no images; every other file is one, or a failure to report.
+Images that labels.csv doesn't list are left out. Symlinks are followed; a link back to a folder above it is not. Hidden
+files and what operating systems leave behind are no images; every other file is one, or a failure to report.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import posixpath
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import DatasetParams
+from pipeline.data.sources import labels_csv
 from pipeline.data.sources.base import SPLIT_NAMES, Listing, Record, known_split
 from pipeline.errors import UserError
 
-LABELS = "labels.csv"
-
 _SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
-_COLUMNS = ("path", "label", "group", "split")
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +28,11 @@ def read(params: DatasetParams, images: Path) -> Listing:
     if not root.is_dir():
         kind = "is a file" if root.exists() else "does not exist"
         raise UserError(f"dataset.root: {params.root} {kind}", allowed="a folder of images", see="README.md")
-    if (root / LABELS).is_file():
-        return Listing(root, _listed(root, split_folders=params.splits == "folders"))
     paths = list(walk(params.root))
+    if labels := labels_csv.find(root):
+        return Listing(root, _listed(labels, paths, split_folders=params.splits == "folders"))
+    if unread := [p for p in paths if posixpath.basename(p).casefold() == labels_csv.NAME]:
+        log.warning("%s is not read: a labels.csv counts right in %s", min(unread), params.root)
     if not paths:
         raise UserError(f"{params.root} holds no files", allowed="a folder of images, or of one folder a class")
     if params.splits == "folders":
@@ -88,42 +85,11 @@ def _in_split_folder(path: str) -> Record:
     return Record(path, label=_first(rest), split=known_split(top, where="dataset.splits is folders, but the root"))
 
 
-def _listed(root: Path, *, split_folders: bool) -> list[Record]:
-    """The rows of labels.csv."""
-    where = str(root / LABELS)
-    try:
-        with (root / LABELS).open(encoding="utf-8-sig", newline="") as f:
-            rows = csv.DictReader(f, strict=True)
-            columns = rows.fieldnames or ()
-            if not {"path", "label"} <= set(columns) <= set(_COLUMNS):
-                raise UserError(f"{where} has the columns {list(columns)}", allowed="path, label[, group][, split]")
-            records = [_row(row, f"{where} line {rows.line_num}", split_folders=split_folders) for row in rows]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{where} is not CSV in UTF-8: {e}") from e
-    if not records:
-        raise UserError(f"{where} lists no images", allowed="one row an image")
-    listed = Counter(r.path for r in records)
-    twice = sorted(path for path, times in listed.items() if times > 1)
-    if twice:
-        raise UserError(f"{where} lists {len(twice)} path(s) twice, the first {twice[0]!r}", allowed="one row an image")
-    if any(r.split for r in records) and not all(r.split for r in records):
-        raise UserError(f"{where} gives some rows a split and others none", allowed="all rows, or no split column")
-    others = sum(path not in listed and path != LABELS for path in walk(str(root)))
+def _listed(file: Path, paths: list[str], *, split_folders: bool) -> list[Record]:
+    """The rows of labels.csv; the log says how many of `paths`, the files below the root, it leaves out."""
+    split_of = (lambda path: _in_split_folder(path).split) if split_folders else None
+    records = labels_csv.read(file, paths, split_of=split_of)
+    others = len(set(paths) - {r.path for r in records} - {file.name})
     if others:
-        log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, root, LABELS)
+        log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, file.parent, file.name)
     return records
-
-
-def _row(row: dict[str, str | None], where: str, *, split_folders: bool) -> Record:
-    values = {k: v or "" for k, v in row.items() if k in _COLUMNS}
-    if None in row or None in row.values():
-        raise UserError(f"{where} has more or fewer values than the header")
-    path = posixpath.normpath(values["path"].replace("\\", "/")) if values["path"] else ""
-    if not path or path.startswith(("/", "../")) or path in (".", "..") or "\0" in "".join(values.values()):
-        raise UserError(f"{where} has the path {values['path']!r}", allowed="a path inside the folder")
-    split = values.get("split", "")
-    if split:
-        split = known_split(split, where=where)
-    elif split_folders and "split" not in values:
-        split = _in_split_folder(path).split
-    return Record(path, values["label"], values.get("group", ""), split)

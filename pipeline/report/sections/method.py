@@ -34,9 +34,11 @@ def build(inputs: Inputs) -> Section:
 
 def _data(inputs: Inputs) -> list[tuple[str, str]]:
     manifest = inputs.manifest
+    bare = int((manifest.targets < 0).sum()) if manifest.classes else 0
     return [
         ("source", manifest.source),
         ("images", count(len(manifest))),
+        *([("images without a label", count(bare))] if bare else []),
         ("unreadable files", count(len(inputs.failures))),
         ("classes", count(len(manifest.classes)) if manifest.classes else "no labels"),
         ("splits", count(manifest.repeats)),

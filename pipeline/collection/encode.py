@@ -63,7 +63,8 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path])
     """The images below `data.root` and their codes, new ones computed; the codes can be read inside the context only.
 
     `weights` gives the canonical file, once the folder is known to be good: weights may have to be fetched. Images that
-    can't be read are left out with a warning. Raises UserError if there are none at all.
+    can't be read are left out with a warning; `data.build.kept_failures` of the folder lists them. Raises UserError if
+    there are none at all.
     """
     from pipeline.codes import extract
     from pipeline.data.build import build
@@ -72,7 +73,7 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path])
     work.mkdir(parents=True, exist_ok=True)
     clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
-        manifest = build(data, Path(name) / "dataset", labels_needed=False)
+        manifest = build(data, Path(name) / "dataset", labels_needed=False, fleeting=True)
         yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 

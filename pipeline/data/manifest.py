@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,7 +189,7 @@ def read_failures(folder: str | Path) -> list[Failure]:
     path = Path(folder) / FAILURES
     try:
         with path.open(encoding="utf-8", newline="") as f:
-            return [Failure(*row) for row in list(csv.reader(f))[1:]]
+            return [Failure(path, reason, *cast(list[Kind], kind)) for path, reason, *kind in list(csv.reader(f))[1:]]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", see=_REMAKE) from None
 

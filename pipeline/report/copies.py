@@ -101,8 +101,9 @@ def _projected(codes: Codes) -> NDArray[np.float32]:
     for start in range(0, min(len(codes), MOST_IMAGES), rows := max(1, _BLOCK_BYTES // (4 * codes.dim))):
         block = codes.rows(slice(start, min(start + rows, MOST_IMAGES))).astype(np.float32)
         parts.append(block @ signs if codes.dim > _DIM else block)
-    found = np.concatenate(parts) if parts else np.empty((0, min(codes.dim, _DIM)), np.float32)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    found: NDArray[np.float32] = np.concatenate(parts) if parts else np.empty((0, min(codes.dim, _DIM)), np.float32)
+    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return found
 
 
 def _look(inputs: Inputs, row: int) -> tuple[Floats, Floats] | None:

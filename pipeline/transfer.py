@@ -64,7 +64,7 @@ def finetune(
 
     space = Workspace(Path(out))
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _labelled(_build(images, space.root / "dataset", dataset), images)
+    manifest = _labelled(_build(images, space.root / "dataset", dataset, fleeting=False), images)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(name, manifest, source, params, space.root / FOLDER / name, cache=cache_root())
@@ -163,7 +163,7 @@ def _ground(
     if (space.root / "dataset" / "dataset.json").is_file():
         return _labelled(space.manifest(), where), space.weights()
     canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    return _labelled(_build(where, scratch / "dataset", dataset), where), read_canonical(canonical)
+    return _labelled(_build(where, scratch / "dataset", dataset, fleeting=True), where), read_canonical(canonical)
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -174,8 +174,8 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
     return manifest
 
 
-def _build(images: str | Path, folder: Path, dataset: Mapping[str, Any] | None) -> Manifest:
+def _build(images: str | Path, folder: Path, dataset: Mapping[str, Any] | None, *, fleeting: bool) -> Manifest:
     from pipeline.data.build import build
 
     params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-    return build(params, folder)
+    return build(params, folder, fleeting=fleeting)

@@ -134,12 +134,14 @@ def extract(
     dataset: dict[str, Any] | None = None,
     codes: dict[str, Any] | None = None,
     shard: tuple[int, int] | None = None,
+    fleeting: bool = False,
 ) -> Workspace:
     """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
 
     `layers`: specs such as `conv5_3-avg`. `arch`: if None, what `network` finds. `dataset` and `codes`:
     keys of those params sections to change; a network that was tuned here brings the view of its training. `shard`
-    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Raises UserError.
+    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. `fleeting`: `out` goes away with
+    the command, so that the list of what is left out is kept in the cache. Raises UserError.
     """
     from pipeline.codes import extract as run_extraction
     from pipeline.codes.plan import check
@@ -152,7 +154,7 @@ def extract(
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
     canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
-    manifest = build(data, space.root / "dataset", labels_needed=False)
+    manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting)
     with schema.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, print_json, size, table
 
 Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
@@ -46,6 +47,8 @@ def finetune(
     splits: Annotated[
         str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
     ] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
     inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
@@ -67,20 +70,21 @@ def finetune(
         strategies=strategy,
         arch=arch,
         weights=weights,
-        dataset={"splits": splits} if splits else None,
+        dataset=dataset(leave_out, max_failed_share, splits=splits),
         settings=given(settings),
         params_file=params,
     )
     if any("follows" in record for record in records.values()):
         # On a machine that is not the first, which has the results.
         if json:
-            print_json(records)
+            print_json({**records, "left_out": left_out(images, out / "dataset")})
         else:
             typer.echo("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
-        print_json({name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()})
+        shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
+        print_json({**shown, "left_out": left_out(images, out / "dataset")})
         return
     typer.echo(_comparison(records))
     for name, found in groups.items():
@@ -101,6 +105,8 @@ def lr_find(
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -118,13 +124,15 @@ def lr_find(
         steps=steps,
         arch=arch,
         weights=weights,
+        dataset=dataset(leave_out, max_failed_share),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
     )
     if plot is not None:
         lr_plot.draw(sweep, plot, title=f"Learning rates of {strategy}")
     if json:
-        print_json({"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)})
+        about = {"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)}
+        print_json({**about, "left_out": left_out(where, made_in(where))})
         return
     if sweep.suggested is None:
         typer.echo(f"the loss never falls between {low:g} and {high:g}")

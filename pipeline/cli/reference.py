@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, print_json
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def reference(
     layers: Annotated[str, typer.Option(help="Specs with commas, without --like.")] = "",
     size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like.")] = None,
     images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
     json: JsonFlag = False,
 ) -> None:
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
@@ -56,14 +59,16 @@ def reference(
         params = preset(config.CodesParams, **(view | chosen))
         file = canonical_weights(source, cache_root())
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
-        data = preset(config.DatasetParams, source="folder", root=str(folder))
-        manifest = _drawn(build(data, Path(scratch) / "dataset", labels_needed=False), images)
+        given = dataset(leave_out, max_failed_share)
+        data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
+        manifest = _drawn(build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True), images)
         codes = extract(manifest, file, params, Path(scratch) / "codes")
         made = references.make(codes, name=folder.resolve().name)
         path = out or references.default_path(next(iter(codes.values())).settings, cache_root())
         mark = references.write(made, path)
     if json:
-        print_json({"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark})
+        about = {"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark}
+        print_json({**about, "left_out": left_out(folder)})
     else:
         typer.echo(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
 

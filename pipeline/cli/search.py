@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, print_json, size, table
 from pipeline.errors import UserError
 
@@ -69,13 +70,14 @@ def build(
     splits: Annotated[str | None, typer.Option(help="folders, if the top folders are train, val, test.")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
     json: JsonFlag = False,
 ) -> None:
     """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
     from pipeline import collection
 
     codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None}
-    dataset = {"splits": splits, "on_error": on_error}
     collection.build(
         images,
         out,
@@ -87,23 +89,29 @@ def build(
         nbits=bits,
         long=_names(long),
         codes={key: value for key, value in codes.items() if value is not None},
-        dataset={key: value for key, value in dataset.items() if value is not None},
+        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
     )
-    _show_info(collection.info(out), json=json)
+    about = collection.info(out)
+    if json:
+        print_json({**about, "left_out": left_out(images)})
+    else:
+        _show_info(about)
 
 
 @index.command()
 def add(
     folder: IndexArgument,
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
     json: JsonFlag = False,
 ) -> None:
     """Add a folder's images, or take in what changed in it."""
     from pipeline.collection import add as run
 
-    done = run(folder, images)
+    done = run(folder, images, dataset=dataset(leave_out, max_failed_share))
     if json:
-        print_json(done.as_json())
+        print_json({**done.as_json(), "left_out": left_out(images)})
         return
     typer.echo(
         f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.relabelled} relabelled, "
@@ -137,7 +145,11 @@ def info(folder: IndexArgument, json: JsonFlag = False) -> None:
     """What is in an index, how it was made with every default spelled out, and how it can be searched."""
     from pipeline.collection import info as run
 
-    _show_info(run(folder), json=json)
+    about = run(folder)
+    if json:
+        print_json(about)
+    else:
+        _show_info(about)
 
 
 @index.command()
@@ -280,10 +292,7 @@ def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, 
     )
 
 
-def _show_info(about: dict[str, Any], *, json: bool) -> None:
-    if json:
-        print_json(about)
-        return
+def _show_info(about: dict[str, Any]) -> None:
     weights = about["weights"]
     typer.echo(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
     typer.echo(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")

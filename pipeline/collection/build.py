@@ -143,7 +143,7 @@ def _saved(
         "weights": weights,
         # As resolved here, so that images added on another machine get codes of the same kind.
         "params": params.model_dump(mode="json") | {"precision": one["precision"], "device": one["device"]},
-        "dataset": {"splits": data.splits, "max_pixels": data.max_pixels},
+        "dataset": {"splits": data.splits, "max_pixels": data.max_pixels, "leave_out": data.leave_out},
         "codes": {s: {"dim": c.dim, "dtype": str(c.dtype), "settings": c.settings} for s, c in found.codes.items()},
         "layers": list(layers),
         "short": _about(short, first, marks) | {"fitted_on": len(rows), "note": note},

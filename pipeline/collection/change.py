@@ -55,21 +55,24 @@ class _Change:
     replaced: int = 0
 
 
-def add(folder: str | Path, images: str | Path) -> Added:
+def add(folder: str | Path, images: str | Path, *, dataset: Mapping[str, Any] | None = None) -> Added:
     """Adds the images of a folder; those that are there already cost nothing, the codes of others are made once.
 
     A content is there once, whatever paths lead to it. Known images take the label and split that the folder gives now;
-    a folder below one that was indexed before gives those that the whole would. Raises UserError, with the index as it
-    was, if another process changes it or the folder holds nothing readable.
+    a folder below one that was indexed before gives those that the whole would. `dataset`: keys of that params section
+    to change; `leave_out` adds to what the index was built with. Raises UserError, with the index as it was, if another
+    process changes it or the folder holds nothing readable.
     """
     folder = Path(folder)
     made_by = _made_by(folder)
     codes = validate(CodesParams, made_by["params"], where=f"{folder}: params")
     root, below = _root_of(os.path.abspath(images), made_by["roots"])  # noqa: PTH100  no symlink is resolved
+    chosen = dict(dataset or {})
+    patterns = [*made_by["dataset"].get("leave_out", ()), *chosen.get("leave_out", ())]
     data = preset(
         DatasetParams,
         **{"source": "folder", "root": root, "val_share": 0.0, "test_share": 0.0, "repeats": 1},
-        **made_by["dataset"],
+        **{**made_by["dataset"], **chosen, "leave_out": patterns},
     )
     with photos(data, codes, lambda: weights_file(folder, made_by), below=below) as found:
         for spec, about in made_by["codes"].items():

@@ -65,8 +65,8 @@ def photos(
     """The images below `data.root` and their codes, new ones computed; the codes can be read inside the context only.
 
     `below`: as of `data.build`. `weights` gives the canonical file, once the folder is known to be good: weights may
-    have to be fetched. Images that can't be read are left out with a warning. Raises UserError if there are none at
-    all.
+    have to be fetched. Images that can't be read are left out with a warning; `data.build.kept_failures` of the folder
+    lists them. Raises UserError if there are none at all.
     """
     from pipeline.codes import extract
     from pipeline.data.build import build
@@ -75,7 +75,7 @@ def photos(
     work.mkdir(parents=True, exist_ok=True)
     clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
-        manifest = build(data, Path(name) / "dataset", labels_needed=False, below=below)
+        manifest = build(data, Path(name) / "dataset", labels_needed=False, fleeting=True, below=below)
         yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 

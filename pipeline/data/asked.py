@@ -1,11 +1,13 @@
-"""Images that a user names for an answer: files, and folders for all that lie below them."""
+"""Images that a user names for an answer: files, and folders for all images below them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.data.sources import folder, labels_csv
+from pipeline.data import kinds
+from pipeline.data.left_out import LeaveOut
+from pipeline.data.sources import folder
 from pipeline.errors import UserError
 
 
@@ -16,10 +18,9 @@ def files_of(images: Sequence[str | Path]) -> list[Path]:
         if not image.is_dir():
             files.append(image)
             continue
-        labels = labels_csv.find(image)
-        found = sorted(path for path in folder.walk(str(image)) if labels is None or path != labels.name)
+        found = sorted(path for path in folder.walk(str(image), LeaveOut([]), []) if not kinds.is_other(image / path))
         if not found:
-            raise UserError(f"{image} holds no files", allowed="image files, or folders of them")
+            raise UserError(f"{image} holds no images", allowed="image files, or folders of them")
         files += [image / path for path in found]
     return files
 

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +16,28 @@ from pipeline import schema
 from pipeline.errors import UserError
 
 SPLITS = ("train", "val", "test")
+FAILURES = "failures.csv"
 IMAGES = "images"  # the folder, beside manifest.csv, of the images that a source drew or unpacked
 
 _COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height")
+
+Kind = Literal["left_out", "not_an_image", "unread_format", "broken"]
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
 
 
 class Failure(NamedTuple):
-    """A file that is left out, and why, in words."""
+    """A file, or a folder with all that is in it, that is left out, why, in words, and of which kind that is."""
 
     path: str
     reason: str
+    kind: Kind = "broken"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an image is lost: it is broken, or of a format that isn't read."""
+        return self.kind in ("broken", "unread_format")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +113,7 @@ class Manifest:
         columns = [self.ids, self.paths, self.labels, self.groups, self.sha256, self.widths, self.heights, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
         schema.write_text(folder / "manifest.csv", _csv([header, *zip(*(c.tolist() for c in columns), strict=True)]))
-        schema.write_text(folder / "failures.csv", _csv([Failure._fields, *sorted(failures)]))
+        write_failures(folder, failures)
         inside = self.root == folder / IMAGES
         counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
         record = {
@@ -113,7 +122,7 @@ class Manifest:
             "root": IMAGES if inside else self.root.as_posix(),
             "root_is_inside": inside,
             "images": len(self),
-            "failed": len(failures),
+            "failed": sum(f.is_image for f in failures),
             "classes": {c: int(np.sum(self.labels == c)) for c in self.classes},
             "unlabelled": int(np.sum(self.labels == "")),
             "counts": counts,
@@ -160,12 +169,25 @@ class Manifest:
 _REMAKE = "`dvc repro dataset`, which makes it again"
 
 
+def printable(path: str) -> str:
+    """A path as text that can be written: bytes of a name that are not Unicode as escapes."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
+    """failures.csv, sorted by path."""
+    schema.write_text(folder / FAILURES, _csv([Failure._fields, *sorted(failures)]))
+
+
 def read_failures(folder: str | Path) -> list[Failure]:
-    """The files that were left out, sorted by path. Raises UserError if failures.csv is missing."""
-    path = Path(folder) / "failures.csv"
+    """The files that were left out, sorted by path. Raises UserError if failures.csv is missing.
+
+    An older one has no kinds: all are broken.
+    """
+    path = Path(folder) / FAILURES
     try:
         with path.open(encoding="utf-8", newline="") as f:
-            return [Failure(*row) for row in list(csv.reader(f))[1:]]
+            return [Failure(path, reason, *cast(list[Kind], kind)) for path, reason, *kind in list(csv.reader(f))[1:]]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", see=_REMAKE) from None
 

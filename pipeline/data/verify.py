@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.cache import cache_root
+from pipeline.data import kinds, made_here
 from pipeline.data.decode import DecodeError, decode
-from pipeline.data.manifest import Failure
+from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Facts, Memory, Stamp
 
 log = logging.getLogger(__name__)
@@ -71,15 +72,14 @@ def _recall(memory: Memory, folder: str, paths: Sequence[str], max_pixels: int) 
             file.encode()
             status = os.stat(file)  # noqa: PTH116
         except UnicodeEncodeError:
-            shown = path.encode(errors="backslashreplace").decode()
-            found[path] = Failure(shown, "the name is not valid Unicode")
+            found[path] = _failure(path, None, "the name is not valid Unicode")
         except OSError as e:
-            found[path] = Failure(path, f"can't be read: {e.strerror}")
+            found[path] = _failure(path, None, f"can't be read: {e.strerror}")
         else:
-            if stat.S_ISREG(status.st_mode):
-                stamps[file] = Stamp.of(status)
-            else:
+            if not stat.S_ISREG(status.st_mode):
                 found[path] = Failure(path, "not a file")
+            elif not kinds.named_raw(path):  # which earlier versions took for its thumbnail
+                stamps[file] = Stamp.of(status)
     for file, facts in memory.get(stamps).items():
         # One above today's max_pixels is left to the decoder, which says so.
         if facts.width * facts.height <= max_pixels:
@@ -89,14 +89,27 @@ def _recall(memory: Memory, folder: str, paths: Sequence[str], max_pixels: int) 
 
 def _check(folder: str, path: str, max_pixels: int) -> _Checked:
     """Reads and decodes one file."""
+    head = None
     try:
         with open(f"{folder}/{path}", "rb") as file:  # noqa: PTH123
             stamp, now_ns = Stamp.of(os.fstat(file.fileno())), time.time_ns()
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            head = file.read(kinds.HEAD_BYTES)
+            if kinds.is_raw(path, head):
+                return _Checked(_failure(path, head, ""), None)
+            if made_here.is_made_here(file, head):
+                return _Checked(Failure(path, "a picture that cnncodes drew", "left_out"), None)
             file.seek(0)
+            # First, since it stops early at what is no image, such as a video of gigabytes.
             height, width, _ = decode(file, max_pixels=max_pixels).shape
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except DecodeError as e:
-        return _Checked(Failure(path, str(e)), None)
+        return _Checked(_failure(path, head, str(e)), None)
     except OSError as e:
-        return _Checked(Failure(path, f"can't be read: {e.strerror}"), None)
+        return _Checked(_failure(path, None, f"can't be read: {e.strerror}"), None)
     return _Checked(Facts(sha256, width, height), stamp if stamp.is_settled(now_ns) else None)
+
+
+def _failure(path: str, head: bytes | None, reason: str) -> Failure:
+    kind, words = kinds.judge(path, head, reason)
+    return Failure(printable(path), words, kind)

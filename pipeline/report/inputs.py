@@ -36,7 +36,7 @@ class Inputs:
     stages; `sanity` is by strategy."""
 
     manifest: Manifest
-    failures: Sequence[Failure]
+    failures: Sequence[Failure]  # of all kinds
     codes: Mapping[str, Codes]
     runs: tuple[Run, ...]
     retrieved: tuple[Retrieved, ...]
@@ -48,6 +48,11 @@ class Inputs:
     heads_params: HeadsParams
     weights: Mapping[str, Any]
     album: Album
+
+    @functools.cached_property
+    def lost(self) -> tuple[Failure, ...]:
+        """Images that are not in the set: they are broken, or of a format that isn't read."""
+        return tuple(f for f in self.failures if f.is_image)
 
     @property
     def specs(self) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def test_predict_answers_for_those_that_it_can(place: Path, tmp_path: Path) -> N
     scores = [[c["score"] for c in one["classes"]] for one in (alone, found[0])]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     (tmp_path / "empty").mkdir()
-    assert "holds no files" in error_of(cnncodes("predict", head, str(tmp_path / "empty"), cwd=place))
+    assert "holds no images" in error_of(cnncodes("predict", head, str(tmp_path / "empty"), cwd=place))
 
 
 def test_cache_size_and_gc(place: Path) -> None:

@@ -119,7 +119,81 @@ def test_broken_files_are_listed_and_the_rest_goes_on(
     assert "not an image" in failures[0].reason and "2500" not in failures[1].reason
     assert "50 x 50" in failures[2].reason and "truncated" in failures[3].reason
     assert len(m) == 10 and m.classes == ("cat", "dog")
-    assert "4 of 14 files" in caplog.text and "bird" in caplog.text
+    assert [f.kind for f in failures] == ["not_an_image", "broken", "broken", "broken"]
+    assert "3 of 13 files" in caplog.text and "1 other files (1 x .txt)" in caplog.text and "bird" not in caplog.text
+
+
+def test_other_files_beside_the_pictures_stop_nothing(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image in list(photos.rglob("*.png")):
+        image.with_suffix(".png.json").write_text("{}")
+        image.with_suffix(".nef").write_bytes(b"MM\0*\0\0\0\x08\0\0")
+    (photos / "README.md").write_text("About these")
+    m = build(params(root=photos, max_failed_share=0.0), tmp_path / "out")
+    assert len(m) == 10 and m.classes == ("cat", "dog")
+    kinds = Counter(f.kind for f in read_failures(tmp_path / "out"))
+    assert kinds == {"not_an_image": 11, "unread_format": 10}
+    assert "10 of 20 photographs are of formats that aren't read: 10 x RAW (NEF)" in caplog.text
+    with pytest.raises(UserError, match=r"10 of 20 files .*RAW \(NEF\).*on_error"):
+        build(params(root=photos, on_error="fail"), tmp_path / "out")
+    for image in photos.rglob("*.png"):
+        image.unlink()
+    with pytest.raises(UserError, match=r"holds no readable images: 10 of 10 .*RAW \(NEF\).*darktable"):
+        build(params(root=photos), tmp_path / "out")
+
+
+def test_other_files_may_lie_beside_the_split_folders(tmp_path: Path) -> None:
+    folder(tmp_path / "photos/train", each=10)
+    folder(tmp_path / "photos/test", each=5)
+    (tmp_path / "photos/README.txt").write_text("About these")
+    (tmp_path / "photos/docs").mkdir()
+    (tmp_path / "photos/docs/labels.csv").write_text("1,2")
+    assert build(params(root=tmp_path / "photos", splits="folders"), tmp_path / "out").from_source == ("train", "test")
+
+
+def test_what_is_left_out_is_said_in_one_line_and_listed(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image in list(photos.rglob("*.png")):
+        thumbnail = image.parent / "@eaDir" / image.name / "SYNOPHOTO_THUMB_M.jpg"
+        thumbnail.parent.mkdir(parents=True)
+        shutil.copy(image, thumbnail)
+    (photos / "dog/.DS_Store").touch()
+    m = build(params(root=photos, leave_out=["4.png"]), tmp_path / "out/dataset")
+    assert len(m) == 8 and m.classes == ("cat", "dog")
+    assert "left out: 5 files and folders (2 x made by a Synology: cat/@eaDir, dog/@eaDir;" in caplog.text
+    assert {(f.path, f.kind) for f in read_failures(tmp_path / "out/dataset")} == {
+        (path, "left_out") for path in ("cat/@eaDir", "dog/@eaDir", "dog/.DS_Store", "cat/4.png", "dog/4.png")
+    }
+
+
+def test_a_dataset_made_inside_the_images_changes_nothing_the_second_time(photos: Path) -> None:
+    first = build(params(root=photos), photos / "codes/dataset")
+    assert read_failures(photos / "codes/dataset") == []
+    second = build(params(root=photos), photos / "codes/dataset")
+    assert second.paths.tolist() == first.paths.tolist() and second.classes == ("cat", "dog")
+    assert [f.path for f in read_failures(photos / "codes/dataset")] == ["codes"]
+
+
+def test_failures_are_written_before_a_run_stops(photos: Path, tmp_path: Path) -> None:
+    _break_one(photos)
+    with pytest.raises(UserError, match=r"--max-failed-share.*see .*out/failures\.csv"):
+        build(params(root=photos, max_failed_share=0.05), tmp_path / "out")
+    assert [(f.path, f.kind) for f in read_failures(tmp_path / "out")] == [("cat/broken.png", "broken")]
+    build(params(root=photos, max_failed_share=1.0), tmp_path / "out")  # in the same place
+    before = files(tmp_path / "out")
+    with pytest.raises(UserError, match=r"failures\.csv"):
+        build(params(root=photos, on_error="fail"), tmp_path / "out")
+    assert files(tmp_path / "out") == before
+    assert [f.path for f in read_failures(module.kept_failures(photos))] == ["cat/broken.png"]
+
+
+def test_a_fleeting_dataset_leaves_its_failures_in_the_cache(photos: Path, tmp_path: Path) -> None:
+    _break_one(photos)
+    build(params(root=photos), tmp_path / "out", fleeting=True)
+    shutil.rmtree(tmp_path / "out")
+    assert [f.path for f in read_failures(module.kept_failures(photos))] == ["cat/broken.png"]
 
 
 def _break_one(photos: Path) -> None:

@@ -23,7 +23,7 @@ CLAIMS = {
 
 def build(inputs: Inputs) -> Section:
     board = inputs.comparison
-    values = {"inputs": inputs, "samples": _samples(inputs), "failed": len(inputs.failures)}
+    values = {"inputs": inputs, "samples": _samples(inputs), "failed": len(inputs.lost)}
     if board is None:
         codes = inputs.codes[inputs.best_spec]
         tiles = [
@@ -98,7 +98,7 @@ def _metrics(inputs: Inputs, board: Comparison) -> dict[str, object]:
         "combinations": len(board.runs),
         "images": len(inputs.manifest),
         "classes": len(inputs.manifest.classes),
-        "failed_images": len(inputs.failures),
+        "failed_images": len(inputs.lost),
     }
 
 

@@ -32,7 +32,7 @@ class _Checked(NamedTuple):
 def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterator[Facts | Failure]:
     """For each path below `root`, in order: its facts, or why it is left out.
 
-    Files are read on all cores. Raises UserError if the memory of hashed files can't be used.
+    Files are read on all cores. Raises UserError if the cache folder can't be made.
     """
     memory = Memory(cache_root() / "files.sqlite")
     folder = os.path.abspath(root)  # noqa: PTH100  strings: a million Path objects cost seconds

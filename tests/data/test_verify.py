@@ -147,6 +147,17 @@ def test_a_cache_that_cannot_be_made_is_the_users_error(tmp_path: Path, monkeypa
         run(tmp_path, ["a.png"])
 
 
+def test_a_memory_that_cannot_be_used_is_told_once_and_every_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (cache_root() / "files.sqlite").mkdir(parents=True)
+    monkeypatch.setattr(verify, "_BATCH", 1)
+    paths = [picture(tmp_path / f"{i}.png", i).name for i in range(3)]
+    assert run(tmp_path, paths) == run(tmp_path, paths)
+    assert reads == 2 * paths
+    assert caplog.text.count("can't be used") == 2  # one a run
+
+
 def test_two_users_of_one_memory(tmp_path: Path) -> None:
     one, two = Memory(tmp_path / "m"), Memory(tmp_path / "m")
     stamp, facts = Stamp(1, 2, 3), Facts("f" * 64, 4, 5)

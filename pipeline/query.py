@@ -8,25 +8,33 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import MEMORY_MB
 from pipeline.errors import UserError
 
 
 def predict(
-    head: str | Path, images: Sequence[str | Path], *, weights: str | Path | None = None, top: int = 3
+    head: str | Path,
+    images: Sequence[str | Path],
+    *,
+    weights: str | Path | None = None,
+    top: int = 3,
+    memory_mb: int = MEMORY_MB,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first.
 
     `head`: a folder `heads/<spec>-<head>` or its model.h5. `weights`: the canonical file; found in the head's workspace
-    if not given. Scores are probabilities where the head has them, margins otherwise; `probabilities` says which.
-    Raises UserError if the weights are not those of the codes that the head was trained on, or an image can't be read.
+    if not given. `memory_mb`: of images in flight. Scores are probabilities where the head has them, margins otherwise;
+    `probabilities` says which. Raises UserError if the weights are not those of the codes that the head was trained on,
+    or an image can't be read.
     """
     from pipeline.codes import Codes, Embedder
+    from pipeline.data.room import Room
     from pipeline.heads.model import Model
     from pipeline.heads.model import predict as score
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
     model = Model.load(path)
-    codes = Embedder(_weights_beside(path, weights), model.codes_settings)(images)
+    codes = Embedder(_weights_beside(path, weights), model.codes_settings, room=Room(memory_mb))(images)
     ids = [f"{i:08d}" for i in range(len(images))]
     _, scores = score(model, Codes.from_arrays(ids, codes, spec=model.spec, settings=model.codes_settings))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]

@@ -152,7 +152,7 @@ def extract(
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
     canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
-    manifest = build(data, space.root / "dataset", labels_needed=False)
+    manifest = build(data, space.root / "dataset", labels_needed=False, memory_mb=params.memory_mb)
     with schema.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)

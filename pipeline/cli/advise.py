@@ -6,11 +6,11 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -35,6 +35,7 @@ def advise(
     ] = None,
     weights: Annotated[str, typer.Option(help="Weights, for images; as in `cnncodes extract`.")] = "demo",
     size: Annotated[int | None, typer.Option(help="Input side in pixels, for images.")] = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
@@ -46,7 +47,9 @@ def advise(
     from pipeline.workspace import preset
 
     specs = [part.strip() for part in layers.split(",")] if layers else []
-    with _workspace(folder, out, specs, arch=arch, weights=weights, size=size) as space:
+    codes_keys = {} if size is None else {"crop": size, "scales": [size]}
+    codes_keys |= {} if memory_mb is None else {"memory_mb": memory_mb}
+    with _workspace(folder, out, specs, arch=arch, weights=weights, codes=codes_keys) as space:
         codes = {one.spec: one for one in (space.codes(spec) for spec in specs or space.specs())}
         kept = references.default_path(next(iter(codes.values())).settings, cache_root())
         found = reference or (kept if kept.is_file() else None)
@@ -82,7 +85,7 @@ def advise(
 
 @contextlib.contextmanager
 def _workspace(
-    folder: Path, out: Path | None, specs: list[str], *, arch: str | None, weights: str, size: int | None
+    folder: Path, out: Path | None, specs: list[str], *, arch: str | None, weights: str, codes: dict[str, Any]
 ) -> Iterator[Workspace]:
     """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
     from pipeline.workspace import Workspace, extract
@@ -92,5 +95,4 @@ def _workspace(
         return
     with contextlib.ExitStack() as stack:
         kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
-        codes = {} if size is None else {"crop": size, "scales": [size]}
         yield extract(folder, out=kept, layers=specs or None, arch=arch, weights=weights, codes=codes)

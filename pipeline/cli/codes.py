@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
@@ -58,6 +58,7 @@ def extract(
         str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
     ] = None,
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    memory_mb: MemoryOption = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -72,6 +73,7 @@ def extract(
         "dtype": dtype,
         "device": device,
         "batch_size": batch_size,
+        "memory_mb": memory_mb,
         "reduced_decode": reduced_decode,
         "compile": compile,
         "crop": size,

@@ -20,7 +20,7 @@ from pipeline.cli.finetune import (
     given,
     settings_of,
 )
-from pipeline.cli.output import JsonFlag, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +41,7 @@ def sanity(
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
+    memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -62,6 +63,7 @@ def sanity(
         weights=weights,
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if plot is not None:
         from pipeline.finetune.sanity.plot import draw

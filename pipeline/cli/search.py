@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,12 +68,13 @@ def build(
     splits: Annotated[str | None, typer.Option(help="folders, if the top folders are train, val, test.")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
     from pipeline import collection
 
-    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None}
+    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None, "memory_mb": memory_mb}
     dataset = {"splits": splits, "on_error": on_error}
     collection.build(
         images,
@@ -95,12 +96,14 @@ def build(
 def add(
     folder: IndexArgument,
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Add a folder's images, or take in what changed in it."""
     from pipeline.collection import add as run
+    from pipeline.config import MEMORY_MB
 
-    done = run(folder, images)
+    done = run(folder, images, memory_mb=memory_mb or MEMORY_MB)
     if json:
         print_json(done.as_json())
         return
@@ -167,14 +170,17 @@ def search(
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
     montage: Annotated[Path | None, typer.Option(help="Picture to make: .png, .jpg or .webp.")] = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """The images most like a query."""
     from pipeline.collection import Collection
+    from pipeline.config import MEMORY_MB
+    from pipeline.data.room import Room
 
     if (query is None) != random:
         raise UserError("a search needs one query", allowed="an image file, an id, or --random")
-    photos = Collection.open(folder)
+    photos = Collection.open(folder, room=Room(memory_mb or MEMORY_MB))
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
     wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "layer": layer}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.collection.collection import require_collection
 from pipeline.collection.encode import Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
-from pipeline.config import CodesParams, DatasetParams, validate
+from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
 from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.workspace import preset
@@ -48,14 +48,16 @@ class _Change:
     known: int = 0
 
 
-def add(folder: str | Path, images: str | Path) -> Added:
+def add(folder: str | Path, images: str | Path, *, memory_mb: int = MEMORY_MB) -> Added:
     """Adds the images of a folder; those that are there already cost nothing, the codes of others are made once.
+
+    `memory_mb`: of images in flight; it is the machine's, so the index does not keep it.
 
     Raises UserError, with the index as it was, if another process changes it or the folder holds nothing readable.
     """
     folder = Path(folder)
     made_by = _made_by(folder)
-    codes = validate(CodesParams, made_by["params"], where=f"{folder}: params")
+    codes = validate(CodesParams, made_by["params"] | {"memory_mb": memory_mb}, where=f"{folder}: params")
     root = os.path.abspath(images)  # noqa: PTH100  no symlink is resolved
     data = preset(
         DatasetParams,

@@ -72,7 +72,7 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path])
     work.mkdir(parents=True, exist_ok=True)
     clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
-        manifest = build(data, Path(name) / "dataset", labels_needed=False)
+        manifest = build(data, Path(name) / "dataset", labels_needed=False, memory_mb=codes.memory_mb)
         yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import schema
-from pipeline.config import DatasetParams
+from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
 from pipeline.data.manifest import IMAGES, SPLITS, Failure, Manifest
 from pipeline.data.memory import Facts
+from pipeline.data.room import Room
 from pipeline.data.sources import SOURCES, Listing, Record
 from pipeline.data.verify import verify
 from pipeline.errors import UserError
@@ -25,12 +26,15 @@ log = logging.getLogger(__name__)
 _SHOWN = 3  # failures, of each kind, that an error or the log shows
 
 
-def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True) -> Manifest:
+def build(
+    params: DatasetParams, out: str | Path, *, labels_needed: bool = True, memory_mb: int = MEMORY_MB
+) -> Manifest:
     """Makes the folder `out` (manifest.csv, dataset.json, failures.csv, images/) anew and returns its manifest.
 
     With `labels_needed` a labelled set must have two classes or more, each with images for every split that is cut;
-    without, labels that are missing in part are dropped and small classes stay in train. Raises UserError before
-    anything of an earlier `out` is touched.
+    without, labels that are missing in part are dropped and small classes stay in train. Images that are checked at
+    once share `memory_mb`; one that needs more is a failure. Raises UserError before anything of an earlier `out` is
+    touched.
     """
     out = Path(out)
     _require_ours(out)
@@ -40,7 +44,7 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         (partial / IMAGES).mkdir(parents=True)
         listing = SOURCES[params.source](params, partial / IMAGES)
-        manifest, failures = _describe(params, listing, labels_needed=labels_needed)
+        manifest, failures = _describe(params, listing, labels_needed=labels_needed, room=Room(memory_mb))
         manifest.write(partial, failures)
         _replace(out, partial)
     except OSError as e:
@@ -71,11 +75,13 @@ def _replace(out: Path, partial: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -> tuple[Manifest, list[Failure]]:
+def _describe(
+    params: DatasetParams, listing: Listing, *, labels_needed: bool, room: Room
+) -> tuple[Manifest, list[Failure]]:
     """Checks every image of a listing, names and splits those that are whole."""
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
-    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels)
+    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels, room=room)
     whole: list[tuple[Record, Facts]] = []
     failures: list[Failure] = []
     for record, result in zip(listing.records, checked, strict=True):

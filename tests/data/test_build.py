@@ -239,7 +239,8 @@ def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplo
 
 
 def run_stage(here: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    (here / "params.yaml").write_text(yaml.safe_dump({"dataset": PARAMS | changes}))
+    shipped = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    (here / "params.yaml").write_text(yaml.safe_dump(shipped | {"dataset": PARAMS | changes}))
     return subprocess.run(
         [sys.executable, "-m", "stages.dataset"],
         cwd=here,

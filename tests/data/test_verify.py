@@ -15,6 +15,7 @@ from pipeline.cache import cache_root
 from pipeline.data import memory, verify
 from pipeline.data.manifest import Failure
 from pipeline.data.memory import Facts, Memory, Stamp
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from tests.data.world import picture
 
@@ -26,16 +27,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     check = verify._check
 
-    def counted(folder: str, path: str, max_pixels: int) -> verify._Checked:
+    def counted(folder: str, path: str, max_pixels: int, room: Room) -> verify._Checked:
         seen.append(path)
-        return check(folder, path, max_pixels)
+        return check(folder, path, max_pixels, room)
 
     monkeypatch.setattr(verify, "_check", counted)
     return seen
 
 
-def run(root: Path, paths: list[str], max_pixels: int = 1000) -> list[Facts | Failure]:
-    return list(verify.verify(root, paths, max_pixels=max_pixels))
+def run(root: Path, paths: list[str], max_pixels: int = 1000, memory_mb: int = 64) -> list[Facts | Failure]:
+    return list(verify.verify(root, paths, max_pixels=max_pixels, room=Room(memory_mb)))
 
 
 def test_facts_come_in_order_and_size_is_as_shown(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline.collection import Collection
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from pipeline.web.guard import Hosts
 from pipeline.web.pictures import Pictures
@@ -243,8 +244,8 @@ def test_only_what_was_indexed_is_shown(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_pictures_are_kept_in_bounded_memory(built: Path) -> None:
     photos = Collection.open(built / "my.index")
-    one = len(Pictures(1 << 20).of(photos, 0, "tile"))
-    few = Pictures(3 * one)
+    one = len(Pictures(1 << 20, Room()).of(photos, 0, "tile"))
+    few = Pictures(3 * one, Room())
     for row in range(len(photos)):
         few.of(photos, row, "tile")
         assert few.bytes <= 3 * one

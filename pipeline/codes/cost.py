@@ -41,18 +41,22 @@ class Cost:
         self._specs = list(specs)
         self._common = specs[0]
         self._mirrored = 2 if self._common.flip else 1
+        self._views_per_batch = self._common.images_per_batch * self._common.views_per_image
 
-    def batch_bytes(self, batches: int) -> int:
-        """Of so many batches of views of one size, and the network at work on one; 0 where images are whole.
+    def batch_bytes(self) -> int:
+        """Of a batch's views of one size; 0 where images are whole."""
+        s = self._common
+        return 0 if s.crop is None else self._views_per_batch * _VIEW * s.crop**2
+
+    def batch_network_bytes(self) -> int:
+        """Of the network at work on such a batch; 0 where images are whole, which count it each for itself.
 
         A GPU's maps are in its own memory, and made in parts where that is small.
         """
         s = self._common
-        if s.crop is None:
+        if s.crop is None or s.device != "cpu":
             return 0
-        count = s.images_per_batch * self._mirrored * len(s.scales)
-        network = self.network_bytes(s.crop, s.crop, count) if s.device == "cpu" else 0
-        return batches * count * _VIEW * s.crop**2 + network
+        return self.network_bytes(s.crop, s.crop, self._views_per_batch)
 
     def image_bytes(self, header: Header) -> int:
         """Of one image, with the network at work on it where it is a batch of its own; 0 if it can't be decoded."""

@@ -102,7 +102,7 @@ def batches(
     per_batch = settings.images_per_batch
     workers = threads or min(_MAX_THREADS, _processors())
     ahead = _ahead(settings, workers)
-    always = require_batch(specs, room, threads=workers)
+    always, network = require_batch(specs, room, threads=workers)
     waiting: collections.deque[_Loading] = collections.deque()
     with room.hold(always), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
@@ -116,29 +116,33 @@ def batches(
                 jobs = [pool.submit(_fill, batch, i, settings, entry) for i, entry in enumerate(entries)]
                 waiting.append(_Loading(batch, entries, jobs, whole=settings.view == "whole"))
                 if len(waiting) > ahead:
-                    yield from waiting.popleft().finished()
+                    yield from waiting.popleft().finished(room, network)
             while waiting:
-                yield from waiting.popleft().finished()
+                yield from waiting.popleft().finished(room, network)
         finally:
             for loading in waiting:
                 loading.leave()
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def require_batch(specs: Sequence[Settings], room: Room, *, threads: int | None = None) -> int:
-    """Bytes of the batches in flight, whatever the images. Raises UserError if they don't fit the room."""
+def require_batch(specs: Sequence[Settings], room: Room, *, threads: int | None = None) -> tuple[int, int]:
+    """Bytes of the views of all batches in flight, and of the network at work on one, whatever the images.
+
+    Raises UserError if they don't fit the room together.
+    """
     settings, workers = specs[0], threads or min(_MAX_THREADS, _processors())
+    cost = Cost(specs)
     # Those that wait, the one in the network, and the one before, whose rows are still being taken up.
-    need_bytes = Cost(specs).batch_bytes(_ahead(settings, workers) + 3)
+    always, network = (_ahead(settings, workers) + 3) * cost.batch_bytes(), cost.batch_network_bytes()
     try:
-        room.require(need_bytes)
+        room.require(always + network)
     except NoRoomError as e:
         raise UserError(
             f"a batch of {settings.images_per_batch} images {e}",
             allowed="more of it, or a smaller codes.batch_size",
             see="docs/params.md",
         ) from None
-    return need_bytes
+    return always, network
 
 
 def _ahead(settings: Settings, workers: int) -> int:
@@ -181,14 +185,16 @@ class _Loading:
     jobs: list[Future[str | None]]
     whole: bool
 
-    def finished(self) -> Iterator[Batch]:
-        """The batch, once; its images are let go when the next one is asked for."""
+    def finished(self, room: Room, network_bytes: int) -> Iterator[Batch]:
+        """The batch, once, with room for the network; both are let go when the next one is asked for."""
         try:
             for position, job in enumerate(self.jobs):
                 reason = job.result()
                 if reason is not None:
                     self.batch.failures[position] = reason
-            yield self.batch
+            # Before the images that wait, of later batches: only the network makes more of them needed.
+            with room.hold(network_bytes, first=True):
+                yield self.batch
         finally:
             if self.whole:
                 self.batch.images = []

@@ -67,6 +67,8 @@ def split(ids: NDArray[np.str_], row_bytes: int) -> list[tuple[int, slice]]:
     Parts without rows are left out.
     """
     bits = max(0, (len(ids) * row_bytes - 1) // PART_BYTES).bit_length()
+    if not len(ids):
+        return []
     numbers = np.array([int(str(i)[:16], 16) >> (64 - bits) for i in ids], dtype=np.int64)
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     stops = [*starts[1:], len(ids)]

@@ -26,17 +26,20 @@ class Room:
         self._queue: deque[Place] = deque()
         self._changed = threading.Condition()
 
-    def place(self) -> Place:
-        """A place at the end of the queue, which moves on when it has entered or left."""
+    def place(self, *, first: bool = False) -> Place:
+        """A place at the end of the queue, or before all others; the queue moves on when it has entered or left."""
         with self._changed:
             place = Place(self)
-            self._queue.append(place)
+            if first:
+                self._queue.appendleft(place)
+            else:
+                self._queue.append(place)
             return place
 
     @contextmanager
-    def hold(self, need_bytes: int) -> Iterator[None]:
+    def hold(self, need_bytes: int, *, first: bool = False) -> Iterator[None]:
         """Waits for room and keeps it as long as the block runs. Raises NoRoomError."""
-        place = self.place()
+        place = self.place(first=first)
         try:
             place.enter(need_bytes)
             yield
@@ -46,7 +49,7 @@ class Room:
     def require(self, need_bytes: int, *, beside_bytes: int = 0) -> None:
         """Raises NoRoomError if something does not fit beside what is always there, however long it waits."""
         if need_bytes + beside_bytes > self.total_bytes:
-            beside = f" beside {_megabytes(beside_bytes)} of its batch" if beside_bytes else ""
+            beside = f" beside {_megabytes(beside_bytes)} of batches" if beside_bytes else ""
             raise NoRoomError(
                 f"needs {_megabytes(need_bytes)} of memory{beside}, more than codes.memory_mb ({self.memory_mb})"
             )

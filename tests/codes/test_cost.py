@@ -63,7 +63,8 @@ def told_and_taken(weights: Weights, data: bytes, **changes: Any) -> tuple[int, 
     small = png("RGB", 70, 70)
     taken = peak.of(lambda: through(data), warm=lambda: through(small))
     costs = Cost(specs)
-    return costs.image_bytes(cost.look(data, max_pixels=source.max_pixels)) + costs.batch_bytes(1), taken
+    image_bytes = costs.image_bytes(cost.look(data, max_pixels=source.max_pixels))
+    return max(image_bytes, costs.batch_network_bytes()) + costs.batch_bytes(), taken
 
 
 WHOLE: dict[str, Any] = {"view": "whole", "scales": [500], "layers": ["conv5_2-avg"]}
@@ -76,7 +77,7 @@ WHOLE: dict[str, Any] = {"view": "whole", "scales": [500], "layers": ["conv5_2-a
         {"precision": "bf16"},
         {"layers": ["conv1_1-avg", "conv1_2-avg", "pool5-spp"]},
         {"layers": ["conv1_1.pre-gem", "conv1_1-avg", "conv1_2.pre-avg"], "precision": "bf16"},
-        {"flip": True, "scales": [200, 400]},
+        {"flip": True, "scales": [64, 400]},
     ],
     ids=str,
 )
@@ -111,12 +112,11 @@ def test_squashing_a_line_may_need_its_length_at_the_new_width(networks: dict[st
 
 def test_a_batch_takes_its_views_and_maps_on_a_processor_only(networks: dict[str, Weights]) -> None:
     specs = specs_of(networks[ARCHS[0]], batch_size=8, layers=["pool5-flatten"])
-    views = 8 * 3 * 64 * 64
-    assert Cost(specs).batch_bytes(3) - Cost(specs).batch_bytes(2) == views
+    assert Cost(specs).batch_bytes() == 8 * 3 * 64 * 64
     maps = 8 * 2 * 64 * 64 * 64 * 4
-    assert maps < Cost(specs).batch_bytes(0) < 1.3 * maps
+    assert maps < Cost(specs).batch_network_bytes() < 1.3 * maps
     on_gpu = [one.model_copy(update={"device": "cuda"}) for one in specs]
-    assert Cost(on_gpu).batch_bytes(3) == 3 * views
+    assert (Cost(on_gpu).batch_bytes(), Cost(on_gpu).batch_network_bytes()) == (8 * 3 * 64 * 64, 0)
 
 
 def test_a_file_that_is_no_image_takes_nothing(networks: dict[str, Weights], tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_places_are_served_in_order() -> None:
     assert sorted(order) == ["large", "small"]
 
 
+def test_who_comes_first_waits_for_those_inside_alone() -> None:
+    room = Room(16)
+    full, waiting = room.place(), room.place()
+    assert full.enter(16 * MEBIBYTE)
+    first = room.place(first=True)
+    full.leave()
+    assert first.enter(16 * MEBIBYTE)
+    first.leave()
+    assert waiting.enter(16 * MEBIBYTE)
+
+
 def test_a_place_that_is_left_frees_the_queue_and_its_own_thread() -> None:
     room = Room(16)
     full, waiting, behind = room.place(), room.place(), room.place()
@@ -79,7 +90,7 @@ def test_what_never_fits_is_said_with_both_numbers() -> None:
         room.hold(1000 * MEBIBYTE + 1),
     ):
         pass
-    with pytest.raises(NoRoomError, match="needs 60 MB of memory beside 50 MB of its batch"):
+    with pytest.raises(NoRoomError, match="needs 60 MB of memory beside 50 MB of batches"):
         room.require(60 * MEBIBYTE, beside_bytes=50 * MEBIBYTE)
     with room.hold(100 * MEBIBYTE):  # the one that was refused is not in the way
         pass

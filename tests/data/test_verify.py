@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -169,3 +170,40 @@ def test_two_users_of_one_memory(tmp_path: Path) -> None:
     assert one.get({"/a": Stamp(1, 2, 4)}) == {}
     one.close()
     two.close()
+
+
+def test_what_needs_more_memory_than_there_is_is_a_failure_with_the_number(tmp_path: Path, reads: list[str]) -> None:
+    Image.new("L", (1600, 1600)).save(tmp_path / "large.png")
+    picture(tmp_path / "small.png", 0)
+    paths = ["large.png", "small.png"]
+    for memory_mb, fits in ((128, True), (16, False), (128, True)):
+        large, small = run(tmp_path, paths, 10**7, memory_mb)
+        assert isinstance(small, Facts) and isinstance(large, Facts) == fits
+        if isinstance(large, Failure):
+            assert large.reason == "needs 37 MB of memory, more than codes.memory_mb (16)"
+    # One that is remembered is looked at again where it might not fit.
+    assert reads == ["large.png", "small.png", "large.png"]
+
+
+def test_images_that_do_not_fit_together_are_checked_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seen, lock = [0], [], threading.Lock()
+    decode = verify.decode
+
+    def counted(*args: object, **how: int) -> object:
+        with lock:
+            now[0] += 1
+            seen.append(now[0])
+        try:
+            return decode(*args, **how)  # type: ignore[arg-type]
+        finally:
+            with lock:
+                now[0] -= 1
+
+    monkeypatch.setattr(verify, "decode", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for i in range(6):
+        Image.new("RGB", (1000, 1000), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    assert all(isinstance(one, Facts) for one in run(tmp_path, [f"{i}.png" for i in range(6)], 10**6, 16))
+    assert max(seen) == 1

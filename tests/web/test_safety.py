@@ -21,6 +21,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection
 from pipeline.data.room import Room
 from pipeline.errors import UserError
@@ -134,6 +135,26 @@ def test_too_many_bytes(built: Path) -> None:
             answer = small.post("/api/search", headers={"content-type": "image/png"}, **sent)  # type: ignore[arg-type]
             assert answer.status_code == 413 and "0 MB that are allowed" in answer.json()["error"]
         assert small.post("/api/search", files={"image": png(4)}).status_code == 200
+
+
+def test_an_image_that_needs_too_much_memory(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(side: int) -> bytes:
+        out = io.BytesIO()
+        Image.new("RGB", (side, side)).save(out, "PNG")
+        return out.getvalue()
+
+    with client_of(built / "my.index", memory_mb=32) as small:
+        answer = small.post("/api/search", files={"image": of(2000)})
+        assert answer.status_code == 413 and "needs 39 MB of memory" in answer.json()["error"]
+        assert small.post("/api/search", files={"image": of(500)}).status_code == 200
+
+        def refuse(*_: object) -> None:
+            raise ImagesError("1 of 1 images", ["400 x 400 pixels: needs more"])
+
+        # One that can be decoded and needs too much in the network is no fault of the server.
+        monkeypatch.setattr(Collection, "look", refuse)
+        answer = small.post("/api/search", files={"image": of(400)})
+        assert answer.status_code == 422 and "400 x 400 pixels: needs more" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def require_batch(specs: Sequence[Settings], room: Room, *, threads: int | None 
     except NoRoomError as e:
         raise UserError(
             f"a batch of {settings.images_per_batch} images {e}",
-            allowed="more of it, or a smaller codes.batch_size",
+            allowed="a larger one (--memory-mb), or a smaller codes.batch_size",
             see="docs/params.md",
         ) from None
     return always, network

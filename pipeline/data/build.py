@@ -147,7 +147,8 @@ def _judge(failures: list[Failure], *, total: int, params: DatasetParams) -> Non
         paths_of[failure.reason].append(failure.path)
     kinds = sorted(paths_of.items(), key=lambda item: (-len(item[1]), item[0]))
     text = "; ".join(f"{len(paths)} x {reason}: {', '.join(paths[:_SHOWN])}" for reason, paths in kinds[:_SHOWN])
-    share = len(failures) / total
+    # An image too large for this machine's share says nothing of the others.
+    share = sum(f.kind == "broken" for f in failures) / total
     came = f"{len(failures)} of {total} files can't be used ({text})"
     if len(failures) == total:
         raise UserError(

@@ -25,10 +25,11 @@ Ints = NDArray[np.int64]
 
 
 class Failure(NamedTuple):
-    """A file that is left out, and why, in words."""
+    """A file that is left out, why, in words, and its kind: broken, or too_large for the memory that it may take."""
 
     path: str
     reason: str
+    kind: str = "broken"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -100,7 +100,9 @@ def _check(folder: str, path: str, max_pixels: int, room: Room) -> _Checked:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             with room.hold(cost.look(file, max_pixels=max_pixels).bytes):
                 height, width, _ = decode(file, max_pixels=max_pixels).shape
-    except (DecodeError, NoRoomError) as e:
+    except NoRoomError as e:
+        return _Checked(Failure(path, str(e), "too_large"), None)
+    except DecodeError as e:
         return _Checked(Failure(path, str(e)), None)
     except OSError as e:
         return _Checked(Failure(path, f"can't be read: {e.strerror}"), None)

@@ -154,7 +154,8 @@ def extract(
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
     canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
-    manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting)
+    memory_mb = params.memory_mb
+    manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting, memory_mb=memory_mb)
     with schema.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)

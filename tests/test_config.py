@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import SECTIONS, CodesParams, DatasetParams, HashSpec, LayerSpec, load
+from pipeline.config import MEMORY_MB, SECTIONS, CodesParams, DatasetParams, HashSpec, LayerSpec, load
 from pipeline.errors import UserError
+from pipeline.workspace import PRESET
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 
@@ -133,3 +134,15 @@ def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, paramete
 def test_bad_hash_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"hash spec|layer spec"):
         HashSpec.parse(text)
+
+
+def test_the_one_default_in_code_is_the_shipped_one() -> None:
+    for path in (SHIPPED, PRESET):
+        assert load(CodesParams, path).memory_mb == MEMORY_MB
+
+
+def test_a_params_file_from_before_there_was_a_bound_on_memory(tmp_path: Path) -> None:
+    params = yaml.safe_load(SHIPPED.read_text())
+    del params["codes"]["memory_mb"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load(CodesParams, tmp_path / "params.yaml").memory_mb == MEMORY_MB

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, print_json, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -38,6 +38,7 @@ def advise(
     size: Annotated[int | None, typer.Option(help="Input side in pixels, for images.")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
@@ -50,7 +51,9 @@ def advise(
 
     specs = [part.strip() for part in layers.split(",")] if layers else []
     data = dataset(leave_out, max_failed_share)
-    with _workspace(folder, out, specs, data, arch=arch, weights=weights, size=size) as space:
+    keys = {} if size is None else {"crop": size, "scales": [size]}
+    keys |= {} if memory_mb is None else {"memory_mb": memory_mb}
+    with _workspace(folder, out, specs, data, arch=arch, weights=weights, codes=keys) as space:
         codes = {one.spec: one for one in (space.codes(spec) for spec in specs or space.specs())}
         kept = references.default_path(next(iter(codes.values())).settings, cache_root())
         found = reference or (kept if kept.is_file() else None)
@@ -94,7 +97,7 @@ def _workspace(
     *,
     arch: str | None,
     weights: str,
-    size: int | None,
+    codes: dict[str, Any],
 ) -> Iterator[Workspace]:
     """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
     from pipeline.workspace import Workspace, extract
@@ -104,6 +107,5 @@ def _workspace(
         return
     with contextlib.ExitStack() as stack:
         kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
-        codes = {} if size is None else {"crop": size, "scales": [size]}
         chosen: dict[str, Any] = {"layers": specs or None, "arch": arch, "weights": weights, "codes": codes}
         yield extract(folder, out=kept, dataset=data, fleeting=out is None, **chosen)

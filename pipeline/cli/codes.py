@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
@@ -61,6 +61,7 @@ def extract(
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -75,6 +76,7 @@ def extract(
         "dtype": dtype,
         "device": device,
         "batch_size": batch_size,
+        "memory_mb": memory_mb,
         "reduced_decode": reduced_decode,
         "compile": compile,
         "crop": size,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 
 Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
@@ -49,6 +49,7 @@ def finetune(
     ] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
@@ -73,6 +74,7 @@ def finetune(
         dataset=dataset(leave_out, max_failed_share, splits=splits),
         settings=given(settings),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if any("follows" in record for record in records.values()):
         # On a machine that is not the first, which has the results.
@@ -107,6 +109,7 @@ def lr_find(
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -127,6 +130,7 @@ def lr_find(
         dataset=dataset(leave_out, max_failed_share),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if plot is not None:
         lr_plot.draw(sweep, plot, title=f"Learning rates of {strategy}")

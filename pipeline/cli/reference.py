@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 if TYPE_CHECKING:
     from pipeline.config import CodesParams
@@ -38,6 +38,7 @@ def reference(
     images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
@@ -58,10 +59,13 @@ def reference(
         source, view = network(arch, weights)
         params = preset(config.CodesParams, **(view | chosen))
         file = canonical_weights(source, cache_root())
+    if memory_mb is not None:
+        params = params.model_copy(update={"memory_mb": memory_mb})
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
         given = dataset(leave_out, max_failed_share)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
-        manifest = _drawn(build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True), images)
+        listed = build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
+        manifest = _drawn(listed, images)
         codes = extract(manifest, file, params, Path(scratch) / "codes")
         made = references.make(codes, name=folder.resolve().name)
         path = out or references.default_path(next(iter(codes.values())).settings, cache_root())

@@ -21,7 +21,7 @@ from pipeline.cli.finetune import (
     settings_of,
 )
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def sanity(
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -66,6 +67,7 @@ def sanity(
         dataset=dataset(leave_out, max_failed_share),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if plot is not None:
         from pipeline.finetune.sanity.plot import draw

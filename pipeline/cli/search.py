@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,12 +72,13 @@ def build(
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
     from pipeline import collection
 
-    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None}
+    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None, "memory_mb": memory_mb}
     collection.build(
         images,
         out,
@@ -104,12 +105,14 @@ def add(
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Add a folder's images, or take in what changed in it."""
     from pipeline.collection import add as run
+    from pipeline.config import MEMORY_MB
 
-    done = run(folder, images, dataset=dataset(leave_out, max_failed_share))
+    done = run(folder, images, dataset=dataset(leave_out, max_failed_share), memory_mb=memory_mb or MEMORY_MB)
     if json:
         print_json({**done.as_json(), "left_out": left_out(images)})
         return
@@ -181,14 +184,17 @@ def search(
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
     montage: Annotated[Path | None, typer.Option(help="Picture to make: .png, .jpg or .webp.")] = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """The images most like a query."""
     from pipeline.collection import Collection
+    from pipeline.config import MEMORY_MB
+    from pipeline.data.room import Room
 
     if (query is None) != random:
         raise UserError("a search needs one query", allowed="an image file, an id, or --random")
-    photos = Collection.open(folder)
+    photos = Collection.open(folder, room=Room(memory_mb or MEMORY_MB))
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
     wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "layer": layer}

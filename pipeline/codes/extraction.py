@@ -22,6 +22,7 @@ from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writing import ShardWriter
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def extract(
     `weights`: a canonical file or the record. `shard` (i, n), i from 1, computes only that share into the store and
     writes no parts (returns {}); once the shares' stores are together, a run without it writes them.
 
-    Images that can't be read any more, or whose file changed since the manifest, have no row and are listed in
-    `out/failures.csv`. Raises UserError before any work if something doesn't fit (see `plan.make_plan`), if the disk is
-    too small, and on a value that the precision or dtype can't hold.
+    Images that can't be read any more, whose file changed since the manifest, or that alone need more memory than
+    `params.memory_mb`, have no row and are listed in `out/failures.csv`. Raises UserError before any work if something
+    doesn't fit (see `plan.make_plan`), if the disk is too small, and on a value that the precision or dtype can't hold.
     """
     out = Path(out)
     header = WeightsHeader.of(weights)
@@ -63,7 +64,7 @@ def extract(
         require_space(plan, None if shard else out, groups)
         log.info("%s", describe(plan, groups))
         if groups:
-            _compute(plan, groups, manifest, header, failures)
+            _compute(plan, groups, manifest, header, Room(params.memory_mb), failures=failures)
         if shard is not None:
             return {}
         found = _export(plan, manifest, failures, out)
@@ -84,7 +85,13 @@ def describe(plan: Plan, groups: list[Group]) -> str:
 
 
 def _compute(
-    plan: Plan, groups: list[Group], manifest: Manifest, header: WeightsHeader, failures: dict[int, str]
+    plan: Plan,
+    groups: list[Group],
+    manifest: Manifest,
+    header: WeightsHeader,
+    room: Room,
+    *,
+    failures: dict[int, str],
 ) -> None:
     """Fills the store. `failures`: position in the plan -> reason, added to."""
     # Only here, so that a run with nothing to compute loads neither torch nor the weights.
@@ -106,7 +113,7 @@ def _compute(
             sources = [
                 loading.Source(files[i], plan.digests[i].decode(), _pixels(manifest, plan, i)) for i in group.images
             ]
-            _run_group(plan, group, forward, sources, failures=failures, advance=advance)
+            _run_group(plan, group, forward, sources, room, failures=failures, advance=advance)
 
 
 def _run_group(
@@ -114,6 +121,7 @@ def _run_group(
     group: Group,
     forward: Forward,
     sources: list[loading.Source],
+    room: Room,
     *,
     failures: dict[int, str],
     advance: Callable[[int], None],
@@ -135,13 +143,27 @@ def _run_group(
             writer.add(plan.digests[images], rows.rows, good, notes=notes)
             advance(len(images))
 
-        for number, batch in enumerate(loading.batches(sources, forward.common, pinned=pinned)):
-            launched = (number * per_batch, batch, forward.launch(batch))
+        for number, batch in enumerate(loading.batches(sources, forward.specs, room=room, pinned=pinned)):
+            launched = (number * per_batch, batch, _launch(forward, batch))
             if waiting is not None:
                 finish(*waiting)
             waiting = launched
         if waiting is not None:
             finish(*waiting)
+
+
+def _launch(forward: Forward, batch: loading.Batch) -> Callable[[], Result]:
+    """A whole image that does not fit the GPU's memory is one that failed; of other views all would."""
+    from pipeline.codes.forward import TooLargeError
+
+    try:
+        return forward.launch(batch)
+    except TooLargeError as e:
+        if forward.common.view != "whole":
+            raise
+        batch.failures[0] = e.what
+        batch.images = loading.blank(forward.common)
+        return forward.launch(batch)
 
 
 def require_finite(result: Result, batch: loading.Batch, forward: Forward) -> None:

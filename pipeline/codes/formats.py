@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,7 +98,7 @@ def _neon_hdf5(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path
         if not kept.all():
             log.warning("%d of %d codes have no label and are left out of %s", np.sum(~kept), len(codes), path)
     schema.require_space(path.parent, int(kept.sum()) * codes.dim * 4, what="the export")
-    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
         data = f.create_dataset("input", shape=(int(kept.sum()), codes.dim), dtype=np.float32)
         data.attrs["lshape"] = np.array(shape, dtype=np.int64)
         data.attrs["mean"] = np.zeros(shape[0], dtype=np.float32)

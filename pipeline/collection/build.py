@@ -141,8 +141,9 @@ def _saved(
     made_by: dict[str, Any] = {
         "version": schema.VERSIONS["collection"],
         "weights": weights,
-        # As resolved here, so that images added on another machine get codes of the same kind.
-        "params": params.model_dump(mode="json") | {"precision": one["precision"], "device": one["device"]},
+        # As resolved here, so that images added on another machine get codes of the same kind; its memory is its own.
+        "params": params.model_dump(mode="json", exclude={"memory_mb"})
+        | {"precision": one["precision"], "device": one["device"]},
         "dataset": {"splits": data.splits, "max_pixels": data.max_pixels, "leave_out": data.leave_out},
         "codes": {s: {"dim": c.dim, "dtype": str(c.dtype), "settings": c.settings} for s, c in found.codes.items()},
         "layers": list(layers),

@@ -16,7 +16,7 @@ from pipeline.collection.about import absent
 from pipeline.collection.collection import require_collection
 from pipeline.collection.encode import Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
-from pipeline.config import CodesParams, DatasetParams, validate
+from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
 from pipeline.data.sources import labels_csv
 from pipeline.errors import UserError
 from pipeline.index import save
@@ -55,17 +55,24 @@ class _Change:
     replaced: int = 0
 
 
-def add(folder: str | Path, images: str | Path, *, dataset: Mapping[str, Any] | None = None) -> Added:
+def add(
+    folder: str | Path,
+    images: str | Path,
+    *,
+    dataset: Mapping[str, Any] | None = None,
+    memory_mb: int = MEMORY_MB,
+) -> Added:
     """Adds the images of a folder; those that are there already cost nothing, the codes of others are made once.
 
     A content is there once, whatever paths lead to it. Known images take the label and split that the folder gives now;
     a folder below one that was indexed before gives those that the whole would. `dataset`: keys of that params section
-    to change; `leave_out` adds to what the index was built with. Raises UserError, with the index as it was, if another
-    process changes it or the folder holds nothing readable.
+    to change; `leave_out` adds to what the index was built with. `memory_mb`: of images in flight; it is the machine's,
+    so the index does not keep it. Raises UserError, with the index as it was, if another process changes it or the
+    folder holds nothing readable.
     """
     folder = Path(folder)
     made_by = _made_by(folder)
-    codes = validate(CodesParams, made_by["params"], where=f"{folder}: params")
+    codes = validate(CodesParams, made_by["params"] | {"memory_mb": memory_mb}, where=f"{folder}: params")
     root, below = _root_of(os.path.abspath(images), made_by["roots"])  # noqa: PTH100  no symlink is resolved
     chosen = dict(dataset or {})
     patterns = [*made_by["dataset"].get("leave_out", ()), *chosen.get("leave_out", ())]

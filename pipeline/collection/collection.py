@@ -23,6 +23,7 @@ from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
 from pipeline.collection.methods import Method, choose, methods_of
 from pipeline.collection.network import Network
+from pipeline.data.room import Room
 from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
@@ -71,25 +72,29 @@ class Look:
 class Collection:
     """An open index. Searches may come from several threads; images are embedded one query at a time."""
 
-    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network | None = None) -> None:
+    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.made_by = saved.made_by
         self.methods: dict[str, Method] = methods_of(saved.made_by)
         self._saved = saved
-        self._network = network or Network(folder, saved.made_by)
+        self._network = network
 
     @classmethod
-    def open(cls, folder: str | Path) -> Collection:
-        """Raises UserError if it is no collection, cut short, changed by other hands or of another version."""
+    def open(cls, folder: str | Path, *, room: Room | None = None) -> Collection:
+        """`room`: the memory that query images may take, of the preset's size if None.
+
+        Raises UserError if it is no collection, cut short, changed by other hands or of another version.
+        """
         folder = Path(folder)
         # Looked up first: if it changes before the load, `is_current` says so and nothing is missed.
         fingerprint = save.info(folder)["fingerprint"]
-        return cls(folder, load(folder), fingerprint)
+        saved = load(folder)
+        return cls(folder, saved, fingerprint, Network(folder, saved.made_by, room or Room()))
 
     def reopened(self) -> Collection:
         """The generation that is in force now, with this one's network where the same made its codes."""
-        fresh = Collection.open(self.folder)
-        shared = self._network if self._network.serves(fresh.made_by) else None
+        fresh = Collection.open(self.folder, room=self._network.room)
+        shared = self._network if self._network.serves(fresh.made_by) else fresh._network
         return Collection(self.folder, fresh._saved, fresh.fingerprint, shared)
 
     def __len__(self) -> int:

@@ -75,7 +75,8 @@ def photos(
     work.mkdir(parents=True, exist_ok=True)
     clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
-        manifest = build(data, Path(name) / "dataset", labels_needed=False, fleeting=True, below=below)
+        to = Path(name) / "dataset"
+        manifest = build(data, to, labels_needed=False, fleeting=True, below=below, memory_mb=codes.memory_mb)
         yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 

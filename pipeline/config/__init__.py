@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.config.advise import AdviseParams
 from pipeline.config.base import S, Section, validate
-from pipeline.config.codes import CodesParams
+from pipeline.config.codes import MEMORY_MB, CodesParams
 from pipeline.config.dataset import DatasetParams
 from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
@@ -26,6 +26,7 @@ from pipeline.errors import UserError
 
 __all__ = [
     "HASHER_NUMBERS",
+    "MEMORY_MB",
     "POOLINGS",
     "SECTIONS",
     "AdviseParams",

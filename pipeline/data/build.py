@@ -15,10 +15,11 @@ import numpy as np
 
 from pipeline import schema
 from pipeline.cache import cache_root
-from pipeline.config import DatasetParams
+from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
 from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Manifest, printable, write_failures
 from pipeline.data.memory import Facts
+from pipeline.data.room import Room
 from pipeline.data.sources import SOURCES, Listing, Record
 from pipeline.data.spelling import spelled
 from pipeline.data.verify import verify
@@ -37,12 +38,14 @@ def build(
     labels_needed: bool = True,
     fleeting: bool = False,
     below: str | None = None,
+    memory_mb: int = MEMORY_MB,
 ) -> Manifest:
     """Makes the folder `out` (manifest.csv, dataset.json, failures.csv, images/) anew and returns its manifest.
 
     With `labels_needed` a labelled set must have two classes or more, each with images for every split that is cut;
     without, small classes stay in train. Images without a label among others are kept as that. `below`: only the images
     in that folder of the source, "" for all of them, which join others and so need no training images of their own.
+    Images that are checked at once share `memory_mb`; one that needs more is a failure.
 
     Raises UserError before anything of an earlier `out` is touched; failures.csv is written all the same, to `out` if
     it holds no dataset, else to `kept_failures`. That is where it goes at any rate if `out` is `fleeting`, a folder
@@ -60,7 +63,7 @@ def build(
         listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
         listing = listing._replace(records=_in_one_spelling(listing.records))
         failures.extend(f for f in listing.left_out if not _is(listing.root / f.path, partial))
-        whole = _check(params, listing, failures)
+        whole = _check(params, listing, failures, Room(memory_mb))
         failures_csv = (to if fleeting else out) / FAILURES
         _judge(failures, whole=len(whole), params=params, listed_in=failures_csv)
         manifest = _describe(params, listing, whole, failures, labels_needed=labels_needed, whole_set=below is None)
@@ -125,11 +128,11 @@ def _replace(out: Path, partial: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check(params: DatasetParams, listing: Listing, failures: list[Failure]) -> list[tuple[Record, Facts]]:
+def _check(params: DatasetParams, listing: Listing, failures: list[Failure], room: Room) -> list[tuple[Record, Facts]]:
     """The images of a listing that are whole. What is not one is added to `failures`."""
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
-    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels)
+    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels, room=room)
     whole = []
     for record, result in zip(listing.records, checked, strict=True):
         if isinstance(result, Failure):
@@ -204,29 +207,33 @@ def _judge(failures: Sequence[Failure], *, whole: int, params: DatasetParams, li
     """Logs what is left out, a line a kind. Raises UserError if no image is whole, too many are broken, or none may be.
 
     Only what is broken counts against `max_failed_share`: of photographs in formats that aren't read there is often
-    another copy that is (RAW and JPEG), and other files say nothing of the images.
+    another copy that is (RAW and JPEG), an image too large for this machine's share of memory says nothing of the
+    others, nor do other files.
     """
     of: dict[str, list[Failure]] = defaultdict(list)
     for failure in failures:
         of[failure.kind].append(failure)
-    broken, unread = of["broken"], of["unread_format"]
+    broken, unread, large = of["broken"], of["unread_format"], of["too_large"]
     if of["left_out"]:
         log.info("left out: %d files and folders (%s)", len(of["left_out"]), _by_reason(of["left_out"]))
     if of["not_an_image"]:
         suffixes = Counter(posixpath.splitext(f.path)[1].lower() or "no suffix" for f in sorted(of["not_an_image"]))
         shown = ", ".join(f"{n} x {suffix}" for suffix, n in suffixes.most_common(_NAMED))
         log.info("beside the images: %d other files (%s)", len(of["not_an_image"]), shown)
-    total = whole + len(broken) + len(unread)
-    lost = f"{len(broken) + len(unread)} of {total} files can't be used ({_by_reason([*broken, *unread])})"
+    lost_images = [*broken, *unread, *large]
+    total = whole + len(lost_images)
+    lost = f"{len(lost_images)} of {total} files can't be used ({_by_reason(lost_images)})"
     if not whole:
         came = lost if total else f"none of its {len(failures)} files is an image ({_by_reason(failures)})"
         raise UserError(
             f"dataset.root: {params.root} holds no readable images: {came}", see="dataset.source in params.yaml"
         )
-    if params.on_error == "fail" and (broken or unread):
+    if params.on_error == "fail" and lost_images:
         raise UserError(lost, allowed="none, since dataset.on_error is fail; skip leaves them out")
     if unread:
         log.warning("%d of %d photographs are of formats that aren't read: %s", len(unread), total, _by_reason(unread))
+    if large:
+        log.warning("%d of %d images are too large: %s", len(large), total, _by_reason(large))
     came = f"{len(broken)} of {total} files can't be used ({_by_reason(broken)})"
     if len(broken) > params.max_failed_share * (whole + len(broken)):
         limit = f"a share of {params.max_failed_share:g} (dataset.max_failed_share, --max-failed-share)"

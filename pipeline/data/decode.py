@@ -65,7 +65,7 @@ def _decode(file: BinaryIO, background: tuple[int, int, int], max_pixels: int, r
     file.seek(0)
     if not head:
         raise DecodeError("empty file")
-    formats = _formats_with_heif() if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS else _formats()
+    formats = formats_of(head)
     try:
         with Image.open(file, formats=formats) as image:
             width, height = image.size
@@ -92,6 +92,11 @@ def _decode(file: BinaryIO, background: tuple[int, int, int], max_pixels: int, r
 def _formats() -> list[str]:
     Image.init()
     return [f for f in FORMATS if f in Image.OPEN]
+
+
+def formats_of(head: bytes) -> list[str]:
+    """The formats that a file with these first 12 bytes may have. Raises DecodeError for HEIC without its extra."""
+    return _formats_with_heif() if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS else _formats()
 
 
 @functools.cache

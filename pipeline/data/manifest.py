@@ -21,7 +21,7 @@ IMAGES = "images"  # the folder, beside manifest.csv, of the images that a sourc
 
 _COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height")
 
-Kind = Literal["left_out", "not_an_image", "unread_format", "broken"]
+Kind = Literal["left_out", "not_an_image", "unread_format", "broken", "too_large"]
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
@@ -36,8 +36,8 @@ class Failure(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Whether an image is lost: it is broken, or of a format that isn't read."""
-        return self.kind in ("broken", "unread_format")
+        """Whether an image is lost: it is broken, or of a format that isn't read, or too large."""
+        return self.kind in ("broken", "unread_format", "too_large")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

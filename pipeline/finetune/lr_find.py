@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pipeline.config import FinetuneParams
+from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import optimisers
@@ -49,12 +49,13 @@ def find(
     params: FinetuneParams,
     *,
     cache: Path,
+    memory_mb: int = MEMORY_MB,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 60,
 ) -> Sweep:
     """The sweep of a named strategy on repeat 0. Raises UserError if it trains nothing, or doesn't fit."""
-    place = place_of(name, manifest, weights, params, cache)
+    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = [sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)]
     made = prepared(place, sets, 0)
     if made.training is None or made.train is None:

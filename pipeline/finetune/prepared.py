@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from pipeline import schema
 from pipeline.codes.settings import resolve_device, resolve_precision
-from pipeline.config import FinetuneParams, StrategyParams
+from pipeline.config import MEMORY_MB, FinetuneParams, StrategyParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import augment, batches, devices, features, groups, optimisers
@@ -72,8 +72,19 @@ class MakeRows(Protocol):
     def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Rows: ...
 
 
-def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, cache: Path) -> Place:
-    """Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read."""
+def place_of(
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    params: FinetuneParams,
+    cache: Path,
+    *,
+    memory_mb: int = MEMORY_MB,
+) -> Place:
+    """`memory_mb`: of images that are decoded at once.
+
+    Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read.
+    """
     if name not in params.strategies:
         raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
     device = resolve_device(params.device)
@@ -86,7 +97,7 @@ def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetunePa
         params=params,
         weights=weights,
         manifest=manifest,
-        images=cached(manifest, view_of(params), cache),
+        images=cached(manifest, view_of(params), cache, memory_mb=memory_mb),
         cache=cache,
         device=device,
         # float16 would need its gradients scaled; a GPU without bf16 trains in float32.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.config import FinetuneParams
+from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
 from pipeline.finetune.direct import Direct
@@ -35,19 +35,27 @@ OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD,
 
 
 def run_strategy(
-    name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, out: str | Path, *, cache: Path
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    params: FinetuneParams,
+    out: str | Path,
+    *,
+    cache: Path,
+    memory_mb: int = MEMORY_MB,
 ) -> dict[str, Any]:
     """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
 
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
-    here. Raises UserError if the strategy, the weights or the data don't fit.
+    here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
+    don't fit.
     """
     out = Path(out)
     nodes = nodes_of(params.nodes)
     if not manifest.classes:
         return _write_skipped(out, name, "no labels") if nodes.is_first else {}
-    place = place_of(name, manifest, weights, params, cache)
+    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     if not nodes.is_first:
         return _follow(place, nodes)
     sets = _sets(place)

@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.config import MEMORY_MB
+from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
 from pipeline.finetune import baselines, images
 from pipeline.finetune.augment import centre
@@ -54,27 +56,26 @@ class Saved:
     view: CachedView
     loss: str | None
 
-    def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
+    def probabilities(self, files: Sequence[Path], *, memory_mb: int = MEMORY_MB) -> NDArray[np.float32]:
         """(n, k) softmaxes for image files; `are_probabilities` of the loss says what they mean.
 
-        Raises UserError naming the first that can't be read.
+        Raises UserError naming the first that can't be read, or alone needs more than `memory_mb`.
         """
-        found = []
+        found, room = [], Room(memory_mb)
         for file in files:
-            shown = self.scores(file)
+            shown = self.scores(file, room=room)
             if isinstance(shown, str):
                 raise UserError(f"{file}: {shown}")
             found.append(shown)
         return np.stack(found)
 
     @torch.inference_mode()
-    def scores(self, file: Path) -> NDArray[np.float32] | str:
-        """(k,) softmaxes for an image file, or in words why it can't be read."""
+    def scores(self, file: Path, *, room: Room) -> NDArray[np.float32] | str:
+        """(k,) softmaxes for an image file, or in words why it can't be read or needs more memory than the room has."""
         try:
-            data = file.read_bytes()
-        except OSError as e:
-            return f"can't be read: {e.strerror or e}"
-        pixels = images.from_bytes(data, self.view, digest=None, max_pixels=_MAX_PIXELS)
+            pixels = images.from_file(file, self.view, digest=None, max_pixels=_MAX_PIXELS, room=room)
+        except NoRoomError as e:
+            return str(e)
         if isinstance(pixels, str):
             return pixels
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)

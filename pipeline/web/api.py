@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from pipeline.collection import Collection
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from pipeline.web import answers, questions
 from pipeline.web.limits import Limits
@@ -22,10 +23,13 @@ _LISTED_LABELS = 500
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes share. `network`: one image at a time. `slow`: what is worked out once for a generation."""
+    """What the routes share. `network`: one image at a time. `slow`: what is worked out once for a generation. `room`:
+    the memory of all images that are decoded or in the network.
+    """
 
     live: Live
     limits: Limits
+    room: Room
     pictures: Pictures
     uploads: Uploads
     network: Workers
@@ -34,11 +38,12 @@ class Service:
     slow: Workers
 
     @classmethod
-    def of(cls, live: Live, limits: Limits) -> Service:
+    def of(cls, live: Live, limits: Limits, room: Room) -> Service:
         return cls(
             live,
             limits,
-            Pictures(limits.picture_cache_bytes),
+            room,
+            Pictures(limits.picture_cache_bytes, room),
             Uploads(limits.kept_queries),
             network=Workers("the network", threads=1, waiting=limits.uploads),
             search=Workers("a search", threads=2, waiting=limits.requests),
@@ -205,7 +210,7 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
         questions.options(collection, wanted, service.limits.results)
     data = await read_image(request)
     upload = await service.network.run(
-        take, data, collection, max_pixels=service.limits.pixels, hidden=service.live.hidden
+        take, data, collection, max_pixels=service.limits.pixels, room=service.room, hidden=service.live.hidden
     )
     service.uploads.keep(upload)
     with told_as(422, service.live.hidden):

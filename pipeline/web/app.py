@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from pipeline.data.room import Room
 from pipeline.web import api, pictures
 from pipeline.web.guard import Guard, Hosts
 from pipeline.web.limits import Limits
@@ -32,8 +33,9 @@ def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits
     Raises UserError as `Collection.open`.
     """
     limits = limits or Limits()
-    live = Live(Path(folder))
-    service = api.Service.of(live, limits)
+    room = Room(limits.memory_mb)
+    live = Live(Path(folder), room)
+    service = api.Service.of(live, limits, room)
     pictures.forbid_bombs()
 
     @asynccontextmanager

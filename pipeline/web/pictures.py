@@ -14,7 +14,9 @@ from typing import Literal
 from PIL import Image
 
 from pipeline.collection import Collection
+from pipeline.data import cost
 from pipeline.data.decode import DecodeError, Pixels, decode
+from pipeline.data.room import NoRoomError, Room
 from pipeline.web.problems import Problem
 
 Size = Literal["tile", "large"]
@@ -34,7 +36,9 @@ def forbid_bombs() -> None:
 class Pictures:
     """JPEGs by content and size, the least recently used dropped beyond `most_bytes`. For several threads."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, room: Room) -> None:
+        """`room`: the memory that images may take while a picture is made of them."""
+        self._room = room
         self._most_bytes, self.bytes = most_bytes, 0
         self._kept: OrderedDict[tuple[str, Size], bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -46,15 +50,13 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+        max_pixels, reduced_to = collection.made_by["dataset"]["max_pixels"], 2 * SIDES[size]
+        data = _indexed_bytes(collection, row)
         try:
-            pixels = decode(
-                _indexed_bytes(collection, row),
-                max_pixels=collection.made_by["dataset"]["max_pixels"],
-                reduced_to=2 * SIDES[size],
-            )
-        except DecodeError as e:
+            with self._room.hold(cost.look(data, max_pixels=max_pixels, reduced_to=reduced_to).bytes):
+                made = render(decode(data, max_pixels=max_pixels, reduced_to=reduced_to), size)
+        except (DecodeError, NoRoomError) as e:
             raise Problem(404, f"there is no picture: {e}") from e
-        made = render(pixels, size)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made

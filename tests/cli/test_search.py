@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.index import save
 from tests.codes.conftest import draw
 
 BUILD = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "64"]
@@ -116,6 +117,25 @@ def test_change_and_look(capsys: pytest.CaptureFixture[str]) -> None:
         "background: [255, 255, 255]",
     ):
         assert word in text
+
+
+def test_a_query_that_needs_too_much_memory(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (1500, 1500)).save(home / "large.png")
+    assert run(["search", "my.index", "large.png", "--memory-mb", "16"]) == 2
+    assert "large.png (1500 x 1500 pixels: needs" in capsys.readouterr().err
+    assert run(["search", "my.index", "large.png", "--memory-mb", "64"]) == 0
+
+
+def test_adding_lists_what_needs_too_much_memory(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(home / "scans/small.png", 100)
+    Image.new("L", (1500, 1500)).save(home / "scans/large.png")
+    # Neither is kept by the index, whose params name no memory: an index from before there was a bound takes one too.
+    assert "memory_mb" not in save.info(home / "my.index")["made_by"]["params"]
+    added = answer(["index", "add", "my.index", "scans", "--memory-mb", "20"], capsys)
+    assert (added["added"], added["images"]) == (1, 7)
+    added = answer(["index", "add", "my.index", "scans"], capsys)
+    assert (added["added"], added["images"]) == (1, 8)
+    assert run(["index", "remove", "my.index", "scans/small.png", "scans/large.png"]) == 0
 
 
 def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:

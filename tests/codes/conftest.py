@@ -32,6 +32,7 @@ PARAMS: dict[str, Any] = {
     "dtype": "float32",
     "device": "cpu",
     "batch_size": 4,
+    "memory_mb": 4096,
     "compile": False,
 }
 

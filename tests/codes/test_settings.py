@@ -40,15 +40,21 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 # Keyed as well, but it takes a machine that has another.
 ELSEWHERE = {"device"}
+# Changes no value.
+UNKEYED = {"memory_mb": 100}
 
 
 def test_every_param_is_tried() -> None:
-    assert set(CHANGES) | ELSEWHERE == set(CodesParams.model_fields) == set(PARAMS)
+    assert set(CHANGES) | ELSEWHERE | set(UNKEYED) == set(CodesParams.model_fields) == set(PARAMS)
 
 
 @pytest.mark.parametrize("param", CHANGES)
 def test_every_param_changes_the_key(param: str) -> None:
     assert made(**CHANGES[param]).key != made().key
+
+
+def test_what_changes_no_value_changes_no_key() -> None:
+    assert made(**UNKEYED).key == made().key
 
 
 def test_what_else_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline import schema
 from pipeline.data import build as module
@@ -366,7 +367,8 @@ def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplo
 
 
 def run_stage(here: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    (here / "params.yaml").write_text(yaml.safe_dump({"dataset": PARAMS | changes}))
+    shipped = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    (here / "params.yaml").write_text(yaml.safe_dump(shipped | {"dataset": PARAMS | changes}))
     return subprocess.run(
         [sys.executable, "-m", "stages.dataset"],
         cwd=here,
@@ -407,3 +409,13 @@ def test_the_stages_turn_ctrl_c_into_130(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(autouse=True)
 def _log_all(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+def test_one_image_that_needs_too_much_memory_does_not_stop_a_small_set(tmp_path: Path) -> None:
+    Image.new("L", (1600, 1600)).save(folder(tmp_path / "photos") / "cat/large.png")
+    asked = params(root=tmp_path / "photos", max_failed_share=0.0, max_pixels=10_000_000)
+    manifest = build(asked, tmp_path / "out", memory_mb=16)
+    (failure,) = read_failures(tmp_path / "out")
+    assert failure.path == "cat/large.png" and failure.kind == "too_large" and "codes.memory_mb (16)" in failure.reason
+    assert failure.path not in manifest.paths
+    assert len(build(asked, tmp_path / "out", memory_mb=64)) == len(manifest) + 1

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from pipeline import config, schema, transfer
 from pipeline.codes import extract
+from pipeline.data.cost import Header
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import gains, images, saved
@@ -258,3 +259,23 @@ def test_gains_by_hand() -> None:
     assert found == pytest.approx({"start": 0.15, "slope": 0.55 / 6, "asymptote": 0.45})
     assert gains.gains([curve([math.nan])], []) is None
     assert gains.gains([[{"val_accuracy": None}]], [curve([0.5])]) is None
+
+
+def test_an_image_that_needs_too_much_memory_is_left_out_until_there_is_more(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    look = images.cost.look
+
+    def odd(file: BinaryIO, *, max_pixels: int) -> Header:
+        header = look(file, max_pixels=max_pixels)
+        return dataclasses.replace(header, bytes=100 << 20) if file.name == str(manifest.file(3)) else header
+
+    monkeypatch.setattr(images.cost, "look", odd)
+    few = cached(manifest, VIEW, tmp_path, memory_mb=16)
+    assert np.flatnonzero(few.at < 0).tolist() == [3]
+    assert f"{manifest.paths[3]}: needs 100 MB of memory, more than codes.memory_mb (16)" in caplog.text
+    assert cached(manifest, VIEW, tmp_path, memory_mb=16).key == few.key
+    whole = cached(manifest, VIEW, tmp_path, memory_mb=128)
+    assert (whole.at >= 0).all() and whole.key != few.key
+    # What is there needs no decoding, so no memory.
+    assert cached(manifest, VIEW, tmp_path, memory_mb=16).key == whole.key

@@ -22,7 +22,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from pipeline.web.guard import Hosts
 from pipeline.web.pictures import Pictures
@@ -134,6 +136,26 @@ def test_too_many_bytes(built: Path) -> None:
             answer = small.post("/api/search", headers={"content-type": "image/png"}, **sent)  # type: ignore[arg-type]
             assert answer.status_code == 413 and "0 MB that are allowed" in answer.json()["error"]
         assert small.post("/api/search", files={"image": png(4)}).status_code == 200
+
+
+def test_an_image_that_needs_too_much_memory(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(side: int) -> bytes:
+        out = io.BytesIO()
+        Image.new("RGB", (side, side)).save(out, "PNG")
+        return out.getvalue()
+
+    with client_of(built / "my.index", memory_mb=32) as small:
+        answer = small.post("/api/search", files={"image": of(2000)})
+        assert answer.status_code == 413 and "needs 39 MB of memory" in answer.json()["error"]
+        assert small.post("/api/search", files={"image": of(500)}).status_code == 200
+
+        def refuse(*_: object) -> None:
+            raise ImagesError("1 of 1 images", ["400 x 400 pixels: needs more"])
+
+        # One that can be decoded and needs too much in the network is no fault of the server.
+        monkeypatch.setattr(Collection, "look", refuse)
+        answer = small.post("/api/search", files={"image": of(400)})
+        assert answer.status_code == 422 and "400 x 400 pixels: needs more" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -265,8 +287,8 @@ def test_only_what_was_indexed_is_shown(
 
 def test_pictures_are_kept_in_bounded_memory(built: Path) -> None:
     photos = Collection.open(built / "my.index")
-    one = len(Pictures(1 << 20).of(photos, 0, "tile"))
-    few = Pictures(3 * one)
+    one = len(Pictures(1 << 20, Room()).of(photos, 0, "tile"))
+    few = Pictures(3 * one, Room())
     for row in range(len(photos)):
         few.of(photos, row, "tile")
         assert few.bytes <= 3 * one

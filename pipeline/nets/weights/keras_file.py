@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 from torch import Tensor
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, native, variance_for_our_eps
 from pipeline.nets.weights.preprocessings import CAFFE
@@ -28,7 +29,7 @@ def read(path: Path) -> InOrder:
     Raises UserError if the file is missing, cut short, or no weights file of Keras'.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with schema.hdf5(path) as file:
             datasets = list(_layers(path, file))
             _require_bounded(path, [dataset for layer in datasets for dataset in layer])
             found = [[native(dataset[()]) for dataset in layer] for layer in datasets if layer]

@@ -145,20 +145,21 @@ def _batch_size(p: FinetuneParams, n_train: int) -> int:
 def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int) -> Recipe:
     """How a strategy trains on `n_train` images and `world` devices."""
     p = place.params
-    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train), world) // p.accumulate)
-    total = per_epoch * p.epochs
+    steps = batches.steps_of(n_train, _batch_size(p, n_train), p.accumulate, world)
+    total = steps.per_epoch * p.epochs
     batch = _batch_size(p, n_train) * p.accumulate
     mixing = augment.Settings(p.size, p.noise, p.mix_alpha)
     return Recipe(
         k=len(place.manifest.classes),
         loss=LOSSES[p.loss],
+        steps=steps,
         smoothing=p.label_smoothing,
         mix=augment.batch_mix(place.strategy.augment, mixing),
         schedule=Schedule(
             p.schedule.kind,
             total,
             warmup=min(round(p.schedule.warmup * total), total - 1),
-            every=p.schedule.every * per_epoch,
+            every=p.schedule.every * steps.per_epoch,
             factor=p.schedule.factor,
         ),
         optimiser=optimisers.Settings(

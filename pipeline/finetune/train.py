@@ -40,7 +40,6 @@ class Limits:
 
     epochs: int
     clip: float
-    accumulate: int
     select: str
     patience: int
     keep_every: int
@@ -52,7 +51,7 @@ class Limits:
     def of(cls, p: FinetuneParams, *, precision: str, device: str, alone: bool) -> Limits:
         """`precision` and `device` resolved; `alone`: on one device, whatever `p` asks for."""
         devices = 1 if alone else p.devices
-        return cls(p.epochs, p.clip, p.accumulate, p.select, p.patience, p.keep_every, precision, device, devices)
+        return cls(p.epochs, p.clip, p.select, p.patience, p.keep_every, precision, device, devices)
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _run(
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        _trainer(loop, strategy).fit(
+        _trainer(loop, strategy, training.recipe.steps.accumulate).fit(
             training,
             train,
             val,
@@ -200,7 +199,7 @@ def _run(
     return peak_memory_bytes(limits.device)
 
 
-def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
+def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = loop.limits
@@ -213,7 +212,7 @@ def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
         plugins=None if strategy == "auto" else LightningEnvironment(),
         precision=PRECISIONS[limits.precision],  # type: ignore[arg-type]
         max_epochs=limits.epochs,
-        accumulate_grad_batches=limits.accumulate,
+        accumulate_grad_batches=accumulate,
         gradient_clip_val=limits.clip or None,
         callbacks=[keeper, *([LiveCurve(loop.live)] if loop.live else [])],
         logger=False,

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from pipeline.finetune import optimisers
 from pipeline.finetune.augment import Mix
-from pipeline.finetune.batches import Batch, PartBatches
+from pipeline.finetune.batches import Batch, PartBatches, Steps
 from pipeline.finetune.diverged import diverged
 from pipeline.finetune.groups import Group
 from pipeline.finetune.losses import Loss, soft_labels
@@ -34,6 +34,7 @@ class Recipe:
     loss: Loss
     smoothing: float
     mix: Mix | None
+    steps: Steps
     schedule: Schedule
     optimiser: optimisers.Settings
     seed: int
@@ -161,12 +162,19 @@ class Training(L.LightningModule):
         if not (self.recipe.penalties_in_loss and self._train_sums.images):
             self._train_sums.add(loss, logits, batch[1])
         self._batch = (batch, index)
-        if self.parts is not None:
-            # Gradients become the mean of the processes', whose parts may differ in size.
-            loss = loss * self.parts.weight(index)
         if self.recipe.penalties_in_loss:
             loss = loss + optimisers.l2_penalty(self.groups, self.named)
-        return loss
+        return loss * self._weight(len(batch[1]), index)
+
+    def _weight(self, images: int, index: int) -> float:
+        """Of the mean over some images of batch `index`: the step's loss is the mean over all of its images, whatever
+        the sizes of its batches and of the processes' parts of them.
+
+        It undoes what is divided by numbers of batches and processes: by Lightning the loss, by DDP the gradient.
+        """
+        steps = self.recipe.steps
+        processes = self.parts.part.world if self.parts is not None else 1
+        return images / steps.images_of(index) * steps.accumulate * processes
 
     def step_seed(self, index: int) -> int:
         """Each process draws for its own images; the first, what a run on one device would."""

@@ -28,7 +28,6 @@ from tests.finetune import world
 LIMITS = Limits(
     epochs=1,
     clip=0.0,
-    accumulate=1,
     select="accuracy",
     patience=0,
     keep_every=0,
@@ -172,6 +171,33 @@ def test_two_optimisers_in_one_table(manifest: Manifest, cache: Path, tmp_path: 
     moved = before["classifier.bias"] - after["classifier.bias"]
     torch.testing.assert_close(moved, 0.0625 * grads["classifier.bias"], rtol=1e-5, atol=1e-8)
 
+@pytest.mark.parametrize(("large", "small", "accumulate"), [(24, 5, 5), (10, 5, 2), (9, 3, 3), (20, 4, 5)])
+def test_accumulated_batches_step_as_one_batch_of_their_images(
+    large: int, small: int, accumulate: int, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    """The last batch of an epoch may be smaller, and its last step of fewer batches. 24 images train."""
+    how = {**strategy(kind="scratch"), **SGD, "dropout": 0.0, "learning_rate": 0.1, "precision": "fp32", "l1": 1e-3}
+    ended = []
+    for folder, changes in (("one", {"batch_size": large}), ("many", {"batch_size": small, "accumulate": accumulate})):
+        made, training = made_of("it", manifest, cache, **how, **changes)
+        before = state_of(training)
+        ended.append((run(made, tmp_path / folder, epochs=2, clip=0.5), training.curve))
+    (one, one_curve), (many, many_curve) = ended
+    assert [row["step"] for row in one_curve] == [row["step"] for row in many_curve]
+    for name, tensor in one.items():
+        moved = float((tensor - before[name]).abs().max())
+        assert float((many[name] - tensor).abs().max()) < 1e-3 * moved, name
+
+
+def test_accumulation_of_one_batch_leaves_lbfgs_as_it_is(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    """Its batch is the whole set, and its penalty is part of the loss."""
+    how = {"optimiser": "lbfgs", "dropout": 0.0, "learning_rate": 1.0, "clip": 0.0, "weight_decay": 0.01}
+    one, many = (
+        run(made_of("frozen", manifest, cache, **how, accumulate=n)[0], tmp_path / str(n), epochs=2) for n in (1, 4)
+    )
+    assert world.same(one, many)
+
+
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"])
 def test_every_optimiser_lowers_the_loss_of_a_head(
@@ -202,7 +228,7 @@ SETTINGS = {"optimiser": "adam", "learning_rate": 0.002, "accumulate": 2, "epoch
 def test_a_killed_run_ends_as_an_undisturbed_one(
     name: str, manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {"epochs": 4, "accumulate": 2, "clip": 1.0}
+    limits = {"epochs": 4, "clip": 1.0}
     made, whole = made_of(name, manifest, cache, **SETTINGS)
     expected = run(made, tmp_path / "whole", **limits)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline import schema
@@ -97,7 +97,7 @@ def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetunePa
 def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     """Of the repeat's sets; all repeats' are given, since a frozen part's codes are computed for all at once.
 
-    Raises UserError if the strategy doesn't fit the weights or its table the model.
+    Raises UserError if the strategy doesn't fit the weights or its table the model, and if batches are too small.
     """
     p, own = place.params, sets[repeat]
     seed = seed_of(p.seed, repeat)
@@ -106,6 +106,7 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     parameters = ready.model.canonical() if ready.table else {}
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     table = groups.resolve(shapes, ready.table, optimiser=p.optimiser, decay_biases=p.decay_biases)
+    _require_norms(place, ready, table, len(own.train))
     on_codes = ready.fixed_body and (not place.strategy.augment or p.views > 0)
     make = _code_rows(place, ready, sets, seed) if on_codes else _pixel_rows(place, seed)
     # Test images are augmented where several views of each are averaged.
@@ -135,6 +136,26 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
         test,
         world,
     )
+
+
+def _require_norms(place: Place, ready: Ready, table: Sequence[groups.Group], n_train: int) -> None:
+    """Raises UserError if a batch norm would be trained on single images.
+
+    Where a map is one value torch refuses it. On larger maps it would run, and learn from a mean and deviation of each
+    image's own, which are not those that the trained network is used with. (A last batch of one is left out; see
+    `batches`.)
+    """
+    if min(_batch_size(place.params, n_train), n_train) > 1:
+        return
+    trained = {id(ready.model.canonical()[name]) for g in table if g.multiple > 0 for name in g.parameters}
+    norms = [m for m in ready.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if any(id(p) in trained for norm in norms for p in norm.parameters()):
+        raise UserError(
+            f"strategy {place.name} trains batch norms, and finetune.batch_size {place.params.batch_size} with "
+            f"{n_train} training images gives them one image at a time",
+            allowed="2 or more of both, or a strategy whose table freezes the norms",
+            see="docs/params.md",
+        )
 
 
 def _batch_size(p: FinetuneParams, n_train: int) -> int:

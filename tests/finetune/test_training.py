@@ -75,14 +75,18 @@ def run(made: Prepared, folder: Path, *, key: str = "k", **changes: Any) -> dict
     return state_of(made.training)
 
 
+@pytest.fixture
+def tinyvgg_with_norms(monkeypatch: pytest.MonkeyPatch) -> str:
+    name = "tinyvgg_with_norms"
+    monkeypatch.setitem(layers.ARCHS, name, dataclasses.replace(layers.find("tinyvgg"), name=name, batch_norm=True))
+    return name
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_frozen_layers_do_not_move_by_a_bit(
-    batch_norm: bool, manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch_norm: bool, tinyvgg_with_norms: str, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
-    arch = "tinyvgg"
-    if batch_norm:
-        arch = "tinyvgg_with_norms"
-        monkeypatch.setitem(layers.ARCHS, arch, dataclasses.replace(layers.find("tinyvgg"), name=arch, batch_norm=True))
+    arch = tinyvgg_with_norms if batch_norm else "tinyvgg"
     made, training = made_of(
         "it",
         manifest,
@@ -187,6 +191,42 @@ def test_accumulated_batches_step_as_one_batch_of_their_images(
     for name, tensor in one.items():
         moved = float((tensor - before[name]).abs().max())
         assert float((many[name] - tensor).abs().max()) < 1e-3 * moved, name
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "scratch", "finetune", "gradual"])
+def test_batch_norm_on_single_images_is_refused_before_training(
+    name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path
+) -> None:
+    """However large the maps are, and if the norms are unfrozen later, too."""
+    told = (
+        rf"{name} trains batch norms, and finetune.batch_size 1 with 24 training images .* allowed: 2 or more of both"
+    )
+    with pytest.raises(UserError, match=told):
+        made_of(name, manifest, cache, arch=tinyvgg_with_norms, batch_size=1)
+
+
+@pytest.mark.parametrize("name", ["frozen", "scratch", "fc", "direct", "rested"])
+def test_single_images_train_what_has_no_norms_or_leaves_them_at_rest(
+    name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    entry = {"weight_decay": 0.0, "l1": 0.0, "optimiser": "", "from_epoch": 0}
+    table = [entry | {"layers": ["bn*"], "multiple": 0.0}, entry | {"layers": ["conv*", "classifier"], "multiple": 0.1}]
+    rested = {"rested": {"kind": "finetune", "multiple": 0.1, "table": table}}
+    arch = "tinyvgg" if name in ("scratch", "direct") else tinyvgg_with_norms
+    params = world.params(batch_size=1, epochs=1, scale=64, size=64, strategies=world.PARAMS["strategies"] | rested)
+    weights = world.weights(arch, names=(*world.CLASSES, "x", "y", "z"))
+    result = run_strategy(name, manifest, weights, params, tmp_path, cache=cache)
+    assert result["repeats"][0]["n_test"] == 9
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "scratch", "finetune"])
+def test_a_last_batch_of_one_image_trains_no_norm(
+    name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    """24 images in batches of 23: the last one is left out of an epoch, another in each."""
+    made, training = made_of(name, manifest, cache, arch=tinyvgg_with_norms, batch_size=23)
+    run(made, tmp_path)
+    assert training.curve[0]["step"] == 1
 
 
 def test_accumulation_of_one_batch_leaves_lbfgs_as_it_is(manifest: Manifest, cache: Path, tmp_path: Path) -> None:

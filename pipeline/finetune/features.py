@@ -15,8 +15,7 @@ from torch import Tensor
 from pipeline import schema
 from pipeline.finetune.batches import PixelRows, loader
 from pipeline.finetune.images import Images
-from pipeline.finetune.model import Classifier
-from pipeline.finetune.predict import autocast
+from pipeline.finetune.model import Classifier, autocast
 
 log = logging.getLogger(__name__)
 

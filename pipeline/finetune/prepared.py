@@ -78,8 +78,7 @@ def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetunePa
         raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
     device = resolve_device(params.device)
     devices.require(params.devices, device, nodes=params.nodes)
-    asked = "fp32" if params.precision == "auto" and device == "mps" else params.precision
-    precision = resolve_precision(asked, device)
+    precision = resolve_precision(params.precision, device)
     return Place(
         name=name,
         strategy=params.strategies[name],
@@ -173,8 +172,8 @@ def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int)
     return Recipe(
         k=len(place.manifest.classes),
         loss=LOSSES[p.loss],
-        steps=steps,
         smoothing=p.label_smoothing,
+        steps=steps,
         mix=augment.batch_mix(place.strategy.augment, mixing),
         schedule=Schedule(
             p.schedule.kind,
@@ -190,6 +189,7 @@ def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int)
         ),
         seed=seed,
         on_codes=on_codes,
+        precision=place.precision,
         penalties_in_loss=p.optimiser == "lbfgs",
     )
 

@@ -30,9 +30,6 @@ from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
 
-# Ours -> Lightning's name; parameters stay in float32, bf16 is that of the products.
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,15 +40,14 @@ class Limits:
     select: str
     patience: int
     keep_every: int
-    precision: str
     device: str
     devices: int
 
     @classmethod
-    def of(cls, p: FinetuneParams, *, precision: str, device: str, alone: bool) -> Limits:
-        """`precision` and `device` resolved; `alone`: on one device, whatever `p` asks for."""
+    def of(cls, p: FinetuneParams, *, device: str, alone: bool) -> Limits:
+        """`device` resolved; `alone`: on one device, whatever `p` asks for."""
         devices = 1 if alone else p.devices
-        return cls(p.epochs, p.clip, p.select, p.patience, p.keep_every, precision, device, devices)
+        return cls(p.epochs, p.clip, p.select, p.patience, p.keep_every, device, devices)
 
 
 @dataclass(frozen=True)
@@ -210,7 +206,6 @@ def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer
         num_nodes=loop.nodes.count,
         strategy=strategy,
         plugins=None if strategy == "auto" else LightningEnvironment(),
-        precision=PRECISIONS[limits.precision],  # type: ignore[arg-type]
         max_epochs=limits.epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=limits.clip or None,

@@ -18,7 +18,7 @@ from pipeline.finetune.batches import Batch, PartBatches, Steps
 from pipeline.finetune.diverged import diverged
 from pipeline.finetune.groups import Group
 from pipeline.finetune.losses import Loss, soft_labels
-from pipeline.finetune.model import Classifier
+from pipeline.finetune.model import Classifier, autocast
 from pipeline.finetune.schedules import Schedule
 from pipeline.finetune.seeds import seed_of
 
@@ -27,18 +27,20 @@ from pipeline.finetune.seeds import seed_of
 class Recipe:
     """How a model is trained. `on_codes`: batches hold the body's codes, and only the top is run.
 
-    `penalties_in_loss`: for the optimiser that knows no weight decay.
+    `precision`: fp32 or bf16, of the products on the way forward. `penalties_in_loss`: for the optimiser that knows no
+    weight decay.
     """
 
     k: int
     loss: Loss
     smoothing: float
-    mix: Mix | None
     steps: Steps
+    mix: Mix | None
     schedule: Schedule
     optimiser: optimisers.Settings
     seed: int
     on_codes: bool
+    precision: str = "fp32"
     penalties_in_loss: bool = False
 
 
@@ -140,13 +142,18 @@ class Training(L.LightningModule):
         return optimisers.make(self.groups, self.named, self.recipe.optimiser)
 
     def logits(self, inputs: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Pixels or codes -> logits, and the labels after mixing, which is done where there are labels."""
-        if self.recipe.on_codes:
-            return self.model.top(inputs), labels
-        images = self.model.normalise(inputs)
-        if labels is not None and self.recipe.mix is not None:
-            images, labels = self.recipe.mix(images, labels)
-        return self.model.top(self.model.body(images)), labels
+        """Pixels or codes -> logits in float32, and the labels after mixing, which is done where there are labels.
+
+        What is rounded to the run's precision is rounded here: weights, losses, gradients of weights and steps are in
+        float32, whoever calls.
+        """
+        if not self.recipe.on_codes:
+            inputs = self.model.normalise(inputs)
+            if labels is not None and self.recipe.mix is not None:
+                inputs, labels = self.recipe.mix(inputs, labels)
+        with autocast(inputs.device.type, self.recipe.precision):
+            logits = self.model.top(inputs if self.recipe.on_codes else self.model.body(inputs))
+        return logits.float(), labels
 
     def loss_of(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """(loss, logits) of a training batch; dropout and mixing are drawn from `seed`."""

@@ -31,7 +31,6 @@ LIMITS = Limits(
     select="accuracy",
     patience=0,
     keep_every=0,
-    precision="fp32",
     device="cpu",
     devices=1,
 )
@@ -175,12 +174,14 @@ def test_two_optimisers_in_one_table(manifest: Manifest, cache: Path, tmp_path: 
     moved = before["classifier.bias"] - after["classifier.bias"]
     torch.testing.assert_close(moved, 0.0625 * grads["classifier.bias"], rtol=1e-5, atol=1e-8)
 
-@pytest.mark.parametrize(("large", "small", "accumulate"), [(24, 5, 5), (10, 5, 2), (9, 3, 3), (20, 4, 5)])
+
+@pytest.mark.parametrize("sizes", [(24, 5, 5), (10, 5, 2), (9, 3, 3), (20, 4, 5)])
 def test_accumulated_batches_step_as_one_batch_of_their_images(
-    large: int, small: int, accumulate: int, manifest: Manifest, cache: Path, tmp_path: Path
+    sizes: tuple[int, int, int], manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
     """The last batch of an epoch may be smaller, and its last step of fewer batches. 24 images train."""
     how = {**strategy(kind="scratch"), **SGD, "dropout": 0.0, "learning_rate": 0.1, "precision": "fp32", "l1": 1e-3}
+    large, small, accumulate = sizes
     ended = []
     for folder, changes in (("one", {"batch_size": large}), ("many", {"batch_size": small, "accumulate": accumulate})):
         made, training = made_of("it", manifest, cache, **how, **changes)
@@ -236,7 +237,6 @@ def test_accumulation_of_one_batch_leaves_lbfgs_as_it_is(manifest: Manifest, cac
         run(made_of("frozen", manifest, cache, **how, accumulate=n)[0], tmp_path / str(n), epochs=2) for n in (1, 4)
     )
     assert world.same(one, many)
-
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"])

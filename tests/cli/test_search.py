@@ -15,6 +15,8 @@ from PIL import Image
 from pipeline.cli import main
 from tests.codes.conftest import draw
 
+pytestmark = pytest.mark.network
+
 BUILD = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "64"]
 
 

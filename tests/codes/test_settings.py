@@ -20,7 +20,7 @@ NORM = Normalisation(channels="bgr", scale=1.0, mean=(1.0, 2.0, 3.0), std=(1.0, 
 
 
 def made(sha: str = "a" * 64, norm: Normalisation = NORM, **changes: Any) -> Settings:
-    params = make_params(**{"layers": ["conv3_3-avg"]} | changes)
+    params = make_params(**{"layers": ["conv3_3-avg"], "precision": "fp32"} | changes)
     return next(iter(resolve(params, arch="tinyvgg", weights_sha256=sha, normalisation=norm).values()))
 
 

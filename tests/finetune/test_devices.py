@@ -27,8 +27,9 @@ from pipeline.heads.sets import Sets
 from tests.finetune import world
 from tests.finetune.test_training import LIMITS, made_of, state_of
 
-# Batches of 9, 9 and 6 of the 24 images: parts of 5 and 4, and of 3 and 3.
+# Batches of 9, 9 and 6 of the 24 images: parts of 5 and 4, and of 3 and 3. A batch and its parts are equal in float32.
 EVEN = {
+    "precision": "fp32",
     "dropout": 0.0,
     "batch_size": 9,
     "epochs": 3,
@@ -75,6 +76,7 @@ def test_few_validation_images_leave_a_process_without_any() -> None:
 # -- what is refused
 
 
+@pytest.mark.network
 def test_what_several_devices_cannot_do_is_said_before_work_starts(manifest: Manifest, cache: Path) -> None:
     with pytest.raises(UserError, match=r"finetune.devices 2 with lbfgs, whose line search is of one device: 1"):
         world.params(devices=2, optimiser="lbfgs")
@@ -88,6 +90,7 @@ def test_what_several_devices_cannot_do_is_said_before_work_starts(manifest: Man
         made_of("scratch", manifest, cache, devices=13, batch_size=26)
 
 
+@pytest.mark.network
 def test_a_head_on_codes_is_trained_by_one(manifest: Manifest, cache: Path) -> None:
     made, _ = made_of("frozen", manifest, cache, devices=2)
     assert made.world == 1
@@ -236,6 +239,7 @@ def test_nan_in_one_process_ends_all_with_one_sentence(manifest: Manifest, cache
     assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
 
 
+@pytest.mark.network
 @pytest.mark.slow
 def test_the_stage_on_two_devices_writes_what_it_writes_on_one(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     """Mixed images, dropout and workers too, which make it another run, but a whole one."""

@@ -80,6 +80,7 @@ def test_a_sweep_steps_over_as_many_batches_as_the_run(manifest: Manifest, cache
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.network
 def test_lbfgs_searches_with_its_penalty(manifest: Manifest, cache: Path) -> None:
     """The line search is told the loss whose gradient it has, and the sweep what the images have of it."""
     found = []

@@ -24,6 +24,8 @@ from pipeline.finetune.sanity.step import VERDICTS, Step, read, write
 from pipeline.finetune.sets import sets_of
 from tests.finetune import world
 
+pytestmark = pytest.mark.network
+
 HOW: dict[str, Any] = {
     "strategies": ["cnn"],
     "batches": 2,

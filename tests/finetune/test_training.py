@@ -25,6 +25,8 @@ from pipeline.finetune.training import Training
 from pipeline.nets import layers
 from tests.finetune import world
 
+pytestmark = pytest.mark.network
+
 LIMITS = Limits(
     epochs=1,
     clip=0.0,

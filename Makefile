@@ -14,13 +14,14 @@ demo: env
 test: env
 	$(RUN) python -m pytest -n 2
 
-# The tests in fp32, then those that run a network once more in bf16, the slow ones too.
+# The tests in fp32, then those that run a network once more in bf16; and the same of the slow ones.
 test-precisions: env
 	CNNCODES_PRECISION=fp32 $(RUN) python -m pytest -n 2
-	CNNCODES_PRECISION=bf16 $(RUN) python -m pytest -n 2 -m network
+	CNNCODES_PRECISION=bf16 $(RUN) python -m pytest -n 2 -m 'network and not slow'
 
 test-slow: env
-	$(RUN) python -m pytest -n 2 -m slow
+	CNNCODES_PRECISION=fp32 $(RUN) python -m pytest -n 2 -m slow
+	CNNCODES_PRECISION=bf16 $(RUN) python -m pytest -n 2 -m 'network and slow'
 
 lint: env
 	$(RUN) ruff check .

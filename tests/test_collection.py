@@ -27,6 +27,8 @@ from pipeline.index import save
 from pipeline.nets.weights import Weights, resolve, write_canonical
 from tests.codes.conftest import count_images, draw  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.network
+
 SMALL: dict[str, Any] = {
     "arch": "tinyvgg",
     "weights": "random:0",

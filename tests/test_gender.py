@@ -98,6 +98,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("name", section("finetune")["run"])
 def test_the_strategies_of_the_table(manifest: Manifest, tmp_path: Path, name: str) -> None:
     """The section as it is, but for what a CPU can't do in a second: smaller images and layers, and less of it."""

@@ -15,7 +15,7 @@ import yaml
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 
 def dvc(*args: str, cwd: Path) -> str:

@@ -98,7 +98,7 @@ def lr_find(
     strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
-    steps: Annotated[int, typer.Option(help="Rates to try, one batch each.")] = 60,
+    steps: Annotated[int, typer.Option(help="Rates to try, one step each.")] = 60,
     arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
@@ -113,7 +113,7 @@ def lr_find(
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Sweep the learning rate, layers keeping their ratios, and suggest the one at which the loss falls fastest."""
+    """Sweep the learning rate, layers keeping their ratios, and suggest the one by which the loss has half fallen."""
     from pipeline.finetune import lr_plot
     from pipeline.transfer import find_rate
 
@@ -141,7 +141,8 @@ def lr_find(
     if sweep.suggested is None:
         typer.echo(f"the loss never falls between {low:g} and {high:g}")
     else:
-        typer.echo(f"learning_rate: {sweep.suggested:.2g}  (where the loss falls fastest, of {len(sweep.rates)} rates)")
+        tried = f"by which the loss has fallen half its way, of {len(sweep.rates)} rates"
+        typer.echo(f"learning_rate: {sweep.suggested:.2g}  ({tried})")
     if plot is not None:
         typer.echo(f"{plot}")
 

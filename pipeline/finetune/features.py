@@ -16,8 +16,7 @@ from pipeline import schema
 from pipeline.codes.progress import Pace
 from pipeline.finetune.batches import PixelRows, loader
 from pipeline.finetune.images import Images
-from pipeline.finetune.model import Classifier
-from pipeline.finetune.predict import autocast
+from pipeline.finetune.model import Classifier, autocast
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,6 @@ from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
 
-# Ours -> Lightning's name; parameters stay in float32, bf16 is that of the products.
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -41,19 +38,17 @@ class Limits:
 
     epochs: int
     clip: float
-    accumulate: int
     select: str
     patience: int
     keep_every: int
-    precision: str
     device: str
     devices: int
 
     @classmethod
-    def of(cls, p: FinetuneParams, *, precision: str, device: str, alone: bool) -> Limits:
-        """`precision` and `device` resolved; `alone`: on one device, whatever `p` asks for."""
+    def of(cls, p: FinetuneParams, *, device: str, alone: bool) -> Limits:
+        """`device` resolved; `alone`: on one device, whatever `p` asks for."""
         devices = 1 if alone else p.devices
-        return cls(p.epochs, p.clip, p.accumulate, p.select, p.patience, p.keep_every, precision, device, devices)
+        return cls(p.epochs, p.clip, p.select, p.patience, p.keep_every, device, devices)
 
 
 @dataclass(frozen=True)
@@ -193,7 +188,7 @@ def _run(
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        _trainer(loop, strategy).fit(
+        _trainer(loop, strategy, training.recipe.steps.accumulate).fit(
             training,
             train,
             val,
@@ -203,7 +198,7 @@ def _run(
     return peak_memory_bytes(limits.device)
 
 
-def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
+def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = loop.limits
@@ -214,9 +209,8 @@ def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
         num_nodes=loop.nodes.count,
         strategy=strategy,
         plugins=None if strategy == "auto" else LightningEnvironment(),
-        precision=PRECISIONS[limits.precision],  # type: ignore[arg-type]
         max_epochs=limits.epochs,
-        accumulate_grad_batches=limits.accumulate,
+        accumulate_grad_batches=accumulate,
         gradient_clip_val=limits.clip or None,
         callbacks=[
             keeper,

@@ -10,6 +10,8 @@ import pytest
 from tests.cli.test_codes import BASE, cnncodes, error_of
 from tests.pictures import draw_classes
 
+pytestmark = pytest.mark.network
+
 TINY = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--layers", "conv4_1-avg,pool5-avg"]
 
 

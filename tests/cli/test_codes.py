@@ -14,6 +14,8 @@ import pytest
 
 from tests.pictures import draw_classes
 
+pytestmark = pytest.mark.network
+
 BASE = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32"]
 
 

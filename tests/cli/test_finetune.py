@@ -21,6 +21,8 @@ from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
 
+pytestmark = pytest.mark.network
+
 SMALL = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 
 

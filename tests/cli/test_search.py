@@ -16,6 +16,8 @@ from pipeline.cli import main
 from pipeline.index import save
 from tests.codes.conftest import draw
 
+pytestmark = pytest.mark.network
+
 BUILD = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "64"]
 
 

@@ -15,6 +15,7 @@ from tests.codes.conftest import make_manifest
 from tests.codes.test_settings import made
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("labelled", [True, False])
 def test_round_trip(to: str, labelled: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,7 @@ def tuned(manifest: Manifest, cache: Path, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.mark.network
 def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Manifest) -> None:
     weights = read_canonical(tuned / saved.MODEL)
     assert weights.arch == "tinyvgg-32px-fc12-10"
@@ -154,6 +155,7 @@ def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Man
     assert model.probabilities([file]).shape == (1, 3)
 
 
+@pytest.mark.network
 def test_codes_of_a_tuned_network_are_extracted_like_any_others(
     tuned: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_codes_of_a_tuned_network_are_extracted_like_any_others(
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), shown, atol=2e-2)
 
 
+@pytest.mark.network
 def test_model_files_that_do_not_belong_together_are_refused(
     tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
@@ -195,6 +198,7 @@ def test_model_files_that_do_not_belong_together_are_refused(
         saved.read(tuned).probabilities([tmp_path / "none.png"])
 
 
+@pytest.mark.network
 def test_scores_of_a_hinge_loss_are_not_called_probabilities(
     tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +217,7 @@ def test_scores_of_a_hinge_loss_are_not_called_probabilities(
     assert saved.read(tmp_path / "direct").loss == "hinge"
 
 
+@pytest.mark.network
 def test_a_file_that_does_not_say_its_loss_is_read_and_claims_nothing(
     tuned: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -235,6 +240,7 @@ def test_a_file_that_does_not_say_its_loss_is_read_and_claims_nothing(
         saved.read(tmp_path)
 
 
+@pytest.mark.network
 def test_a_gap_network_is_weights_up_to_its_last_pooling(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     run_strategy("frozen", manifest, world.weights(), world.params(epochs=1), tmp_path, cache=cache)
     weights = read_canonical(tmp_path / saved.MODEL)

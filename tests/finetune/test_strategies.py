@@ -181,6 +181,7 @@ def test_direct_sums_the_probabilities_of_mapped_classes() -> None:
     assert float(shown[:, 2].detach().max()) < 1e-9
 
 
+@pytest.mark.network
 def test_direct_runs_and_trains_nothing(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     names = ("green", "red", "blue", "sky blue", "x", "y")
     changes = {"scale": 64, "size": 64, "inference_txt": True}

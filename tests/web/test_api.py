@@ -19,6 +19,8 @@ from pipeline.collection import Collection
 from tests.codes.conftest import draw
 from tests.web.conftest import HOSTILE, client_of
 
+pytestmark = pytest.mark.network
+
 
 def ids(answer: dict[str, Any]) -> list[str]:
     return [n["id"] for n in answer["neighbours"]]

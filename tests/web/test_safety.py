@@ -33,6 +33,8 @@ from tests.codes.conftest import draw
 from tests.web.conftest import client_of, running
 from tests.web.test_api import png
 
+pytestmark = pytest.mark.network
+
 
 def png_claiming(width: int, height: int, data: bytes = b"") -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:

@@ -120,7 +120,7 @@ def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, An
     made = replace(at, place=replace(at.place, params=p)).ready()
     assert made.training is not None
     assert made.train is not None
-    limits = Limits.of(p, precision=at.place.precision, device=at.place.device, alone=True)
+    limits = Limits.of(p, device=at.place.device, alone=True)
     with tempfile.TemporaryDirectory() as folder:
         try:
             curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve

@@ -22,7 +22,7 @@ SPEC = "pool5-avg"
 
 @pytest.fixture
 def set_of(tmp_path: Path, request: pytest.FixtureRequest) -> Workspace:
-    """A workspace with so many images of each class, cut and split by the defaults."""
+    """A workspace of made images, the numbers those of its classes, split by the defaults."""
     counts: Sequence[int] = request.param
     names = [f"{chr(97 + c)}/{i}.png" for c, count in enumerate(counts) for i in range(count)]
     make_images(tmp_path / "photos", names)
@@ -43,7 +43,7 @@ def test_every_head_is_compared_on_the_page(set_of: Workspace) -> None:
     text = " ".join(re.sub("<[^>]+>", " ", page).split())
     train = len(manifest.rows("train"))
     assert (f"left out: there are {train} training images" in text) == (train < 20)
-    assert ("without a choice: there is no validation image" in text) == (not len(manifest.rows("val")))
+    assert ("without a choice, for want of validation images" in text) == (not len(manifest.rows("val")))
     assert ("have no test image (a)" in text) == (list(manifest.labels).count("a") == 1)
 
 

@@ -24,9 +24,9 @@ from pipeline.heads.stream import Rows
 
 MAX_STEPS = 200
 MAX_TURNS = 20  # of one model
-MAX_CG = 100  # of one turn
+MAX_CG = 30  # of one turn
 FORCING = 0.1  # relative length to which a model's subgradient is brought down
-CROSSED = 0.05  # share of the signs that conjugate gradients may cross before they stop
+CROSSED = 0.01  # share of the signs that conjugate gradients may cross before they stop
 REACH = 10.0  # times 1 + ||W||, how far one step may go: where rows are told apart for sure, a model is all but flat
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -166,9 +166,11 @@ class _Model:
         square = float((residual**2).sum())
         goal = FORCING**2 * square
         for _ in range(MAX_CG):
+            if square <= goal:
+                break
             hp = self._times(p)
             php = float((p * hp).sum())
-            if square <= goal or php <= 0:
+            if php <= 0:
                 break
             longer = step + square / php * p
             if np.linalg.norm(longer) > reach:

@@ -85,7 +85,7 @@ def _fitting(kind: type[Head], grid: list[float], *, n_train: int, n_val: int) -
         grid = fits
     if len(grid) > 1 and not n_val:
         grid = [grid[(len(grid) - 1) // 2]]
-        notes.append(f"{kind.parameter} = {grid[0]:g} without a choice: there is no validation image")
+        notes.append(f"{kind.parameter} = {grid[0]:g} without a choice, for want of validation images")
     return grid, tuple(notes)
 
 

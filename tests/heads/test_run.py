@@ -157,7 +157,7 @@ def test_without_a_val_image_the_middle_of_the_grid_is_taken_and_said(tmp_path: 
     codes, manifest = dataset(x, named(y), splits=splits)
     (found,) = fit_head(codes, manifest, params(), "svm", tmp_path)["repeats"]
     assert found["chosen"] == {"C": 1.0} and found["val_score"] is None
-    assert found["notes"] == ["C = 1 without a choice: there is no validation image"]
+    assert found["notes"] == ["C = 1 without a choice, for want of validation images"]
     (only,) = fit_head(codes, manifest, params(c_grid=[1.0]), "svm", tmp_path)["repeats"]
     assert only["notes"] == [] and only["accuracy"] == found["accuracy"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
         path.write_bytes(make_neon.python2(make_neon.model("tinyvgg", tensors)))
     elif path.suffix == ".h5":
         write_keras3(path, tensors)
+    elif path.suffix == ".keras":
+        write_keras3(path.with_suffix(".h5"), tensors)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(path.with_suffix(".h5"), "model.weights.h5")
+        path.with_suffix(".h5").unlink()
     elif path.suffix == ".safetensors":
         write_canonical(Weights.make("tinyvgg", tensors, TORCHVISION, {"source": "test"}), path)
     else:
@@ -74,7 +80,7 @@ def test_every_format_refuses_a_missing_file_and_a_folder(tmp_path: Path, suffix
         from_file(tmp_path / f"folder{suffix}", "tinyvgg")
 
 
-@pytest.mark.parametrize("source", ["dmeo", "weights.bin", "random", "demo:1"])
+@pytest.mark.parametrize("source", ["dmeo", "weights.txt", "random", "demo:1"])
 def test_an_unknown_source_lists_the_known(source: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"allowed: (demo, torchvision:NAME, random:SEED, or a file ending|random:0)"):
         resolve(params(source), tmp_path)

@@ -59,7 +59,9 @@ def _by_deploy(path: Path, tensors: dict[str, Tensor], deploy: Path) -> InOrder:
     described = prototxt.read(deploy)
     kinds: dict[str, list[dict[str, Tensor]]] = {"conv": [], "fc": []}
     beside = dict.fromkeys(described.foreign, "it is not computed here")
-    problems, kept, end = [], [], ""
+    problems: list[str] = []
+    kept: list[str] = []
+    end = ""
     for layer in described.layers:
         parts = {part: tensors[f"{layer.name}.{part}"] for part in _PARTS if f"{layer.name}.{part}" in tensors}
         rows = parts["weight"].shape[0] if "weight" in parts else None

@@ -23,7 +23,7 @@ def step(kind: str, name: str, bottom: str, top: str, more: str = "", *, v1: boo
 
 
 def network(tensors: dict[str, Tensor], until: str, *, v1: bool = False) -> str:
-    """tinyvgg's deploy.prototxt up to a layer with weights, each with its ReLU in place and each block with its pool."""
+    """The deploy.prototxt of tinyvgg up to a layer with weights: ReLUs in place, a pooling before each block."""
     text, blob = "", "data"
     for name in dict.fromkeys(key.split(".")[0] for key in tensors):
         if name.endswith("_1") and name != "conv1_1":

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.data import build as module
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest, read_failures
 from pipeline.errors import UserError
+from tests import yaml_files
 from tests.data.world import PARAMS, folder, params, picture
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -239,7 +239,7 @@ def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplo
 
 
 def run_stage(here: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    (here / "params.yaml").write_text(yaml.safe_dump({"dataset": PARAMS | changes}))
+    (here / "params.yaml").write_text(yaml_files.dump({"dataset": PARAMS | changes}))
     return subprocess.run(
         [sys.executable, "-m", "stages.dataset"],
         cwd=here,

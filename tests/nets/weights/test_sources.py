@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from pipeline.config import WeightsParams
@@ -17,6 +16,7 @@ from pipeline.nets.weights import WEIGHT_READERS, Weights, read_canonical, resol
 from pipeline.nets.weights.preprocessings import CAFFE, CAFFE_RGB, TORCHVISION, recognise
 from pipeline.nets.weights.sources import from_file
 from stages import weights as stage
+from tests import yaml_files
 from tests.nets.weights import make_neon, make_onnx
 from tests.nets.weights.test_caffe_file import net as caffe_net
 from tests.nets.weights.test_keras_file import write_keras3
@@ -138,7 +138,7 @@ def test_oxfords_vgg16_is_recognised_in_either_channel_order() -> None:
 
 def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}}))
+    Path("params.yaml").write_text(yaml_files.dump({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}}))
     stage.main()
     written = Path("out/weights/weights.safetensors")
     assert read_canonical(written).sha256 == resolve(params("random:3"), tmp_path).sha256
@@ -150,7 +150,7 @@ def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest
 def test_a_refused_stage_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights = {"arch": "tinyvgg", "source": "file", "file": "none.pth"}
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": weights}))
+    Path("params.yaml").write_text(yaml_files.dump({"weights": weights}))
     with pytest.raises(UserError, match=r"there is no weights file none\.pth"):
         stage.main()
     assert not Path("out").exists()

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,7 +128,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
 
 
-def hdf5(path: str | Path, mode: Literal["r", "w"] = "r") -> h5py.File:
+def hdf5(path: str | Path | BytesIO, mode: Literal["r", "w"] = "r") -> h5py.File:
     """An HDF5 file, opened without HDF5's own lock, which network file systems may lack.
 
     None is needed: what is read never changes, and what is written has a name of its own until it is whole. Raises

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import config, schema
 from pipeline.cache import cache_root
 from pipeline.errors import UserError
+from pipeline.nets import external_data
+from pipeline.nets.mistaken import require_not_mistaken
 
 if TYPE_CHECKING:
     from pipeline.codes import Codes
@@ -90,7 +92,7 @@ def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
     """The canonical file of these weights under `cache`, made once: what has it loads no torch. Raises UserError."""
     source: dict[str, Any] = params.model_dump() | {"version": schema.VERSIONS["weights"]}
     if params.source == "file":
-        named = [Path(params.file), Path(params.file + ".json")]
+        named = [Path(params.file), Path(params.file + ".json"), *_beside(Path(params.file))]
         source["file"] = [schema.sha256_file(path) for path in named if path.is_file()]
     path = cache / "weights" / f"{schema.fingerprint(source)}.safetensors"
     if not path.is_file():
@@ -98,6 +100,14 @@ def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
 
         write_canonical(resolve(params, cache), path)
     return path
+
+
+def _beside(path: Path) -> list[Path]:
+    """Other files that a weights file needs. Raises UserError if it names what is not beside it."""
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return []
+    require_not_mistaken(path)
+    return external_data.files(path)
 
 
 def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from pipeline import schema
@@ -21,6 +20,7 @@ from pipeline.data import build as module
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest, read_failures
 from pipeline.errors import UserError
+from tests import yaml_files
 from tests.data.world import PARAMS, folder, params, picture
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -367,8 +367,8 @@ def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplo
 
 
 def run_stage(here: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    shipped = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    (here / "params.yaml").write_text(yaml.safe_dump(shipped | {"dataset": PARAMS | changes}))
+    shipped = yaml_files.load(REPOSITORY / "params.yaml")
+    (here / "params.yaml").write_text(yaml_files.dump(shipped | {"dataset": PARAMS | changes}))
     return subprocess.run(
         [sys.executable, "-m", "stages.dataset"],
         cwd=here,

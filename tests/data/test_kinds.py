@@ -13,6 +13,7 @@ from pipeline.data import kinds
 from pipeline.data.made_here import exif, is_made_here
 from pipeline.data.manifest import Failure
 from pipeline.data.memory import Facts
+from pipeline.data.room import Room
 from pipeline.data.verify import verify
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\2\0" + bytes(64)
@@ -78,7 +79,7 @@ def tiff(*tags: int, order: str = "<") -> bytes:
 )
 def test_a_file_without_pixels(tmp_path: Path, name: str, content: bytes, kind: str, words: str) -> None:
     (tmp_path / name).write_bytes(content)
-    (found,) = verify(tmp_path, [name], max_pixels=1000)
+    (found,) = verify(tmp_path, [name], max_pixels=1000, room=Room(64))
     assert isinstance(found, Failure) and found.path == name
     assert (found.kind, words in found.reason) == (kind, True), found
 
@@ -97,14 +98,14 @@ def test_a_whole_image_is_one_under_any_name(tmp_path: Path) -> None:
     names = ["1.txt", "2", "3.psd", "4.json"]
     for i, name in enumerate(names):
         (tmp_path / name).write_bytes(encoded("PNG" if i % 2 else "JPEG"))
-    assert all(isinstance(found, Facts) for found in verify(tmp_path, names, max_pixels=1000))
+    assert all(isinstance(found, Facts) for found in verify(tmp_path, names, max_pixels=1000, room=Room(64)))
 
 
 def test_the_thumbnail_in_a_raw_file_is_not_its_picture(tmp_path: Path) -> None:
     (tmp_path / "scan.tif").write_bytes(encoded("TIFF"))
-    assert isinstance(next(verify(tmp_path, ["scan.tif"], max_pixels=1000)), Facts)
+    assert isinstance(next(verify(tmp_path, ["scan.tif"], max_pixels=1000, room=Room(64))), Facts)
     (tmp_path / "1.nef").write_bytes(encoded("TIFF"))
-    found = next(verify(tmp_path, ["1.nef"], max_pixels=1000))
+    found = next(verify(tmp_path, ["1.nef"], max_pixels=1000, room=Room(64)))
     assert isinstance(found, Failure) and found.kind == "unread_format"
 
 
@@ -112,7 +113,7 @@ def test_what_cannot_be_opened_is_judged_by_its_name(tmp_path: Path) -> None:
     names = ["1.jpg", "2", "3.json"]
     for name in names:
         (tmp_path / name).symlink_to("gone")
-    found = [f.kind for f in verify(tmp_path, names, max_pixels=1000) if isinstance(f, Failure)]
+    found = [f.kind for f in verify(tmp_path, names, max_pixels=1000, room=Room(64)) if isinstance(f, Failure)]
     assert found == ["broken", "broken", "not_an_image"]
 
 

@@ -67,6 +67,7 @@ def load_views(source: Source, settings: Settings) -> list[views.Pixels]:
                 background=settings.background,
                 max_pixels=source.max_pixels,
                 reduced_to=max(settings.scales) if settings.reduced_decode else None,
+                known_whole=source.digest is not None,
             )
             return views.make(image, view=settings.view, crop=settings.crop, scales=settings.scales, flip=settings.flip)
         except (OSError, DecodeError, ImageError) as e:

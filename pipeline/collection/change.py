@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collection.collection import require_collection
-from pipeline.collection.encode import Rows, encode, hasher_from, photos
+from pipeline.collection.encode import DECODER, Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
 from pipeline.config import CodesParams, DatasetParams, validate
+from pipeline.data.manifest import pixel_digest
 from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.workspace import preset
@@ -24,7 +25,8 @@ from pipeline.workspace import preset
 @dataclass
 class Added:
     """What became of the images of a folder, by number. `moved`: the file of a known image was found elsewhere, where
-    it no longer is at its old place. `replaced`: a known file with a new content, whose old row is gone.
+    it no longer is at its old place. `replaced`: a known file with a new content, or one that this version of the decoder
+    shows otherwise, whose old row is gone.
     """
 
     added: int = 0
@@ -103,6 +105,7 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
 
 def _apply(saved: save.Saved, rows: Rows) -> Added:
     """Puts new rows into the index and says what came of them."""
+    saved.columns.setdefault(DECODER, np.ones(len(saved.index), dtype=np.int64))
     change = _compare(saved, rows)
     for row, position in change.moved.items():
         for name in ("path", "label"):
@@ -131,18 +134,19 @@ def _apply(saved: save.Saved, rows: Rows) -> Added:
 
 
 def _compare(saved: save.Saved, rows: Rows) -> _Change:
-    """Which of the new rows are known, have moved, replace another or are new. A file is known by path and content."""
+    """Which of the new rows are known, have moved, replace another or are new. A file is known by path and pixels."""
     roots = saved.made_by["roots"]
     path_of = _paths(saved)
     row_of_path = {path: row for row, path in enumerate(path_of)}
     rows_of_digest: dict[str, list[int]] = {}
-    for row, digest in enumerate(saved.columns["sha256"].tolist()):
+    known = _pixel_digests(saved.columns)
+    for row, digest in enumerate(known):
         rows_of_digest.setdefault(digest, []).append(row)
     change = _Change()
-    for position, digest in enumerate(rows.columns["sha256"].tolist()):
+    for position, digest in enumerate(_pixel_digests(rows.columns)):
         path = str(Path(roots[rows.columns["root"][position]]) / str(rows.columns["path"][position]))
         same = row_of_path.get(path)
-        if same is not None and saved.columns["sha256"][same] == digest:
+        if same is not None and known[same] == digest:
             change.known += 1
             continue
         lost = [r for r in rows_of_digest.get(digest, []) if r not in change.moved and not os.path.lexists(path_of[r])]
@@ -153,6 +157,11 @@ def _compare(saved: save.Saved, rows: Rows) -> _Change:
             change.gone.append(str(saved.index.ids[same]))
         change.new.append(position)
     return change
+
+
+def _pixel_digests(columns: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What names the pixels of each row, as in a manifest."""
+    return list(map(pixel_digest, columns["sha256"].tolist(), columns[DECODER].tolist()))
 
 
 def _paths(saved: save.Saved) -> list[str]:

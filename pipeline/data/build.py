@@ -115,6 +115,7 @@ def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -
         splits=assigned,
         seed=params.seed,
         from_source=tuple(s for s in SPLITS if s in given),
+        decoders=np.array([facts.decoder for _, facts in whole], dtype=np.int64),
     )
     counts = ", ".join(f"{len(manifest.rows(s))} {s}" for s in SPLITS)
     log.info("%d images (%s) of %d classes; %d failed", len(ids), counts, len(manifest.classes), len(failures))

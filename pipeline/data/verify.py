@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.cache import cache_root
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data.decode import DecodeError, examine
 from pipeline.data.manifest import Failure
 from pipeline.data.memory import Facts, Memory, Stamp
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # Files looked up, read and remembered together: bounds memory, and a run that is killed keeps what it had.
 _BATCH = 2048
 _LOG_EVERY_S = 15.0
+_SHOWN = 3  # paths in a warning
 
 
 class _Checked(NamedTuple):
@@ -37,6 +38,7 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterat
     memory = Memory(cache_root() / "files.sqlite")
     folder = os.path.abspath(root)  # noqa: PTH100  strings: a million Path objects cost seconds
     read, logged_s = 0, time.monotonic()
+    dark: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for start in range(0, len(paths), _BATCH):
@@ -54,11 +56,27 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterat
                 if time.monotonic() - logged_s > _LOG_EVERY_S:
                     logged_s = time.monotonic()
                     log.info("checked %d of %d files", start + len(batch), len(paths))
-                yield from (found[path] for path in batch)
+                for path in batch:
+                    facts = found[path]
+                    if isinstance(facts, Facts) and facts.dark:
+                        dark.append(path)
+                    yield facts
         finally:
             memory.close()
             pool.shutdown(cancel_futures=True)
     log.info("checked %d files, %d of them by reading", len(paths), read)
+    _warn_of_dark(dark)
+
+
+def _warn_of_dark(paths: Sequence[str]) -> None:
+    if paths:
+        shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+        log.warning(
+            "%d file(s) of 16 bits use the lowest 12 or fewer, and are shown almost black (%s): multiply their values "
+            "by 16, or whatever brings the brightest near 65535",
+            len(paths),
+            shown,
+        )
 
 
 def _recall(memory: Memory, folder: str, paths: Sequence[str], max_pixels: int) -> dict[str, Facts | Failure]:
@@ -94,9 +112,10 @@ def _check(folder: str, path: str, max_pixels: int) -> _Checked:
             stamp, now_ns = Stamp.of(os.fstat(file.fileno())), time.time_ns()
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            height, width, _ = decode(file, max_pixels=max_pixels).shape
+            seen = examine(file, max_pixels=max_pixels)
     except DecodeError as e:
         return _Checked(Failure(path, str(e)), None)
     except OSError as e:
         return _Checked(Failure(path, f"can't be read: {e.strerror}"), None)
-    return _Checked(Facts(sha256, width, height), stamp if stamp.is_settled(now_ns) else None)
+    facts = Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
+    return _Checked(facts, stamp if stamp.is_settled(now_ns) else None)

@@ -1,7 +1,7 @@
 """Decoded, resized images in the cache: an epoch reads pixels, it decodes nothing.
 
 One immutable file holds the images of one set at one view: its name is the fingerprint of both. Its rows are in the
-order of the images' sha256, so that the file is the same whatever the images are called.
+order of the digests of their pixels, so that the file is the same whatever the images are called.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cached(manifest: Manifest, view: CachedView, cache: Path) -> Images:
     Images that can't be read, or whose file changed since it was listed, are left out with a warning. Raises UserError
     if none can be read or the disk is too small.
     """
-    digests, inverse = np.unique(manifest.sha256, return_inverse=True)
+    digests, inverse = np.unique(manifest.pixel_digests, return_inverse=True)
     first = np.unique(inverse, return_index=True)[1]
     key = schema.fingerprint(
         {
@@ -134,7 +134,8 @@ def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels:
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         return "the file changed since the dataset was listed"
     try:
-        image = decode(data, background=view.background, max_pixels=max_pixels)
+        known_whole = digest is not None
+        image = decode(data, background=view.background, max_pixels=max_pixels, known_whole=known_whole)
     except DecodeError as e:
         return str(e)
     return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The stages run `python`: let that be the environment's.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: demo test test-slow lint format env clean
+.PHONY: demo test test-precisions test-slow lint format env clean
 
 demo: env
 	$(RUN) dvc repro
@@ -14,8 +14,14 @@ demo: env
 test: env
 	$(RUN) python -m pytest -n 2
 
+# The tests in fp32, then those that run a network once more in bf16; and the same of the slow ones.
+test-precisions: env
+	CNNCODES_PRECISION=fp32 $(RUN) python -m pytest -n 2
+	CNNCODES_PRECISION=bf16 $(RUN) python -m pytest -n 2 -m 'network and not slow'
+
 test-slow: env
-	$(RUN) python -m pytest -n 2 -m slow
+	CNNCODES_PRECISION=fp32 $(RUN) python -m pytest -n 2 -m slow
+	CNNCODES_PRECISION=bf16 $(RUN) python -m pytest -n 2 -m 'network and slow'
 
 lint: env
 	$(RUN) ruff check .

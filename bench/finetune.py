@@ -89,7 +89,7 @@ def ours(place: Place, sets: Sets) -> float:
     """Seconds of an epoch."""
     made = ready(place, sets)
     assert made.training is not None and made.train is not None
-    limits = Limits.of(place.params, precision=place.precision, device=place.device, alone=True)
+    limits = Limits.of(place.params, device=place.device, alone=True)
     with tempfile.TemporaryDirectory() as folder:
         return fit(made.training, made.train, None, limits, folder=Path(folder), key="bench").train_s
 

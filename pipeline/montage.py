@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import schema
+from pipeline.data import made_here
 from pipeline.data.decode import DecodeError, decode
 from pipeline.errors import UserError
 
@@ -49,7 +50,7 @@ def montage(query: Tile, neighbours: Sequence[Tile], path: str | Path, *, title:
         raise UserError(f"a montage named {path.name}", allowed=f"a name that ends in {', '.join(FORMATS)}")
     image = draw(query, neighbours, title=title, max_pixels=max_pixels)
     with schema.atomic_path(path) as tmp:
-        image.save(tmp, FORMATS[path.suffix.lower()])
+        image.save(tmp, FORMATS[path.suffix.lower()], exif=made_here.exif())
 
 
 def draw(query: Tile, neighbours: Sequence[Tile], *, title: str = "", max_pixels: int) -> Image.Image:

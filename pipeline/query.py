@@ -8,36 +8,60 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import MEMORY_MB
 from pipeline.errors import UserError
+
+# Images whose codes are in memory at once.
+_BLOCK = 256
 
 
 def predict(
-    head: str | Path, images: Sequence[str | Path], *, weights: str | Path | None = None, top: int = 3
+    head: str | Path,
+    images: Sequence[str | Path],
+    *,
+    weights: str | Path | None = None,
+    top: int = 3,
+    memory_mb: int = MEMORY_MB,
 ) -> list[dict[str, Any]]:
-    """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first.
+    """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first; of one
+    that can't be read `{"image", "error"}`, which says why.
 
-    `head`: a folder `heads/<spec>-<head>` or its model.h5. `weights`: the canonical file; found in the head's workspace
-    if not given. Scores are probabilities where the head has them, margins otherwise; `probabilities` says which.
-    Raises UserError if the weights are not those of the codes that the head was trained on, or an image can't be read.
+    `head`: a folder `heads/<spec>-<head>` or its model.h5. `images`: files, and folders for all images below them.
+    `weights`: the canonical file; found in the head's workspace if not given. `memory_mb`: of images in flight. Scores
+    are probabilities where the head has them, margins otherwise; `probabilities` says which. Raises UserError if the
+    weights are not those of the codes that the head was trained on, or none of the images can be read.
     """
     from pipeline.codes import Codes, Embedder
+    from pipeline.data.asked import files_of, require_some
+    from pipeline.data.room import Room
     from pipeline.heads.model import Model
     from pipeline.heads.model import predict as score
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
-    model = Model.load(path)
-    codes = Embedder(_weights_beside(path, weights), model.codes_settings)(images)
-    ids = [f"{i:08d}" for i in range(len(images))]
-    _, scores = score(model, Codes.from_arrays(ids, codes, spec=model.spec, settings=model.codes_settings))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    return [
-        {
-            "image": str(image),
-            "probabilities": model.head.probabilities,
-            "classes": [{"label": model.classes[c], "score": float(scores[i, c])} for c in order[i]],
-        }
-        for i, image in enumerate(images)
-    ]
+    model, files = Model.load(path), files_of(images)
+    embedder = Embedder(_weights_beside(path, weights), model.codes_settings, room=Room(memory_mb))
+    answers: list[dict[str, Any]] = []
+    failures: dict[int, str] = {}
+    for start in range(0, len(files), _BLOCK):
+        block = files[start : start + _BLOCK]
+        rows, unread = embedder.readable(block)
+        failures |= {start + i: why for i, why in unread.items()}
+        ids = [f"{i:08d}" for i in range(len(block))]
+        codes = Codes.from_arrays(ids, rows[model.spec], spec=model.spec, settings=model.codes_settings)
+        _, scores = score(model, codes)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        answers += [
+            {"image": str(image), "error": unread[i]}
+            if i in unread
+            else {
+                "image": str(image),
+                "probabilities": model.head.probabilities,
+                "classes": [{"label": model.classes[c], "score": float(scores[i, c])} for c in order[i]],
+            }
+            for i, image in enumerate(block)
+        ]
+    require_some(files, failures)
+    return answers
 
 
 def _weights_beside(model: Path, weights: str | Path | None) -> Path:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 # One number per on-disk layout. A reader refuses a version it does not know.
 VERSIONS = {
@@ -121,6 +126,42 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
+
+
+def hdf5(path: str | Path | BytesIO, mode: Literal["r", "w"] = "r") -> h5py.File:
+    """An HDF5 file, opened without HDF5's own lock, which network file systems may lack.
+
+    None is needed: what is read never changes, and what is written has a name of its own until it is whole. Raises
+    UserError if the environment insists on the lock where there is none, else what h5py raises.
+    """
+    import h5py
+
+    try:
+        return h5py.File(path, mode, locking=False)
+    except OSError as e:
+        if "unable to lock file" in str(e):
+            raise UserError(
+                f"HDF5 can't lock {path}: its file system has no locks, and HDF5_USE_FILE_LOCKING asks for them",
+                allowed="HDF5_USE_FILE_LOCKING=FALSE, or the variable unset",
+            ) from e
+        raise
+
+
+def lacks_locks(error: OSError) -> bool:
+    """Whether a lock was refused because the file system has none, as NFS and Lustre may, not because it is held."""
+    return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether files in `folder` can be locked, tried on one that nobody else has."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if lacks_locks(e):
+                return False
+            raise
+    return True
 
 
 def require_space(folder: str | Path, need_bytes: int, *, what: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import config
 from pipeline.cache import cache_root
-from pipeline.config import FinetuneParams
+from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
 from pipeline.workspace import Workspace, canonical_weights, network, preset
 
@@ -51,11 +51,13 @@ def finetune(
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
+    memory_mb: int = MEMORY_MB,
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
     `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
-    of the section `finetune` to change. Killed and called again, it goes on from the last epoch. Raises UserError.
+    of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and called again, it
+    goes on from the last epoch. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
@@ -64,10 +66,12 @@ def finetune(
 
     space = Workspace(Path(out))
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _labelled(_build(images, space.root / "dataset", dataset), images)
+    manifest = _labelled(_build(images, space.root / "dataset", dataset, memory_mb, fleeting=False), images)
     write_canonical(source, space.weights_file)
     return {
-        name: run_strategy(name, manifest, source, params, space.root / FOLDER / name, cache=cache_root())
+        name: run_strategy(
+            name, manifest, source, params, space.root / FOLDER / name, cache=cache_root(), memory_mb=memory_mb
+        )
         for name in params.run
     }
 
@@ -84,6 +88,7 @@ def find_rate(
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
+    memory_mb: int = MEMORY_MB,
 ) -> Sweep:
     """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
     weights/, whose weights then are the ones. Nothing is written but the cache. Raises UserError."""
@@ -91,8 +96,9 @@ def find_rate(
     from pipeline.finetune.lr_find import find
 
     with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset)
-        return find(strategy, manifest, source, params, cache=cache_root(), low=low, high=high, steps=steps)
+        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+        bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
+        return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
 
 def sanity(
@@ -105,6 +111,7 @@ def sanity(
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
+    memory_mb: int = MEMORY_MB,
 ) -> list[Step]:
     """The steps of the procedure for choosing hyperparameters. `where`: as of `find_rate`; `how`: keys of the section
     `sanity` of the params file, or of the preset, to change. Nothing is written but the cache. Raises UserError."""
@@ -114,8 +121,8 @@ def sanity(
     from pipeline.finetune.sanity.run import check
 
     with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset)
-        return check(strategy, manifest, source, params, chosen, cache=cache_root())
+        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+        return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 
 def is_tuned(folder: str | Path) -> bool:
@@ -123,30 +130,49 @@ def is_tuned(folder: str | Path) -> bool:
     return (Path(folder) / "head.safetensors").is_file()
 
 
-def predict(folder: str | Path, images: Sequence[str | Path], *, top: int = 3) -> list[dict[str, Any]]:
+def predict(
+    folder: str | Path, images: Sequence[str | Path], *, top: int = 3, memory_mb: int = MEMORY_MB
+) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
-    "classes": [{"label", "score"}, ...]}`, best first.
+    "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
-    was trained with hinge loss, None if its file is too old to say. Raises UserError if an image or the model can't be
-    read."""
+    was trained with hinge loss, None if its file is too old to say. Raises UserError if the model or all of the images
+    can't be read."""
+    from pipeline.data.asked import files_of, require_some
+    from pipeline.data.room import Room
     from pipeline.finetune import saved
 
-    model = saved.read(Path(folder))
-    shown = model.probabilities([Path(image) for image in images])
-    order = (-shown).argsort(axis=1, kind="stable")[:, :top]
-    return [
-        {
-            "image": str(image),
-            "probabilities": saved.are_probabilities(model.loss),
-            "classes": [{"label": model.classes[c], "score": float(shown[i, c])} for c in order[i]],
-        }
-        for i, image in enumerate(images)
-    ]
+    model, files = saved.read(Path(folder)), files_of(images)
+    room = Room(memory_mb)
+    answers: list[dict[str, Any]] = []
+    failures: dict[int, str] = {}
+    for position, image in enumerate(files):
+        shown = model.scores(image, room=room)
+        if isinstance(shown, str):
+            failures[position] = shown
+            answers.append({"image": str(image), "error": shown})
+            continue
+        best = (-shown).argsort(kind="stable")[:top]
+        answers.append(
+            {
+                "image": str(image),
+                "probabilities": saved.are_probabilities(model.loss),
+                "classes": [{"label": model.classes[c], "score": float(shown[c])} for c in best],
+            }
+        )
+    require_some(files, failures)
+    return answers
 
 
 def _ground(
-    where: Path, scratch: Path, arch: str | None, weights: str, dataset: Mapping[str, Any] | None
+    where: Path,
+    scratch: Path,
+    arch: str | None,
+    weights: str,
+    *,
+    dataset: Mapping[str, Any] | None,
+    memory_mb: int,
 ) -> tuple[Manifest, Weights]:
     from pipeline.nets.weights import read_canonical
 
@@ -154,7 +180,8 @@ def _ground(
     if (space.root / "dataset" / "dataset.json").is_file():
         return _labelled(space.manifest(), where), space.weights()
     canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    return _labelled(_build(where, scratch / "dataset", dataset), where), read_canonical(canonical)
+    manifest = _build(where, scratch / "dataset", dataset, memory_mb, fleeting=True)
+    return _labelled(manifest, where), read_canonical(canonical)
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -165,8 +192,10 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
     return manifest
 
 
-def _build(images: str | Path, folder: Path, dataset: Mapping[str, Any] | None) -> Manifest:
+def _build(
+    images: str | Path, folder: Path, dataset: Mapping[str, Any] | None, memory_mb: int, *, fleeting: bool
+) -> Manifest:
     from pipeline.data.build import build
 
     params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-    return build(params, folder)
+    return build(params, folder, fleeting=fleeting, memory_mb=memory_mb)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import config, schema
 from pipeline.cache import cache_root
 from pipeline.errors import UserError
+from pipeline.nets import external_data
+from pipeline.nets.mistaken import require_not_mistaken
 
 if TYPE_CHECKING:
     from pipeline.codes import Codes
@@ -90,7 +92,7 @@ def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
     """The canonical file of these weights under `cache`, made once: what has it loads no torch. Raises UserError."""
     source: dict[str, Any] = params.model_dump() | {"version": schema.VERSIONS["weights"]}
     if params.source == "file":
-        named = [Path(params.file), Path(params.file + ".json")]
+        named = [Path(params.file), Path(params.file + ".json"), *_beside(Path(params.file))]
         source["file"] = [schema.sha256_file(path) for path in named if path.is_file()]
     path = cache / "weights" / f"{schema.fingerprint(source)}.safetensors"
     if not path.is_file():
@@ -98,6 +100,14 @@ def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
 
         write_canonical(resolve(params, cache), path)
     return path
+
+
+def _beside(path: Path) -> list[Path]:
+    """Other files that a weights file needs. Raises UserError if it names what is not beside it."""
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return []
+    require_not_mistaken(path)
+    return external_data.files(path)
 
 
 def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[str, Any]]:
@@ -134,12 +144,14 @@ def extract(
     dataset: dict[str, Any] | None = None,
     codes: dict[str, Any] | None = None,
     shard: tuple[int, int] | None = None,
+    fleeting: bool = False,
 ) -> Workspace:
     """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
 
     `layers`: specs such as `conv5_3-avg`. `arch`: if None, what `network` finds. `dataset` and `codes`:
     keys of those params sections to change; a network that was tuned here brings the view of its training. `shard`
-    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Raises UserError.
+    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. `fleeting`: `out` goes away with
+    the command, so that the list of what is left out is kept in the cache. Raises UserError.
     """
     from pipeline.codes import extract as run_extraction
     from pipeline.codes.plan import check
@@ -152,7 +164,8 @@ def extract(
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
     canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
-    manifest = build(data, space.root / "dataset", labels_needed=False)
+    memory_mb = params.memory_mb
+    manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting, memory_mb=memory_mb)
     with schema.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)

@@ -10,7 +10,8 @@ from stages._run import run
 
 
 def main() -> None:
-    build(config.load(config.DatasetParams), Path("out/dataset"))
+    memory_mb = config.load(config.CodesParams).memory_mb
+    build(config.load(config.DatasetParams), Path("out/dataset"), memory_mb=memory_mb)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def main() -> None:
         config.load(config.FinetuneParams),
         Path("out/finetune") / args.strategy,
         cache=cache_root(),
+        memory_mb=config.load(config.CodesParams).memory_mb,
     )
 
 

@@ -25,6 +25,7 @@ def main() -> None:
         config.load(config.FinetuneParams),
         config.load(config.SanityParams),
         cache=cache_root(),
+        memory_mb=config.load(config.CodesParams).memory_mb,
     )
     write(name, steps, Path("out/sanity") / name)
 

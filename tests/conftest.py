@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    """A test that isn't marked `network`, and its fixtures, are refused a precision of `auto`: what runs a network has
+    the marker, and is run in both."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("network") is None:
+            patch.setenv("CNNCODES_PRECISION", "of tests marked `network`")
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,8 @@ from pipeline.index import save
 from pipeline.nets.weights import Weights, resolve, write_canonical
 from tests.codes.conftest import count_images, draw  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.network
+
 SMALL: dict[str, Any] = {
     "arch": "tinyvgg",
     "weights": "random:0",
@@ -173,6 +175,7 @@ def test_labels_are_found_and_filter(built: Path) -> None:
     found = photos.search(photos.file(0), method="topk", label="çat").neighbours
     assert len(found) == 3
     assert {n.label for n in found} == {"çat"} == {n.path.parent.name for n in found}
+    assert photos.search(photos.file(0), method="topk", label="c\u0327at ").neighbours == found
     with pytest.raises(UserError, match=r"no image has the label 'cow'.*çat"):
         photos.search(photos.file(0), label="cow")
 
@@ -201,16 +204,14 @@ def test_adding_computes_only_what_is_new(
     draw(more / "new" / "20.png", 20)
     before = Collection.open(world / "my.index")
     done = collection.add(world / "my.index", more)
-    assert (done.added, done.known, done.moved, done.images) == (10, 0, 0, 19)  # copies are images of their own
+    assert (done.added, done.known, done.moved, done.images) == (1, 9, 0, 10)  # a copy is no image of its own
     assert count_images() == 1
     assert not before.is_current() and len(before) == 9
     after = Collection.open(world / "my.index")
     assert set(before.ids.tolist()) < set(after.ids.tolist())
     done = collection.add(world / "my.index", more)
-    assert (done.added, done.known, done.images) == (0, 10, 19)
-    groups, _ = collection.duplicates(after, radius=0)
-    copies = [{after.digest(r) for r in group} for group in groups]
-    assert all(len(group) >= 2 for group in groups) and len(set().union(*copies)) == 9
+    assert (done.added, done.known, done.images) == (0, 10, 10)
+    assert {after.root(r) for r in range(10)} == {built / "photos", more}
 
 
 def test_adding_gives_what_building_gives(tmp_path: Path) -> None:
@@ -230,13 +231,13 @@ def test_adding_gives_what_building_gives(tmp_path: Path) -> None:
 
 
 def test_moved_and_edited_files(world: Path) -> None:
-    photos = shutil.copytree(folder_of_images(world / "mine"), world / "copy")
+    photos = folder_of_images(world / "mine", range(30, 39))
     collection.add(world / "my.index", photos)
-    first = next(photos.rglob("0.png"))
-    target = photos / "a much longer name of a folder" / "0.png"
+    first = next(photos.rglob("30.png"))
+    target = photos / "a much longer name of a folder" / "30.png"
     target.parent.mkdir()
     first.rename(target)
-    edited = next(photos.rglob("1.png"))
+    edited = next(photos.rglob("31.png"))
     draw(edited, 99)
     done = collection.add(world / "my.index", photos)
     assert (done.added, done.moved, done.replaced, done.known, done.images) == (0, 1, 1, 7, 18)
@@ -371,8 +372,8 @@ def test_other_weights_are_refused(world: Path) -> None:
     ("wrong", "message"),
     [
         ({"method": "itp"}, "no method 'itp'; allowed: topk, sigmoid, cosine, lsh, two-stage"),
-        ({"k": 10}, "k = 10 in a collection of 9; allowed: 1 to 9"),
-        ({"k": 0}, "k = 0"),
+        ({"k": 0}, "k = 0; allowed: 1 or more"),
+        ({"k": 0, "radius": 2, "method": "topk"}, "k = 0; allowed: 1 or more"),
         ({"radius": 2.5, "method": "topk"}, "radius 2.5 among codes of"),
         ({"radius": -1, "method": "cosine"}, "radius -1 of a cosine distance"),
         ({"radius": 1, "method": "two-stage"}, "orders a shortlist"),
@@ -382,6 +383,30 @@ def test_bad_questions(built: Path, wrong: dict[str, Any], message: str) -> None
     photos = Collection.open(built / "my.index")
     with pytest.raises(UserError, match=message):
         photos.search(photos.file(0), **wrong)
+
+
+@pytest.mark.parametrize("method", ["topk", "cosine", "two-stage"])
+def test_k_is_at_most_k(built: Path, method: str) -> None:
+    photos = Collection.open(built / "my.index")
+    image = photos.file(0)
+    own = photos.search(image, k=1).neighbours[0].id
+    assert len(photos.search(image, k=10, method=method).neighbours) == 9
+    assert len(photos.search(image, k=10_000, label="çat", method=method).neighbours) == 3
+    assert len(photos.search_id(own, k=9, method=method).neighbours) == 8
+    label = str(photos.labels[photos.row(own)])
+    mates = int((photos.labels == label).sum()) - 1
+    assert len(photos.search_id(own, k=9, label=label, method=method).neighbours) == mates
+    if method != "two-stage":
+        assert len(photos.search(image, k=99, radius=2, label="çat", method=method).neighbours) <= 3
+
+
+def test_an_image_alone_under_its_label_has_no_neighbours(tmp_path: Path) -> None:
+    for i, label in enumerate(("one", "two", "two")):
+        draw(tmp_path / "photos" / label / f"{i}.png", i)
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", long=[], **SMALL)
+    [alone] = photos.ids[photos.labels == "one"]
+    for k in (None, 1, 5):
+        assert photos.search_id(str(alone), k=k, label="one").neighbours == ()
 
 
 def test_bad_queries_and_folders(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,6 +429,15 @@ def test_bad_queries_and_folders(built: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "out").exists()
 
 
+def test_copies_of_a_folder_that_was_built_are_duplicates(tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "photos", range(4))
+    shutil.copytree(tmp_path / "photos", tmp_path / "photos" / "again")
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", long=[], **SMALL)
+    groups, _ = collection.duplicates(photos, radius=0)
+    copies = [{photos.digest(r) for r in group} for group in groups]
+    assert all(len(group) >= 2 for group in groups) and len(set().union(*copies)) == 4
+
+
 def test_duplicates_are_the_connected_groups_of_all_pairs(built: Path) -> None:
     photos = Collection.open(built / "my.index")
     packed = photos.packed("lsh")
@@ -417,6 +451,43 @@ def test_duplicates_are_the_connected_groups_of_all_pairs(built: Path) -> None:
         assert collection.duplicates(photos, radius=radius, method="lsh") == (expected, radius)
     with pytest.raises(UserError, match="method cosine, which has no bits; allowed: topk, sigmoid, lsh"):
         collection.duplicates(photos, method="cosine")
+
+
+def test_a_hash_that_tells_no_image_apart_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pipeline.hashing.sigmoid.THRESHOLD", 1e4)  # which no value passes
+    photos = collection.build(folder_of_images(tmp_path / "photos"), tmp_path / "my.index", **SMALL)
+    assert list(photos.methods) == ["topk", "cosine", "lsh", "two-stage"]
+    why = "sigmoid of pool5-flatten gives all 9 training images the same bits (none set), which find nothing"
+    assert collection.info(tmp_path / "my.index")["left_out"] == {"sigmoid": why}
+    assert f"sigmoid is left out: {why}" in caplog.text
+    with pytest.raises(UserError, match="no method 'sigmoid'; allowed: topk, cosine, lsh, two-stage"):
+        photos.search(photos.file(0), method="sigmoid")
+    draw(tmp_path / "more" / "40.png", 40)
+    assert collection.add(tmp_path / "my.index", tmp_path / "more").images == 10
+    only = collection.build(tmp_path / "photos", tmp_path / "only", long=["sigmoid"], **SMALL)
+    assert next(iter(only.methods)) == "cosine"
+    assert collection.duplicates(only)[1] == 2  # by the short code
+
+
+def test_copies_of_one_image_are_no_reason_to_leave_a_hash_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    image = draw(tmp_path / "photos" / "0.png", 0).read_bytes()
+    for i in range(1, 5):
+        (tmp_path / "photos" / f"{i}.png").write_bytes(image)
+    photos = collection.build(tmp_path / "photos", tmp_path / "my.index", **SMALL)
+    assert list(photos.methods) == ["topk", "sigmoid", "cosine", "lsh", "two-stage"]
+    assert collection.duplicates(photos)[0] == [[0, 1, 2, 3, 4]]
+
+
+def test_a_short_code_that_tells_no_image_apart_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pipeline.hashing.linear.signs", lambda codes, *_: np.ones((len(codes), 64), bool))
+    collection.build(folder_of_images(tmp_path / "photos"), tmp_path / "my.index", hasher="lsh", **SMALL)
+    note = collection.info(tmp_path / "my.index")["short"]["note"]
+    assert note == "lsh gives all 9 training images the same bits (64 of 64 set), which find nothing"
 
 
 def test_a_picture_saved_again_is_a_duplicate(tmp_path: Path) -> None:

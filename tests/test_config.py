@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from dvc.utils.serialize import load_yaml, modify_yaml
 
-from pipeline.config import SECTIONS, CodesParams, DatasetParams, HashSpec, LayerSpec, load
+from pipeline.config import (
+    MEMORY_MB,
+    SECTIONS,
+    CodesParams,
+    DatasetParams,
+    FinetuneParams,
+    HashSpec,
+    LayerSpec,
+    load,
+    read_yaml,
+)
 from pipeline.errors import UserError
+from pipeline.workspace import PRESET
+from tests import yaml_files
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
 
 
 def changed(tmp_path: Path, section: str, **values: Any) -> Path:
-    params = yaml.safe_load(SHIPPED.read_text())
+    params = yaml_files.load(SHIPPED)
     params[section] |= values
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params))
+    path.write_text(yaml_files.dump(params))
     return path
 
 
@@ -29,11 +42,11 @@ def test_the_shipped_params_are_valid(section: str) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_missing_key_is_named(section: str, tmp_path: Path) -> None:
-    params = yaml.safe_load(SHIPPED.read_text())
+    params = yaml_files.load(SHIPPED)
     key = next(iter(params[section]))
     del params[section][key]
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params))
+    path.write_text(yaml_files.dump(params))
     with pytest.raises(UserError, match=f"{key}: missing"):
         load(SECTIONS[section], path)
 
@@ -133,3 +146,85 @@ def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, paramete
 def test_bad_hash_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"hash spec|layer spec"):
         HashSpec.parse(text)
+
+
+def test_the_one_default_in_code_is_the_shipped_one() -> None:
+    for path in (SHIPPED, PRESET):
+        assert load(CodesParams, path).memory_mb == MEMORY_MB
+
+
+def test_a_params_file_from_before_there_was_a_bound_on_memory(tmp_path: Path) -> None:
+    params = read_yaml(SHIPPED)
+    del params["codes"]["memory_mb"]
+    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    assert load(CodesParams, tmp_path / "params.yaml").memory_mb == MEMORY_MB
+
+
+# ---- YAML 1.2, as DVC reads it
+
+
+SCALARS = [
+    "1e-5", "1E-5", "-1e-5", "+1e5", "1e5", "1.e+3", "1.5e3", ".5", ".5E+1", "1.", ".inf", "-.inf", "on", "off", "On",
+    "yes", "no", "y", "n", "true", "False", "TRUE", "null", "~", "''", "010", "08", "0o10", "0x1F", "0b101", "1_000",
+    "1:30", "190:20:30", "1:30.5", "'1e-5'", "2020-01-01", "a: b", "[1e-5, on]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_a_value_is_what_dvc_takes_it_for(scalar: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"a: {{{scalar}}}\n" if ": " in scalar else f"a: {scalar}\n")
+    theirs, ours = load_yaml(path)["a"], read_yaml(path)["a"]
+    assert ours == theirs and type(ours) is type(theirs)
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [(".5e1", 5.0), ("-.5e1", -5.0), ("1e-5", 1e-5), ("1E-5", 1e-5), ("1e5", 1e5), ("on", "on"), ("010", 10)],
+)
+def test_values_are_those_of_yaml_1_2(scalar: str, value: object, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"{scalar}: {scalar}\n")
+    (read,) = read_yaml(tmp_path / "a.yaml").items()
+    assert read == (value, value)
+
+
+@pytest.mark.parametrize("written", ["1e-5", "1E-5", "1.0e-05", "0.00001", ".1e-4"])
+def test_a_rate_may_be_written_in_any_way(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text, count = re.subn(r"(?m)^(  learning_rate:) \S+", rf"\1 {written}", SHIPPED.read_text())
+    assert count == 1
+    path.write_text(text)
+    assert load(FinetuneParams, path).learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("rate", [1e-4, 3e-5, 1e-5, 1e-7, 2.5e-10, 1e16])
+def test_a_rate_that_dvc_sets_is_read(rate: float, tmp_path: Path) -> None:
+    """As `dvc exp run -S finetune.learning_rate=1e-05` does, comments kept."""
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text())
+    with modify_yaml(path) as params:
+        params["finetune"]["learning_rate"] = rate
+    assert load(FinetuneParams, path).learning_rate == rate
+
+
+def test_a_class_may_be_called_no(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("{yes: [n, off], no: [on]}")
+    assert read_yaml(path) == {"yes": ["n", "off"], "no": ["on"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"a: 1\na: 2\n", 'is not YAML: found duplicate key "a" .*in line 2$'),
+        (b"a: [1\nb: 2\n", "is not YAML: .* in line 2$"),
+        (b"a: !!python/object/apply:os.system [ls]\n", "is not YAML: could not determine a constructor .* in line 1$"),
+        (b"a: 2020-13-45\n", "is not YAML: month must be in"),
+        (b"a: \xff\n", "is not YAML: .*utf-8"),
+        (b"[" * 5000, "is not YAML: "),
+    ],
+)
+def test_what_is_not_yaml_is_said_with_its_line(text: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(text)
+    with pytest.raises(UserError, match=said):
+        read_yaml(tmp_path / "a.yaml")

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.config import SECTIONS
+from tests import yaml_files
 from tests.test_imports import ROOT, imported
 
-STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, dict[str, Any]] = yaml_files.load(ROOT / "dvc.yaml")["stages"]
 
 
 def module_files(name: str) -> set[Path]:

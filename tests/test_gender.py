@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from pipeline import config
 from pipeline.codes import extract
@@ -20,6 +19,7 @@ from pipeline.finetune.run import run_strategy
 from pipeline.heads.run import fit_head
 from pipeline.nets.weights import write_canonical
 from pipeline.report.sections.class_recall import recall_of
+from tests import yaml_files
 from tests.data.faces import Face, faces
 from tests.data.world import params as dataset_params
 from tests.finetune import world
@@ -29,7 +29,7 @@ GENDER = ROOT / "experiments/gender.yaml"
 
 
 def section(name: str, **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load(GENDER.read_text())[name]
+    values: dict[str, Any] = yaml_files.load(GENDER)[name]
     return values | changes
 
 
@@ -51,8 +51,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_params_file_is_whole(path: Path) -> None:
-    written = yaml.safe_load(path.read_text())
-    for name, values in yaml.safe_load((ROOT / "params.yaml").read_text()).items():
+    written = yaml_files.load(path)
+    for name, values in yaml_files.load(ROOT / "params.yaml").items():
         assert written[name].keys() == values.keys(), name
         config.validate(config.SECTIONS[name], written[name], where=name)
 
@@ -98,6 +98,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("name", section("finetune")["run"])
 def test_the_strategies_of_the_table(manifest: Manifest, tmp_path: Path, name: str) -> None:
     """The section as it is, but for what a CPU can't do in a second: smaller images and layers, and less of it."""

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests import yaml_files
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 
 def dvc(*args: str, cwd: Path) -> str:
@@ -42,14 +42,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     draw_classes(folder / "photos", per_class=12)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml_files.load(ROOT / "params.yaml")
     params["dataset"] |= {"source": "folder", "root": "photos", "repeats": 2}
     params["weights"] |= {"arch": "tinyvgg", "source": "random:0"}
     params["codes"] |= {"layers": ["conv5_2-avg", "pool4-flatten"], "crop": 32, "scales": [32]}
     params["heads"] |= {"heads": ["svm", "knn"]}
     params["report"] |= {"learning_curve": [0.5, 1.0], "map_images": 20, "map_method": "pca"}
     edit_for_tiny(params)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml_files.dump(params))
     dvc("init", "--no-scm", "-q", cwd=folder)
     return folder
 
@@ -68,9 +68,9 @@ def edit_for_tiny(params: dict[str, dict[str, object]]) -> None:
 
 def change(project: Path, section: str, **values: object) -> None:
     path = project / "params.yaml"
-    params = yaml.safe_load(path.read_text())
+    params = yaml_files.load(path)
     params[section] |= values
-    path.write_text(yaml.safe_dump(params))
+    path.write_text(yaml_files.dump(params))
 
 
 def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +81,11 @@ def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.Monke
     assert ran(dvc("repro", cwd=project)) == set()
 
     # The parts are a function of manifest, weights and params: a cold store gives the same bytes.
-    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    lock = yaml_files.load(project / "dvc.lock")
     codes = lock["stages"]["codes"]["outs"]
     shutil.rmtree(project / ".cnncodes")
     dvc("repro", "--force", "--single-item", "codes", cwd=project)
-    assert yaml.safe_load((project / "dvc.lock").read_text())["stages"]["codes"]["outs"] == codes
+    assert yaml_files.load(project / "dvc.lock")["stages"]["codes"]["outs"] == codes
 
     # A new layer runs its own heads alone.
     change(project, "codes", layers=["conv5_2-avg", "pool4-flatten", "pool5-max"])

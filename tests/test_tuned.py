@@ -29,6 +29,8 @@ from pipeline.tuned import Protocol, measure
 from pipeline.workspace import preset
 from tests.finetune import world
 
+pytestmark = pytest.mark.network
+
 LAYERS = ["pool5-avg", "fc6-flatten", "fc7-flatten"]
 ARCH = "tinyvgg-32px-fc12-10"
 
@@ -67,7 +69,7 @@ def protocol(**changes: Any) -> Protocol:
     few = {"timed_queries": 2, "k": 5, "neighbours": 3, "c_grid": [1.0]}
     return Protocol(
         config.validate(TunedParams, params, where="tuned"),
-        preset(CodesParams, precision="fp32", dtype="float32", device="cpu", crop=96, scales=[96], flip=False),
+        preset(CodesParams, precision="auto", dtype="float32", device="cpu", crop=96, scales=[96], flip=False),
         preset(HeadsParams, c_grid=[1.0]),
         preset(RetrievalParams, **few),
     )

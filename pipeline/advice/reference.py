@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
@@ -126,7 +125,7 @@ def write(reference: Reference, path: str | Path) -> str:
     rows = dict(sorted(reference.rows.items()))
     head = {"name": reference.name, "settings": dict(reference.settings)}
     mark = _fingerprint(head, rows)
-    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
         f.attrs["version"] = schema.VERSIONS["reference"]
         f.attrs["fingerprint"] = mark
         f.attrs["head"] = schema.canonical_json(head)
@@ -140,7 +139,7 @@ def read(path: str | Path) -> Reference:
     if not Path(path).is_file():
         raise UserError(f"there is no reference {path}", see="`cnncodes weights reference --help`")
     try:
-        with h5py.File(path, "r") as f:
+        with schema.hdf5(path) as f:
             version = int(f.attrs["version"])
             if version != schema.VERSIONS["reference"]:
                 raise UserError(f"{path} has version {version}", allowed=str(schema.VERSIONS["reference"]))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.advice.reference import FEWEST
 from pipeline.advice.rule import Case
+
+# Of accuracy: a doubling of the images that brings less is not worth the labelling.
+_NOTABLE = 0.02
 
 
 def say(record: Mapping[str, Any], case: Case) -> dict[str, str]:
@@ -133,11 +137,16 @@ def _growth(record: Mapping[str, Any]) -> str:
     gain = record["doubling"]
     if gain is None:
         return "The images are too few for a learning curve."
-    last, before = (_of(record, record["spec"])["curve"][i]["n"] for i in (-1, -2))
-    text = f"From {before:,} to {last:,} images the head gained {points(gain)} a doubling"
-    if gain >= 0.02:
+    before, last = _of(record, record["spec"])["curve"][-2:]
+    # Cautious: the points share images, so that their difference errs less than if they did not.
+    error = math.hypot(before["se"], last["se"]) / math.log2(last["n"] / before["n"])
+    change = f"gained {points(gain)}" if gain >= 0 else f"lost {points(-gain)}"
+    text = f"From {before['n']:,} to {last['n']:,} images the head {change} a doubling (± {100 * error:.1f})"
+    if gain >= _NOTABLE and gain > 2 * error:
         return f"{text}: more images would still help."
-    return f"{text}: more images alone would help little."
+    if gain + 2 * error < _NOTABLE:
+        return f"{text}: more images alone would help little."
+    return f"{text}, which is too noisy to tell whether more images would help."
 
 
 def _of(record: Mapping[str, Any], spec: str) -> Mapping[str, Any]:

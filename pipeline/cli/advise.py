@@ -6,11 +6,12 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, table
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -35,6 +36,9 @@ def advise(
     ] = None,
     weights: Annotated[str, typer.Option(help="Weights, for images; as in `cnncodes extract`.")] = "demo",
     size: Annotated[int | None, typer.Option(help="Input side in pixels, for images.")] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
@@ -46,7 +50,10 @@ def advise(
     from pipeline.workspace import preset
 
     specs = [part.strip() for part in layers.split(",")] if layers else []
-    with _workspace(folder, out, specs, arch=arch, weights=weights, size=size) as space:
+    data = dataset(leave_out, max_failed_share)
+    keys = {} if size is None else {"crop": size, "scales": [size]}
+    keys |= {} if memory_mb is None else {"memory_mb": memory_mb}
+    with _workspace(folder, out, specs, data, arch=arch, weights=weights, codes=keys) as space:
         codes = {one.spec: one for one in (space.codes(spec) for spec in specs or space.specs())}
         kept = references.default_path(next(iter(codes.values())).settings, cache_root())
         found = reference or (kept if kept.is_file() else None)
@@ -58,8 +65,9 @@ def advise(
             reference=references.read(found) if found else None,
         )
         write(record, space.root / "advise")
+        passed_by = left_out(folder, space.root / "dataset")
     if json:
-        print_json(record)
+        print_json({**record, "left_out": passed_by})
     elif "skipped" in record:
         typer.echo(f"no advice: {record['skipped']}")
     else:
@@ -82,7 +90,14 @@ def advise(
 
 @contextlib.contextmanager
 def _workspace(
-    folder: Path, out: Path | None, specs: list[str], *, arch: str | None, weights: str, size: int | None
+    folder: Path,
+    out: Path | None,
+    specs: list[str],
+    data: dict[str, Any],
+    *,
+    arch: str | None,
+    weights: str,
+    codes: dict[str, Any],
 ) -> Iterator[Workspace]:
     """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
     from pipeline.workspace import Workspace, extract
@@ -92,5 +107,5 @@ def _workspace(
         return
     with contextlib.ExitStack() as stack:
         kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
-        codes = {} if size is None else {"crop": size, "scales": [size]}
-        yield extract(folder, out=kept, layers=specs or None, arch=arch, weights=weights, codes=codes)
+        chosen: dict[str, Any] = {"layers": specs or None, "arch": arch, "weights": weights, "codes": codes}
+        yield extract(folder, out=kept, dataset=data, fleeting=out is None, **chosen)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
@@ -58,6 +59,9 @@ def extract(
         str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
     ] = None,
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -72,6 +76,7 @@ def extract(
         "dtype": dtype,
         "device": device,
         "batch_size": batch_size,
+        "memory_mb": memory_mb,
         "reduced_decode": reduced_decode,
         "compile": compile,
         "crop": size,
@@ -83,14 +88,14 @@ def extract(
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,
-        dataset={key: value for key, value in (("splits", splits), ("on_error", on_error)) if value is not None},
+        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
         codes={key: value for key, value in codes.items() if value is not None},
         shard=_share(shard) if shard else None,
     )
     # A share goes into the store alone: the parts are of all images.
     about = {} if shard else {spec: _about(space.codes(spec)) for spec in space.specs()}
     if json:
-        print_json(about)
+        print_json({**about, "left_out": left_out(images, out / "dataset")})
     elif shard:
         typer.echo(f"share {shard} is in the store; once all shares are, the same without --shard writes {out}")
     else:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 
 Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
@@ -46,6 +47,9 @@ def finetune(
     splits: Annotated[
         str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
     ] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
@@ -67,20 +71,22 @@ def finetune(
         strategies=strategy,
         arch=arch,
         weights=weights,
-        dataset={"splits": splits} if splits else None,
+        dataset=dataset(leave_out, max_failed_share, splits=splits),
         settings=given(settings),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if any("follows" in record for record in records.values()):
         # On a machine that is not the first, which has the results.
         if json:
-            print_json(records)
+            print_json({**records, "left_out": left_out(images, out / "dataset")})
         else:
             typer.echo("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
-        print_json({name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()})
+        shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
+        print_json({**shown, "left_out": left_out(images, out / "dataset")})
         return
     typer.echo(_comparison(records))
     for name, found in groups.items():
@@ -92,7 +98,7 @@ def lr_find(
     strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
-    steps: Annotated[int, typer.Option(help="Rates to try, one batch each.")] = 60,
+    steps: Annotated[int, typer.Option(help="Rates to try, one step each.")] = 60,
     arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
@@ -101,10 +107,13 @@ def lr_find(
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Sweep the learning rate, layers keeping their ratios, and suggest the one at which the loss falls fastest."""
+    """Sweep the learning rate, layers keeping their ratios, and suggest the one by which the loss has half fallen."""
     from pipeline.finetune import lr_plot
     from pipeline.transfer import find_rate
 
@@ -118,18 +127,22 @@ def lr_find(
         steps=steps,
         arch=arch,
         weights=weights,
+        dataset=dataset(leave_out, max_failed_share),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if plot is not None:
         lr_plot.draw(sweep, plot, title=f"Learning rates of {strategy}")
     if json:
-        print_json({"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)})
+        about = {"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)}
+        print_json({**about, "left_out": left_out(where, made_in(where))})
         return
     if sweep.suggested is None:
         typer.echo(f"the loss never falls between {low:g} and {high:g}")
     else:
-        typer.echo(f"learning_rate: {sweep.suggested:.2g}  (where the loss falls fastest, of {len(sweep.rates)} rates)")
+        tried = f"by which the loss has fallen half its way, of {len(sweep.rates)} rates"
+        typer.echo(f"learning_rate: {sweep.suggested:.2g}  ({tried})")
     if plot is not None:
         typer.echo(f"{plot}")
 

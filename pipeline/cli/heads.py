@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.codes import WorkspaceArgument
-from pipeline.cli.output import JsonFlag, print_json, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
 # By what `transfer.predict` says of a tuned network's scores.
@@ -53,25 +53,38 @@ def predict(
         Path,
         typer.Argument(help="A folder of a head or a strategy: codes/heads/conv5_2-avg-svm, tuned/finetune/frozen."),
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders for all that are below them.")],
     weights: Annotated[
         Path | None, typer.Option(help="Of a head: the canonical weights file; the workspace's own if not given.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Labels and scores for new images, by a head and the network its codes came from, or by a tuned network."""
-    from pipeline import query, transfer
+    """Labels and scores for new images, by a head and the network its codes came from, or by a tuned network.
 
+    Exit code 3 if there are answers for some images only: the others are listed with the reason.
+    """
+    from pipeline import query, transfer
+    from pipeline.config import MEMORY_MB
+
+    memory_mb = memory_mb or MEMORY_MB
     if transfer.is_tuned(head):
-        answers = transfer.predict(head, images, top=top)
+        answers = transfer.predict(head, images, top=top, memory_mb=memory_mb)
     else:
-        answers = query.predict(head, images, weights=weights, top=top)
+        answers = query.predict(head, images, weights=weights, top=top, memory_mb=memory_mb)
+    good = [a for a in answers if "classes" in a]
+    bad = [a for a in answers if "error" in a]
     if json:
         print_json(answers)
-        return
-    rows = [(a["image"], i + 1, c["label"], f"{c['score']:.3f}") for a in answers for i, c in enumerate(a["classes"])]
-    known = answers[0]["probabilities"]
-    typer.echo(table(("image", "rank", "label", "probability" if known else "score"), rows))
-    if not known:
-        typer.echo(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)
+    else:
+        rows = [(a["image"], i + 1, c["label"], f"{c['score']:.3f}") for a in good for i, c in enumerate(a["classes"])]
+        known = good[0]["probabilities"]
+        typer.echo(table(("image", "rank", "label", "probability" if known else "score"), rows))
+        if not known:
+            typer.echo(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)
+    for answer in bad:
+        typer.echo(f"{answer['image']}: {answer['error']}", err=True)
+    if bad:
+        typer.echo(f"{len(bad)} of {len(answers)} images have no answer", err=True)
+        raise typer.Exit(3)

@@ -8,6 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+# Of whatever decodes images; None is the preset's.
+MemoryOption = Annotated[
+    int | None,
+    typer.Option("--memory-mb", min=16, help="Memory that images in flight may take; one that needs more is left out."),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 if TYPE_CHECKING:
     from pipeline.config import CodesParams
@@ -35,6 +36,9 @@ def reference(
     layers: Annotated[str, typer.Option(help="Specs with commas, without --like.")] = "",
     size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like.")] = None,
     images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
@@ -55,15 +59,20 @@ def reference(
         source, view = network(arch, weights)
         params = preset(config.CodesParams, **(view | chosen))
         file = canonical_weights(source, cache_root())
+    if memory_mb is not None:
+        params = params.model_copy(update={"memory_mb": memory_mb})
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
-        data = preset(config.DatasetParams, source="folder", root=str(folder))
-        manifest = _drawn(build(data, Path(scratch) / "dataset", labels_needed=False), images)
+        given = dataset(leave_out, max_failed_share)
+        data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
+        listed = build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
+        manifest = _drawn(listed, images)
         codes = extract(manifest, file, params, Path(scratch) / "codes")
         made = references.make(codes, name=folder.resolve().name)
         path = out or references.default_path(next(iter(codes.values())).settings, cache_root())
         mark = references.write(made, path)
     if json:
-        print_json({"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark})
+        about = {"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark}
+        print_json({**about, "left_out": left_out(folder)})
     else:
         typer.echo(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
 

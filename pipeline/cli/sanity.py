@@ -20,7 +20,8 @@ from pipeline.cli.finetune import (
     given,
     settings_of,
 )
-from pipeline.cli.output import JsonFlag, print_json
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,9 @@ def sanity(
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -60,15 +64,18 @@ def sanity(
         how=given({"epochs": epochs, "rounds": rounds}),
         arch=arch,
         weights=weights,
+        dataset=dataset(leave_out, max_failed_share),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
+        **given({"memory_mb": memory_mb}),
     )
     if plot is not None:
         from pipeline.finetune.sanity.plot import draw
 
         draw(steps, plot, title=f"Sanity of {strategy}")
     if json:
-        print_json({"verdict": verdict(steps), "steps": [dataclasses.asdict(step) for step in steps]})
+        about = {"verdict": verdict(steps), "steps": [dataclasses.asdict(step) for step in steps]}
+        print_json({**about, "left_out": left_out(where, made_in(where))})
     else:
         for step in steps:
             typer.echo(

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.collection import Answer, Collection
 
 IndexArgument = Annotated[Path, typer.Argument(help="A folder made by `cnncodes index`.")]
+_LISTED = 100  # images of a group that are shown; --json has all
 MethodOption = Annotated[str | None, typer.Option(help="One of those that `cnncodes index info` lists.")]
 
 
@@ -68,13 +70,15 @@ def build(
     splits: Annotated[str | None, typer.Option(help="folders, if the top folders are train, val, test.")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
     from pipeline import collection
 
-    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None}
-    dataset = {"splits": splits, "on_error": on_error}
+    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None, "memory_mb": memory_mb}
     collection.build(
         images,
         out,
@@ -86,26 +90,35 @@ def build(
         nbits=bits,
         long=_names(long),
         codes={key: value for key, value in codes.items() if value is not None},
-        dataset={key: value for key, value in dataset.items() if value is not None},
+        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
     )
-    _show_info(collection.info(out), json=json)
+    about = collection.info(out)
+    if json:
+        print_json({**about, "left_out": left_out(images)})
+    else:
+        _show_info(about)
 
 
 @index.command()
 def add(
     folder: IndexArgument,
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Add a folder's images, or take in what changed in it."""
     from pipeline.collection import add as run
+    from pipeline.config import MEMORY_MB
 
-    done = run(folder, images)
+    done = run(folder, images, dataset=dataset(leave_out, max_failed_share), memory_mb=memory_mb or MEMORY_MB)
     if json:
-        print_json(done.as_json())
+        print_json({**done.as_json(), "left_out": left_out(images)})
         return
     typer.echo(
-        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.known} known; {done.images:,} images"
+        f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.relabelled} relabelled, "
+        f"{done.known} known; {done.images:,} images"
     )
     if done.note:
         typer.echo(done.note)
@@ -135,7 +148,11 @@ def info(folder: IndexArgument, json: JsonFlag = False) -> None:
     """What is in an index, how it was made with every default spelled out, and how it can be searched."""
     from pipeline.collection import info as run
 
-    _show_info(run(folder), json=json)
+    about = run(folder)
+    if json:
+        print_json(about)
+    else:
+        _show_info(about)
 
 
 @index.command()
@@ -159,7 +176,7 @@ def verify(
 def search(
     folder: IndexArgument,
     query: Annotated[str | None, typer.Argument(help="An image file, or the id of an image in the index.")] = None,
-    k: Annotated[int | None, typer.Option("-k", help="Neighbours; 12 if not given, all with --radius.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="At most so many; 12 if not given, all with --radius.")] = None,
     radius: Annotated[float | None, typer.Option(help="Only images within this distance.")] = None,
     method: MethodOption = None,
     layer: Annotated[str | None, typer.Option(help="Of those that the method can take, as `info` lists them.")] = None,
@@ -167,14 +184,17 @@ def search(
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
     montage: Annotated[Path | None, typer.Option(help="Picture to make: .png, .jpg or .webp.")] = None,
+    memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """The images most like a query."""
     from pipeline.collection import Collection
+    from pipeline.config import MEMORY_MB
+    from pipeline.data.room import Room
 
     if (query is None) != random:
         raise UserError("a search needs one query", allowed="an image file, an id, or --random")
-    photos = Collection.open(folder)
+    photos = Collection.open(folder, room=Room(memory_mb or MEMORY_MB))
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
     wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "layer": layer}
@@ -218,14 +238,17 @@ def duplicates(
 
     photos = Collection.open(folder)
     groups, used = run(photos, radius=radius, method=method)
+    images = sum(map(len, groups))
     if json:
         members = [[{"id": str(photos.ids[r]), "path": str(photos.file(r))} for r in group] for group in groups]
-        print_json({"radius": used, "groups": members})
+        print_json({"radius": used, "images": images, "groups": members})
         return
-    images = sum(map(len, groups))
-    typer.echo(f"{len(groups)} groups of {images} near-identical images, within {used} bits of one another")
+    typer.echo(f"{len(groups):,} groups of {images:,} near-identical images, within {used} bits of one another")
     for group in groups:
-        typer.echo("\n" + "\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group))
+        typer.echo(f"\n{len(group):,} images")
+        typer.echo("\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group[:_LISTED]))
+        if len(group) > _LISTED:
+            typer.echo(f"... and {len(group) - _LISTED:,} more, which --json lists")
 
 
 def _names(text: str) -> list[str]:
@@ -275,10 +298,7 @@ def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, 
     )
 
 
-def _show_info(about: dict[str, Any], *, json: bool) -> None:
-    if json:
-        print_json(about)
-        return
+def _show_info(about: dict[str, Any]) -> None:
     weights = about["weights"]
     typer.echo(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
     typer.echo(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")
@@ -287,6 +307,8 @@ def _show_info(about: dict[str, Any], *, json: bool) -> None:
         typer.echo(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
     if about["short"]["note"]:
         typer.echo(f"note: {about['short']['note']}")
+    for why in about["left_out"].values():
+        typer.echo(f"left out: {why}")
     for spec, one in about["codes"].items():
         typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
     # The layers have all but their own names and poolings in common.

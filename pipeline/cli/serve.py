@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.output import MemoryOption
 from pipeline.errors import UserError
 
 
@@ -27,6 +28,7 @@ def serve(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     upload_mb: Annotated[int, typer.Option(min=1, max=1000, help="The largest image that may be sent.")] = 20,
     max_megapixels: Annotated[int, typer.Option(min=1, max=89, help="The most pixels it may have.")] = 50,
+    memory_mb: MemoryOption = None,
 ) -> None:
     """Search an index in the browser: a page and a JSON API, on this machine alone unless told otherwise."""
     try:
@@ -35,9 +37,12 @@ def serve(
         raise UserError(
             f"the page needs {e.name}, which is not installed", allowed="pip install 'cnn-codes[web]'"
         ) from e
+    from pipeline.config import MEMORY_MB
     from pipeline.web.limits import Limits
 
-    limits = Limits(upload_bytes=upload_mb * 1_000_000, pixels=max_megapixels * 1_000_000)
+    limits = Limits(
+        upload_bytes=upload_mb * 1_000_000, pixels=max_megapixels * 1_000_000, memory_mb=memory_mb or MEMORY_MB
+    )
     listening = server.bind(host, port)  # first, since it takes no time
     made = server.make_server(folder, host=host, names=allow_host or (), limits=limits)
     if not _is_loopback(host):

@@ -42,6 +42,9 @@ def convert(
     renew: Annotated[
         int | None, typer.Option(min=0, help="A seed: layers that don't fit become random, not left out.")
     ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Which of several sets of weights in FILE, such as ema_state_dict.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -57,7 +60,8 @@ def convert(
         raise UserError(f"--out {target} is no .safetensors file", allowed="a name that ends in .safetensors")
     if target.exists() and not force:
         raise UserError(f"{target} exists", allowed="another --out, or --force")
-    done = library.convert(file, arch=arch, deploy=deploy, preprocessing=_preprocessing(preprocessing), renew=renew)
+    chosen = _preprocessing(preprocessing)
+    done = library.convert(file, arch=arch, deploy=deploy, preprocessing=chosen, renew=renew, part=part)
     write_canonical(done.weights, target)
     last = deepest(done.weights.tensors)
     if json:
@@ -69,12 +73,15 @@ def convert(
                 "sha256": done.weights.sha256,
                 "preprocessing": asdict(done.weights.preprocessing),
                 "preprocessing_from": done.preprocessing_from,
+                "part": done.weights.provenance.get("part"),
                 "account": [asdict(entry) for entry in done.account],
             }
         )
         return
     typer.echo(_account(done.account))
     typer.echo(f"\narchitecture   {done.weights.arch}, up to {last}")
+    if "part" in done.weights.provenance:
+        typer.echo(f"taken from     {done.weights.provenance['part']}")
     typer.echo(f"preprocessing  {_sentence(asdict(done.weights.preprocessing))} (from {done.preprocessing_from})")
     typer.echo(f"sha256         {done.weights.sha256}\nwritten        {target}")
 
@@ -107,6 +114,7 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
         if found["arch"]
         else "",
         "values": f"{found['values']:,}",
+        "taken from": found["part"] or "",
         "preprocessing": f"{_sentence(found['preprocessing'])} ({found['preprocessing_known_by']})",
         "classes": f"{len(found['classes'])}: {', '.join(found['classes'][:5])} ..." if found["classes"] else "",
         "provenance": "; ".join(f"{key}: {value}" for key, value in (found["provenance"] or {}).items()),
@@ -115,6 +123,8 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
     for name, fact in facts.items():
         if fact:
             typer.echo(f"{name:14} {fact}")
+    for name, why in found["not_used"].items():
+        typer.echo(f"{'not used':14} {name}: {why}")
     for problem in found["problems"]:
         typer.echo(f"{'problem':14} {problem}")
 

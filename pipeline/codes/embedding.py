@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.codes import loading
 from pipeline.codes.settings import Settings, resolve_device
 from pipeline.codes.weights_header import WeightsHeader
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 # Pillow's own limit: an image beyond it is refused as a decompression bomb.
 MAX_PIXELS = 178_956_970
+
+
+class ImagesError(UserError):
+    """Images that have no codes. `reasons`: why, in words, one each."""
+
+    def __init__(self, what: str, reasons: Sequence[str]) -> None:
+        super().__init__(what)
+        self.reasons = list(reasons)
 
 
 class Embedder:
@@ -30,8 +39,10 @@ class Embedder:
         settings: Mapping[str, Any],
         *more: Mapping[str, Any],
         max_pixels: int = MAX_PIXELS,
+        room: Room | None = None,
     ) -> None:
-        """`settings` are `Codes.settings`; `more` those of other layers of the same images, from the same pass.
+        """`settings` are `Codes.settings`; `more` those of other layers of the same images, from the same pass. `room`:
+        the memory that images may take, of the preset's size if None.
 
         Raises UserError if the weights are others than those that made the codes, or their device is not here.
         """
@@ -39,6 +50,7 @@ class Embedder:
 
         self.settings = Settings.from_json(settings)
         self.max_pixels = max_pixels
+        self._room = room or Room()
         resolve_device(self.settings.device)
         header = WeightsHeader.of(weights)
         every = [self.settings, *map(Settings.from_json, more)]
@@ -49,32 +61,43 @@ class Embedder:
     def __call__(self, images: Sequence[str | Path | bytes]) -> NDArray[Any]:
         """Files, or their bytes -> (n, dim) rows in the order given, each as extraction would make it.
 
-        Raises one UserError naming every image that can't be read.
+        Raises one ImagesError naming every image that can't be read, or alone needs more memory than the room has.
         """
         return self.every(images)[self.settings.spec.name]
 
     def every(self, images: Sequence[str | Path | bytes]) -> dict[str, NDArray[Any]]:
         """As a call, for all layers: spec name -> (n, dim)."""
+        rows, failures = self.readable(images)
+        if failures:
+            why = dict(sorted(failures.items()))
+            named = ", ".join(f"{_name(images[i], i)} ({reason})" for i, reason in why.items())
+            raise ImagesError(f"{len(why)} of {len(images)} images cannot be read: {named}", list(why.values()))
+        return rows
+
+    def readable(self, images: Sequence[str | Path | bytes]) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
+        """As `every`, of the images that can be read: the rows of others are zeros, and the second dict has their
+        positions and why.
+        """
         from pipeline.codes.extraction import require_finite
 
         sources = [
             loading.Source((image if isinstance(image, bytes) else Path(image),), None, self.max_pixels)
             for image in images
         ]
-        rows = {name: np.empty((len(sources), dim), dtype=self.settings.dtype) for name, dim in self._dims.items()}
-        problems: list[str] = []
+        rows = {name: np.zeros((len(sources), dim), dtype=self.settings.dtype) for name, dim in self._dims.items()}
+        failures: dict[int, str] = {}
         done = 0
-        for batch in loading.batches(sources, self.settings, pinned=self._forward.device.type == "cuda"):
-            problems += [f"{_name(images[done + i], done + i)} ({why})" for i, why in sorted(batch.failures.items())]
-            if not problems:
+        pinned = self._forward.device.type == "cuda"
+        for batch in loading.batches(sources, self._forward.specs, room=self._room, pinned=pinned):
+            failures |= {done + i: why for i, why in batch.failures.items()}
+            kept = [i for i in range(len(batch.sources)) if i not in batch.failures]
+            if kept:
                 result = self._forward.launch(batch)()
                 require_finite(result, batch, self._forward)
                 for name, values in result.rows.items():
-                    rows[name][done : done + len(batch.sources)] = values[: len(batch.sources)]
+                    rows[name][[done + i for i in kept]] = values[kept]
             done += len(batch.sources)
-        if problems:
-            raise UserError(f"{len(problems)} of {len(sources)} images cannot be read: {', '.join(problems)}")
-        return rows
+        return rows, failures
 
 
 def embed(

@@ -7,7 +7,6 @@ memory holds a few batches and two shards whatever the number of images.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +16,13 @@ import numpy as np
 from pipeline.cache import cache_root
 from pipeline.codes import loading, parts
 from pipeline.codes.plan import Group, Plan, make_plan, require_space
-from pipeline.codes.progress import duration, progress
+from pipeline.codes.progress import Pace, progress
 from pipeline.codes.reader import Codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writing import ShardWriter
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 # A store that is damaged again and again is a failing disk.
 _MAX_ROUNDS = 3
-# Expected time is measured where there is more work than this, in batches.
-_MEASURE_FROM = 4
 
 
 def extract(
@@ -51,9 +49,9 @@ def extract(
     `weights`: a canonical file or the record. `shard` (i, n), i from 1, computes only that share into the store and
     writes no parts (returns {}); once the shares' stores are together, a run without it writes them.
 
-    Images that can't be read any more, or whose file changed since the manifest, have no row and are listed in
-    `out/failures.csv`. Raises UserError before any work if something doesn't fit (see `plan.make_plan`), if the disk is
-    too small, and on a value that the precision or dtype can't hold.
+    Images that can't be read any more, whose file changed since the manifest, or that alone need more memory than
+    `params.memory_mb`, have no row and are listed in `out/failures.csv`. Raises UserError before any work if something
+    doesn't fit (see `plan.make_plan`), if the disk is too small, and on a value that the precision or dtype can't hold.
     """
     out = Path(out)
     header = WeightsHeader.of(weights)
@@ -66,7 +64,7 @@ def extract(
         require_space(plan, None if shard else out, groups)
         log.info("%s", describe(plan, groups))
         if groups:
-            _compute(plan, groups, manifest, header, failures)
+            _compute(plan, groups, manifest, header, Room(params.memory_mb), failures=failures)
         if shard is not None:
             return {}
         found = _export(plan, manifest, failures, out)
@@ -87,7 +85,13 @@ def describe(plan: Plan, groups: list[Group]) -> str:
 
 
 def _compute(
-    plan: Plan, groups: list[Group], manifest: Manifest, header: WeightsHeader, failures: dict[int, str]
+    plan: Plan,
+    groups: list[Group],
+    manifest: Manifest,
+    header: WeightsHeader,
+    room: Room,
+    *,
+    failures: dict[int, str],
 ) -> None:
     """Fills the store. `failures`: position in the plan -> reason, added to."""
     # Only here, so that a run with nothing to compute loads neither torch nor the weights.
@@ -96,15 +100,21 @@ def _compute(
     weights = header.load()
     files = _files(plan, manifest)
     total = sum(len(g.images) for g in groups)
-    with progress(total) as advance:
+    common = next(iter(plan.settings.values()))
+    pace = Pace(total, f"on {common.device} in {common.precision}")
+    with progress(total) as shown:
+
+        def advance(images: int) -> None:
+            shown(images)
+            pace.advance(images)
+
         for group in groups:
             forward = Forward(weights, [plan.settings[name] for name in group.specs])
-            _say_expected_time(forward, total)
             sources = [
                 loading.Source(files[i], str(manifest.sha256[plan.first_row[i]]), _pixels(manifest, plan, i))
                 for i in group.images
             ]
-            _run_group(plan, group, forward, sources, failures=failures, advance=advance)
+            _run_group(plan, group, forward, sources, room, failures=failures, advance=advance)
 
 
 def _run_group(
@@ -112,6 +122,7 @@ def _run_group(
     group: Group,
     forward: Forward,
     sources: list[loading.Source],
+    room: Room,
     *,
     failures: dict[int, str],
     advance: Callable[[int], None],
@@ -133,13 +144,27 @@ def _run_group(
             writer.add(plan.digests[images], rows.rows, good, notes=notes)
             advance(len(images))
 
-        for number, batch in enumerate(loading.batches(sources, forward.common, pinned=pinned)):
-            launched = (number * per_batch, batch, forward.launch(batch))
+        for number, batch in enumerate(loading.batches(sources, forward.specs, room=room, pinned=pinned)):
+            launched = (number * per_batch, batch, _launch(forward, batch))
             if waiting is not None:
                 finish(*waiting)
             waiting = launched
         if waiting is not None:
             finish(*waiting)
+
+
+def _launch(forward: Forward, batch: loading.Batch) -> Callable[[], Result]:
+    """A whole image that does not fit the GPU's memory is one that failed; of other views all would."""
+    from pipeline.codes.forward import TooLargeError
+
+    try:
+        return forward.launch(batch)
+    except TooLargeError as e:
+        if forward.common.view != "whole":
+            raise
+        batch.failures[0] = e.what
+        batch.images = loading.blank(forward.common)
+        return forward.launch(batch)
 
 
 def require_finite(result: Result, batch: loading.Batch, forward: Forward) -> None:
@@ -195,20 +220,3 @@ def _pixels(manifest: Manifest, plan: Plan, image: int) -> int:
     """Pixels that decoding may meet: the manifest has seen the same bytes."""
     row = plan.first_row[image]
     return int(manifest.widths[row] * manifest.heights[row])
-
-
-def _say_expected_time(forward: Forward, images: int) -> None:
-    """Measures one input, or on a GPU one batch, where there is enough to do."""
-    common = forward.common
-    if images < _MEASURE_FROM * common.images_per_batch:
-        return
-    count = common.images_per_batch if forward.device.type == "cuda" else 1
-    sides = common.scales if common.crop is None else [common.crop] * len(common.scales)
-    mirrored = 2 if common.flip else 1
-    arrays = [np.zeros((1, count, mirrored, side, side, 3), dtype=np.uint8) for side in sides]
-    once_s = 0.0
-    for _ in range(2):
-        started_s = time.perf_counter()
-        forward.launch(loading.Batch([], arrays))()
-        once_s = time.perf_counter() - started_s
-    log.info("expected time: about %s on %s in %s", duration(once_s / count * images), common.device, common.precision)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
 
 _BLOCK_BYTES = 64 << 20
+
+log = logging.getLogger(__name__)
 
 
 def export(codes: Codes, *, to: str, path: str | Path, manifest: Manifest | None = None) -> list[Path]:
@@ -85,22 +87,29 @@ def _parquet(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
 def _neon_hdf5(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     """The layout of neon's HDF5Iterator: `input` (n, C*H*W) float32 with `lshape` and `mean`, `output` (n, 1) labels.
 
-    `mean` is 0 a channel, so that nothing is taken away from codes. Without labels there is no `output`.
+    `mean` is 0 a channel, so that nothing is taken away from codes. Without labels there is no `output`; where some
+    images have one, the others are left out, since neon trains on every row.
     """
-    schema.require_space(path.parent, len(codes) * codes.dim * 4, what="the export")
-    shape = _map_shape(codes)
-    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
-        data = f.create_dataset("input", shape=(len(codes), codes.dim), dtype=np.float32)
+    shape, targets = _map_shape(codes), None
+    kept = np.ones(len(codes), dtype=bool)
+    if manifest is not None and manifest.classes:
+        targets = manifest.targets[_manifest_rows(codes, manifest)]
+        kept = targets >= 0
+        if not kept.all():
+            log.warning("%d of %d codes have no label and are left out of %s", np.sum(~kept), len(codes), path)
+    schema.require_space(path.parent, int(kept.sum()) * codes.dim * 4, what="the export")
+    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+        data = f.create_dataset("input", shape=(int(kept.sum()), codes.dim), dtype=np.float32)
         data.attrs["lshape"] = np.array(shape, dtype=np.int64)
         data.attrs["mean"] = np.zeros(shape[0], dtype=np.float32)
-        done = 0
+        read = done = 0
         for ids, block in codes.blocks(_block_rows(codes)):
-            data[done : done + len(ids)] = block
-            done += len(ids)
-        f.create_dataset("ids", data=codes.ids.astype("S"))
-        if manifest is not None and manifest.classes:
-            labels = manifest.targets[_manifest_rows(codes, manifest)].astype(np.int32)[:, None]
-            output = f.create_dataset("output", data=labels)
+            rows = block[kept[read : read + len(ids)]]
+            data[done : done + len(rows)] = rows
+            read, done = read + len(ids), done + len(rows)
+        f.create_dataset("ids", data=codes.ids[kept].astype("S"))
+        if manifest is not None and targets is not None:
+            output = f.create_dataset("output", data=targets[kept].astype(np.int32)[:, None])
             output.attrs["nclass"] = len(manifest.classes)
     return [path]
 

@@ -48,6 +48,10 @@ class Result:
     sound: dict[str, NDArray[np.bool_]]
 
 
+class TooLargeError(UserError):
+    """One input alone does not fit the GPU's memory."""
+
+
 class Forward:
     """The network of some weights, ready on its device, for specs that share all settings but layer and pooling."""
 
@@ -141,7 +145,7 @@ class Forward:
                 start += size
                 continue
             if size == 1:
-                raise UserError(
+                raise TooLargeError(
                     f"one input of {images.shape[1]} x {images.shape[2]} pixels does not fit the GPU's memory",
                     allowed="a smaller codes.crop or codes.scales, or device: cpu",
                 )

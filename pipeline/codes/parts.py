@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,6 +67,8 @@ def split(ids: NDArray[np.str_], row_bytes: int) -> list[tuple[int, slice]]:
     Parts without rows are left out.
     """
     bits = max(0, (len(ids) * row_bytes - 1) // PART_BYTES).bit_length()
+    if not len(ids):
+        return []
     numbers = np.array([int(str(i)[:16], 16) >> (64 - bits) for i in ids], dtype=np.int64)
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     stops = [*starts[1:], len(ids)]
@@ -132,7 +133,7 @@ def _write_part(settings: Settings, store: Store, ids: NDArray[np.str_], digests
     if codes is None:
         return None
     checksum = _checksum(names, codes)
-    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
         f.attrs["version"] = schema.VERSIONS["codes"]
         f.attrs["spec"] = settings.spec.name
         f.attrs["dim"] = store.dim
@@ -148,7 +149,7 @@ def _write_part(settings: Settings, store: Store, ids: NDArray[np.str_], digests
 def _checksum_if_fresh(path: Path, content: str) -> str | None:
     """The stated checksum of a part of these ids and settings, None if there is none."""
     try:
-        with h5py.File(path, "r") as f:
+        with schema.hdf5(path) as f:
             return str(f.attrs["checksum"]) if f.attrs["content"] == content else None
     except (OSError, KeyError):
         return None
@@ -156,7 +157,7 @@ def _checksum_if_fresh(path: Path, content: str) -> str | None:
 
 def _part_problem(path: Path, checksum: str) -> str:
     try:
-        with h5py.File(path, "r") as f:
+        with schema.hdf5(path) as f:
             if f.attrs["checksum"] == checksum == _checksum(f["ids"][()], f["codes"][()]):
                 return ""
     except PermissionError as e:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.cache import cache_root
+from pipeline.codes import loading
 from pipeline.codes.settings import Settings, resolve
 from pipeline.codes.store import Digests, Store
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 
 # Rows of a shard, at most: what a killed run loses. About two minutes of a slow processor, seconds of a GPU.
@@ -34,8 +36,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """`digests`: the pixels of every image (`Manifest.pixel_digests`) once, ascending. `first_row`: (n,) its first row in
-    the manifest.
+    """`digests`: the pixels of every image (`Manifest.pixel_digests`) once, ascending. `first_row`: (n,) its first row
+    in the manifest.
     """
 
     settings: dict[str, Settings]
@@ -89,13 +91,14 @@ class Plan:
 def check(weights: WeightsHeader, params: CodesParams) -> dict[str, Settings]:
     """Spec name -> settings, if these weights can make such codes on this machine, whatever the images.
 
-    Raises UserError on layers that the architecture or the weights lack or that don't fit the images' size, and on a
-    device that is not there.
+    Raises UserError on layers that the architecture or the weights lack or that don't fit the images' size, on a
+    device that is not there, and on batches that don't fit `memory_mb`.
     """
     settings = resolve(params, arch=weights.arch, weights_sha256=weights.sha256, normalisation=weights.normalisation)
     weights.require_layers(s.layer for s in settings.values())
     for s in settings.values():
         s.dim(num_classes=weights.num_classes)
+    loading.require_batch(list(settings.values()), Room(params.memory_mb))
     return settings
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 log = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 30.0
+# A pace of this long is told, of a quarter of the work too.
+_TELLING_S = 2.0
 
 
 @contextlib.contextmanager
@@ -31,6 +33,36 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Pace:
+    """Says once how long all will take: what is past, and the rest at the pace since the first call, before which all
+    warms up. `where`: what follows the time."""
+
+    def __init__(self, total: float, where: str) -> None:
+        self.total, self.where, self.done, self.calls = total, where, 0.0, 0
+        self.started_s = self.warm_s = time.monotonic()
+        self.warm_done = 0.0
+        self.said = False
+
+    def advance(self, work: float) -> None:
+        """`work` was just done, of the total."""
+        self.done += work
+        self.calls += 1
+        now_s = time.monotonic()
+        if self.calls == 1:
+            self.warm_s, self.warm_done = now_s, self.done
+        elif not self.said and self.calls > 2 and (now_s - self.warm_s > _TELLING_S or self.done > self.total / 4):
+            self.say()
+
+    def say(self) -> None:
+        now_s = time.monotonic()
+        warmed = self.done - self.warm_done
+        # Where the first call was most of what is done, it has to do.
+        since_s, done = (self.warm_s, warmed) if warmed > self.done / 2 else (self.started_s, self.done)
+        left_s = (self.total - self.done) * (now_s - since_s) / done
+        self.said = True
+        log.info("expected time: about %s %s", duration(now_s - self.started_s + left_s), self.where)
 
 
 class _Lines:

@@ -29,7 +29,7 @@ class _FileParts:
         for number in np.unique(part_of):
             wanted = np.flatnonzero(part_of == number)
             rows = index[wanted] - self.starts[number]
-            with h5py.File(self.paths[number], "r") as f:
+            with schema.hdf5(self.paths[number]) as f:
                 out[wanted] = _take(f["codes"], rows)
 
 
@@ -156,7 +156,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def _part_ids(path: Path, checksum: str) -> NDArray[np.bytes_]:
     try:
-        with h5py.File(path, "r") as f:
+        with schema.hdf5(path) as f:
             if f.attrs["checksum"] == checksum:
                 ids: NDArray[np.bytes_] = f["ids"][()]
                 return ids

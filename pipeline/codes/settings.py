@@ -7,6 +7,7 @@ loaded only where there may be a GPU to ask for.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ PREPROCESSING_VERSION = "1.1"
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["cpu", "cuda", "mps"]
+
+# Says what `auto` means of a precision, in place of what suits the device; see `resolve_precision`.
+AUTO_PRECISION = "CNNCODES_PRECISION"
 
 # Processors that multiply bf16 faster than float32 say so by one of these words in /proc/cpuinfo (x86, then ARM).
 _FAST_BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}
@@ -190,10 +194,15 @@ def resolve_device(asked: str) -> Device:
 
 
 def resolve_precision(asked: str, device: Device) -> Precision:
-    """auto -> bf16 where the device is fast at it, else float16 on a GPU and float32 on a processor."""
+    """auto -> `$CNNCODES_PRECISION`, fp32 or bf16; without it bf16 where the device is fast at it, else float16 on a
+    GPU and float32 on a processor. Raises UserError on another value of that variable."""
     explicit: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
     if asked in explicit:
         return explicit[asked]
+    if chosen := os.environ.get(AUTO_PRECISION):
+        if chosen not in ("fp32", "bf16"):
+            raise UserError(f"{AUTO_PRECISION} is {chosen!r}", allowed="fp32 or bf16, or not set", see="docs/params.md")
+        return explicit[chosen]
     if device == "cuda":
         import torch
 

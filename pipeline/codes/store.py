@@ -149,11 +149,7 @@ class Store:
             shard = index.shards[number]
             try:
                 self._verify(shard.path)
-                with h5py.File(shard.path, "r") as f:
-                    # Shards and requests are both sorted by digest, so the wanted rows lie close together.
-                    rows = row_of[wanted]
-                    first, last = int(rows.min()), int(rows.max())
-                    out[wanted] = f["codes"][first : last + 1][rows - first]
+                out[wanted] = _read_rows(shard.path, row_of[wanted])
             except PermissionError as e:
                 raise UserError(f"no permission to read {shard.path}") from e
             except (OSError, _DamagedError) as e:
@@ -163,8 +159,7 @@ class Store:
 
     def _verify(self, path: Path) -> None:
         if path.stem not in self._verified:
-            if f"shard-{schema.sha256_file(path)}" != path.stem:
-                raise _DamagedError("its content does not match its name, which is its checksum")
+            _check_bytes(path)
             self._verified.add(path.stem)
 
     def _set_aside(self, path: Path, why: str) -> None:
@@ -180,6 +175,28 @@ class Store:
         if self._index is None:
             self._index = _Index.of([self._shards[name] for name in sorted(self._shards)])
         return self._index
+
+
+def _read_rows(path: Path, rows: NDArray[np.int32]) -> Rows:
+    """Rows of a shard whose bytes are as they were written.
+
+    Raises UserError where HDF5 can't read it all the same, which is no damage; OSError or _DamagedError where the bytes
+    have changed since they were checked.
+    """
+    try:
+        with schema.hdf5(path) as f:
+            # Shards and requests are both sorted by digest, so the wanted rows lie close together.
+            first, last = int(rows.min()), int(rows.max())
+            found: Rows = f["codes"][first : last + 1][rows - first]
+            return found
+    except OSError as e:
+        _check_bytes(path)
+        raise UserError(f"{path} is whole, but HDF5 can't read it ({' '.join(str(e).split())})") from e
+
+
+def _check_bytes(path: Path) -> None:
+    if f"shard-{schema.sha256_file(path)}" != path.stem:
+        raise _DamagedError("its content does not match its name, which is its checksum")
 
 
 class _DamagedError(Exception):
@@ -244,7 +261,7 @@ def store_gc(root: Path | None = None, *, keep: Iterable[Codes], dry_run: bool =
 
 def _name_of(path: Path) -> str:
     """Architecture and spec of a shard."""
-    with h5py.File(path, "r") as f:
+    with schema.hdf5(path) as f:
         about = json.loads(f.attrs["settings"])
     return "-".join([about["arch"], about["layer"], about["pooling"], *(["l2"] * about["l2"])])
 

@@ -7,7 +7,7 @@ photos.search("query.jpg", k=12).neighbours
 ```
 """
 
-from pipeline.collection.about import info, verify
+from pipeline.collection.about import absent, info, verify
 from pipeline.collection.build import build
 from pipeline.collection.change import Added, add, remove
 from pipeline.collection.collection import Answer, Collection, Look, Neighbour
@@ -21,6 +21,7 @@ __all__ = [
     "Look",
     "Method",
     "Neighbour",
+    "absent",
     "add",
     "build",
     "duplicates",

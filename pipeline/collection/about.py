@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import schema
 from pipeline.collection.collection import Collection, require_collection
 from pipeline.collection.methods import methods_of
 from pipeline.collection.network import weights_file
@@ -15,7 +16,9 @@ from pipeline.index import save
 
 
 def info(folder: str | Path) -> dict[str, Any]:
-    """Plain values: images, methods (the default first), weights, settings, hashers, roots, bytes. No rows are read."""
+    """Plain values: images, methods (the default first), weights, settings, hashers, those left out and why, roots,
+    bytes. No rows are read.
+    """
     folder = Path(folder)
     about = save.info(folder)
     made_by: Mapping[str, Any] = about["made_by"]
@@ -29,6 +32,7 @@ def info(folder: str | Path) -> dict[str, Any]:
         "index_bytes": sum(f["bytes"] for f in about["files"].values()),
         "short": made_by["short"],
         "long": made_by["long"],
+        "left_out": made_by.get("left_out", {}),  # of an index made before hashes were left out
         "layers": made_by["layers"],
         "codes": made_by["codes"],
         "roots": made_by["roots"],
@@ -53,14 +57,26 @@ def verify(folder: str | Path, *, files: bool = False) -> list[str]:
         problems.append(str(e))
     for row in range(len(collection)):
         path = collection.file(row)
-        try:
-            if files and hashlib.sha256(path.read_bytes()).hexdigest() != collection.digest(row):
-                problems.append(f"{path} changed since it was indexed; see `cnncodes index add`")
-            elif not files:
-                path.stat()
-        except OSError as e:
-            problems.append(f"{path}: {(e.strerror or str(e)).lower()}; see `cnncodes index remove --missing`")
+        if why := absent(path):
+            problems.append(f"{path}: {why}; see `cnncodes index remove --missing`")
+        elif files:
+            try:
+                same = schema.sha256_file(path) == collection.digest(row)
+            except OSError as e:
+                problems.append(f"{path} can't be read: {(e.strerror or str(e)).lower()}")
+            else:
+                if not same:
+                    problems.append(f"{path} changed since it was indexed; see `cnncodes index add`")
     return problems
+
+
+def absent(path: Path) -> str:
+    """Why there is no file at a path or where its links lead, "" if there is one."""
+    try:
+        return "" if stat.S_ISREG(path.stat().st_mode) else "no file any more"
+    except OSError as e:
+        what = (e.strerror or str(e)).lower()
+        return f"a link to {path.readlink()}: {what}" if path.is_symlink() else what
 
 
 def _method(method: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipeline.collection.network import WEIGHTS
 from pipeline.config import CodesParams, DatasetParams, LayerSpec
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
+from pipeline.hashing import check
 from pipeline.index import make, save
 from pipeline.nets import layers as nets
 from pipeline.workspace import network, preset
@@ -54,8 +55,9 @@ def build(
     `arch` and the view of images: if not given, what the weights file says of itself, else vgg16 and the preset's.
     `layers`: specs whose float codes are kept, for cosine, the first also that of the short code; the deepest
     convolution averaged if empty. `long_layer`: that of the long codes, the last pooling flattened if None. `hasher`:
-    of the short code; itq if None, or lsh where the images are too few for it. `long`: of LONG_HASHERS. `dataset`,
-    `codes`: keys of those params sections to change. Raises UserError, with nothing left behind.
+    of the short code; itq if None, or lsh where the images are too few for it. `long`: of LONG_HASHERS; one that gives
+    all training images the same bits is left out with a warning. `dataset`, `codes`: keys of those params sections to
+    change. Raises UserError, with nothing left behind.
     """
     from pipeline.nets.weights import resolve, write_canonical
 
@@ -129,12 +131,9 @@ def _saved(
     rows, first = _fit_rows(found), layers[0]
     targets = found.manifest.targets[np.searchsorted(found.manifest.ids, found.codes[first].ids)][rows]
     short, note = _fit_short(found.codes[first].rows(rows), targets, hasher=hasher, nbits=nbits)
-    hashers = {short.name: short}
-    for name in long:
-        codes = found.codes[long_spec]
-        # These learn a dimension or less: a few rows do.
-        hashers[name] = hashing.make(name, **_fitting(LONG_HASHERS[name], codes.dim)).fit(codes.rows(rows[:_FEW_ROWS]))
-    spec_of = {short.name: first} | dict.fromkeys(long, long_spec)
+    fitted_long, left_out = _fit_long(found, rows[:_FEW_ROWS], long, spec=long_spec)
+    hashers = {short.name: short, **fitted_long}
+    spec_of = {short.name: first} | dict.fromkeys(fitted_long, long_spec)
     files, marks = {}, {}
     for name, fitted in hashers.items():
         files[f"{name}.h5"], marks[name] = hasher_bytes(fitted, found.codes[spec_of[name]].settings)
@@ -142,13 +141,15 @@ def _saved(
     made_by: dict[str, Any] = {
         "version": schema.VERSIONS["collection"],
         "weights": weights,
-        # As resolved here, so that images added on another machine get codes of the same kind.
-        "params": params.model_dump(mode="json") | {"precision": one["precision"], "device": one["device"]},
-        "dataset": {"splits": data.splits, "max_pixels": data.max_pixels},
+        # As resolved here, so that images added on another machine get codes of the same kind; its memory is its own.
+        "params": params.model_dump(mode="json", exclude={"memory_mb"})
+        | {"precision": one["precision"], "device": one["device"]},
+        "dataset": {"splits": data.splits, "max_pixels": data.max_pixels, "leave_out": data.leave_out},
         "codes": {s: {"dim": c.dim, "dtype": str(c.dtype), "settings": c.settings} for s, c in found.codes.items()},
         "layers": list(layers),
         "short": _about(short, first, marks) | {"fitted_on": len(rows), "note": note},
-        "long": {name: _about(hashers[name], long_spec, marks) for name in long},
+        "long": {name: _about(fitted, long_spec, marks) for name, fitted in fitted_long.items()},
+        "left_out": left_out,
         "roots": [data.root],
     }
     encoded = encode(found, hashers, made_by, root=0)
@@ -182,7 +183,34 @@ def _fit_short(
     elif "nbits" not in hashing.make(hasher).params():
         allowed = [name for name in hashing.HASHERS if "nbits" in hashing.make(name).params()]
         raise UserError(f"hasher {hasher} does not make short codes", allowed=allowed)
-    return hashing.make(hasher, nbits=nbits).fit(codes, targets=targets), note
+    fitted = hashing.make(hasher, nbits=nbits).fit(codes, targets=targets)
+    try:
+        check.tells_apart(fitted.bits(codes), lambda: codes, who=hasher)
+    except UserError as e:  # the index is made of it, so it can't be left out
+        log.warning("%s", e.what)
+        note = "; ".join([*([note] if note else []), e.what])
+    return fitted, note
+
+
+def _fit_long(
+    found: Photos, rows: NDArray[np.int64], names: Sequence[str], *, spec: str
+) -> tuple[dict[str, hashing.Hasher], dict[str, str]]:
+    """The fitted hashers of the long codes, and why others are left out. They learn a dimension or less, so that a few
+    rows do.
+    """
+    fitted: dict[str, hashing.Hasher] = {}
+    left_out = {}
+    codes = found.codes[spec].rows(rows) if names else np.zeros((0, 1), np.float32)
+    for name in names:
+        hasher = hashing.make(name, **_fitting(LONG_HASHERS[name], codes.shape[1])).fit(codes)
+        try:
+            check.tells_apart(hasher.bits(codes), lambda: codes, who=f"{name} of {spec}")
+        except UserError as e:
+            log.warning("%s is left out: %s", name, e.what)
+            left_out[name] = e.what
+        else:
+            fitted[name] = hasher
+    return fitted, left_out
 
 
 def _fitting(params: Mapping[str, Any], dim: int) -> dict[str, Any]:

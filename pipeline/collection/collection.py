@@ -23,10 +23,12 @@ from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
 from pipeline.collection.methods import Method, choose, methods_of
 from pipeline.collection.network import Network
+from pipeline.data.room import Room
+from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
 from pipeline.index import save
-from pipeline.index.base import check_k, require_rows
+from pipeline.index.base import require_k, require_rows
 
 DEFAULT_K = 12
 
@@ -70,25 +72,29 @@ class Look:
 class Collection:
     """An open index. Searches may come from several threads; images are embedded one query at a time."""
 
-    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network | None = None) -> None:
+    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.made_by = saved.made_by
         self.methods: dict[str, Method] = methods_of(saved.made_by)
         self._saved = saved
-        self._network = network or Network(folder, saved.made_by)
+        self._network = network
 
     @classmethod
-    def open(cls, folder: str | Path) -> Collection:
-        """Raises UserError if it is no collection, cut short, changed by other hands or of another version."""
+    def open(cls, folder: str | Path, *, room: Room | None = None) -> Collection:
+        """`room`: the memory that query images may take, of the preset's size if None.
+
+        Raises UserError if it is no collection, cut short, changed by other hands or of another version.
+        """
         folder = Path(folder)
         # Looked up first: if it changes before the load, `is_current` says so and nothing is missed.
         fingerprint = save.info(folder)["fingerprint"]
-        return cls(folder, load(folder), fingerprint)
+        saved = load(folder)
+        return cls(folder, saved, fingerprint, Network(folder, saved.made_by, room or Room()))
 
     def reopened(self) -> Collection:
         """The generation that is in force now, with this one's network where the same made its codes."""
-        fresh = Collection.open(self.folder)
-        shared = self._network if self._network.serves(fresh.made_by) else None
+        fresh = Collection.open(self.folder, room=self._network.room)
+        shared = self._network if self._network.serves(fresh.made_by) else fresh._network
         return Collection(self.folder, fresh._saved, fresh.fingerprint, shared)
 
     def __len__(self) -> int:
@@ -154,13 +160,13 @@ class Collection:
     ) -> Answer:
         """Neighbours of an image file, of its bytes, or of what `look` made of it; one of the collection comes first.
 
-        k: 12 if None, fewer where there are fewer, all of them with a radius. radius: only images within it, itself
+        k: at most so many, 12 if None, with a radius all that are within it. radius: only images within it, itself
         included. layer: of the method's; its own if None. label, split: only images that have it. Raises UserError if
         the image can't be read, or as `Index`.
         """
         chosen = choose(self.methods, method, layer)
         rows = self.select(label, split)
-        self._check(chosen, k, radius, len(rows))  # before the network works for nothing
+        self._check(chosen, k, radius)  # before the network works for nothing
         query = self._query(image if isinstance(image, Look) else self.look(image))
         return self._answer(chosen, query, rows, k=k, radius=radius)
 
@@ -179,8 +185,7 @@ class Collection:
         chosen = choose(self.methods, method, layer)
         own = self.row(image_id)
         rows = self.select(label, split)
-        count = len(rows) - int(own in rows)
-        self._check(chosen, k, radius, count)
+        self._check(chosen, k, radius)
         return self._answer(chosen, Query(row=own, left_out=own), rows, k=k, radius=radius)
 
     def look(self, image: str | Path | bytes) -> Look:
@@ -232,15 +237,15 @@ class Collection:
         kept = np.ones(len(self), bool)
         for name, wanted, values in (("label", label, self.labels), ("split", split, self.splits)):
             if wanted is not None:
-                kept &= values == wanted
+                kept &= np.isin(values, [wanted, spelled(wanted)])
                 if not kept.any():
                     raise UserError(f"no image has the {name} {wanted!r}", allowed=np.unique(values)[:20].tolist())
         return np.flatnonzero(kept)
 
-    def _check(self, method: Method, k: int | None, radius: float | None, count: int) -> None:
+    def _check(self, method: Method, k: int | None, radius: float | None) -> None:
         require_rows(len(self))
         if k is not None:
-            check_k(k, count)
+            require_k(k)
         if radius is not None:
             method.check_radius(radius)
 
@@ -251,7 +256,7 @@ class Collection:
         if not count:
             return Answer(method, ())
         if radius is None:
-            k = k or min(DEFAULT_K, count)
+            k = min(k or DEFAULT_K, count)
             distances, found = query.answers(*self._finder.nearest(method, query, rows, k + extra))
             return self._listed(method, distances[:k], found[:k])
         distances, found = query.answers(*self._finder.within(method, query, rows, radius))

@@ -61,11 +61,14 @@ class Rows:
 
 
 @contextmanager
-def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path]) -> Iterator[Photos]:
+def photos(
+    data: DatasetParams, codes: CodesParams, weights: Callable[[], Path], *, below: str | None = None
+) -> Iterator[Photos]:
     """The images below `data.root` and their codes, new ones computed; the codes can be read inside the context only.
 
-    `weights` gives the canonical file, once the folder is known to be good: weights may have to be fetched. Images that
-    can't be read are left out with a warning. Raises UserError if there are none at all.
+    `below`: as of `data.build`. `weights` gives the canonical file, once the folder is known to be good: weights may
+    have to be fetched. Images that can't be read are left out with a warning; `data.build.kept_failures` of the folder
+    lists them. Raises UserError if there are none at all.
     """
     from pipeline.codes import extract
     from pipeline.data.build import build
@@ -74,7 +77,8 @@ def photos(data: DatasetParams, codes: CodesParams, weights: Callable[[], Path])
     work.mkdir(parents=True, exist_ok=True)
     clear_abandoned(work, "*")
     with tempfile.TemporaryDirectory(dir=work) as name:
-        manifest = build(data, Path(name) / "dataset", labels_needed=False)
+        to = Path(name) / "dataset"
+        manifest = build(data, to, labels_needed=False, fleeting=True, below=below, memory_mb=codes.memory_mb)
         yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ WEIGHTS = "weights"
 class Network:
     """Loaded when it is first needed. For several threads: images go through one at a time."""
 
-    def __init__(self, folder: Path, made_by: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, made_by: Mapping[str, Any], room: Room) -> None:
+        """`room`: the memory that images may take."""
         self._folder, self._made_by = folder, made_by
+        self.room = room
         self._embedder: Embedder | None = None
         self._lock = threading.Lock()
 
@@ -44,7 +47,8 @@ class Network:
 
         with self._lock:
             if self._embedder is None:
-                self._embedder = Embedder(self.weights, *map(self._settings_here, self._made_by["codes"]))
+                settings = map(self._settings_here, self._made_by["codes"])
+                self._embedder = Embedder(self.weights, *settings, room=self.room)
             return self._embedder.every([image])
 
     @cached_property

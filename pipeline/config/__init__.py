@@ -8,11 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.config.advise import AdviseParams
 from pipeline.config.base import S, Section, validate
-from pipeline.config.codes import CodesParams
+from pipeline.config.codes import MEMORY_MB, CodesParams
 from pipeline.config.dataset import DatasetParams
 from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
@@ -22,10 +20,12 @@ from pipeline.config.sanity import SanityParams
 from pipeline.config.specs import HASHER_NUMBERS, POOLINGS, HashSpec, LayerSpec
 from pipeline.config.tuned import TunedParams
 from pipeline.config.weights import WeightsParams
+from pipeline.config.yaml12 import read_yaml
 from pipeline.errors import UserError
 
 __all__ = [
     "HASHER_NUMBERS",
+    "MEMORY_MB",
     "POOLINGS",
     "SECTIONS",
     "AdviseParams",
@@ -47,6 +47,7 @@ __all__ = [
     "WeightsParams",
     "load",
     "read_params",
+    "read_yaml",
     "validate",
 ]
 
@@ -79,11 +80,9 @@ def load(model: type[S], path: str | Path = "params.yaml") -> S:
 def read_params(path: str | Path) -> dict[str, Any]:
     """The sections of a params file as plain values. Raises UserError if it is missing, not YAML, or has others."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"there is no {path} here", see="README.md, which starts in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {type(values).__name__}, not sections", allowed=list(SECTIONS))
     unknown = sorted(set(values) - set(SECTIONS), key=str)

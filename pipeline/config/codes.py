@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Section
 from pipeline.config.specs import LayerSpec, Spec
 
+# MiB that images in flight may take. It changes no value of any code, so it alone has a default here too.
+MEMORY_MB = 4096
+
 
 class CodesParams(Section):
     layers: list[Spec] = Field(min_length=1)
@@ -23,6 +26,7 @@ class CodesParams(Section):
     dtype: Literal["float16", "float32"]
     device: Literal["auto", "cpu", "cuda", "mps"]
     batch_size: int = Field(ge=1, le=4096)
+    memory_mb: int = Field(MEMORY_MB, ge=16, description="of images in flight; one that needs more is left out")
     compile: bool
 
     @model_validator(mode="after")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import posixpath
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,37 +14,68 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import schema
-from pipeline.config import DatasetParams
+from pipeline.cache import cache_root
+from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
-from pipeline.data.manifest import IMAGES, SPLITS, Failure, Manifest
+from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Manifest, printable, write_failures
 from pipeline.data.memory import Facts
+from pipeline.data.room import Room
 from pipeline.data.sources import SOURCES, Listing, Record
+from pipeline.data.spelling import spelled
 from pipeline.data.verify import verify
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3  # failures, of each kind, that an error or the log shows
+_SHOWN = 3  # paths, of each reason, that an error or the log shows
+_NAMED = 6  # reasons
 
 
-def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True) -> Manifest:
+def build(
+    params: DatasetParams,
+    out: str | Path,
+    *,
+    labels_needed: bool = True,
+    fleeting: bool = False,
+    below: str | None = None,
+    memory_mb: int = MEMORY_MB,
+) -> Manifest:
     """Makes the folder `out` (manifest.csv, dataset.json, failures.csv, images/) anew and returns its manifest.
 
     With `labels_needed` a labelled set must have two classes or more, each with images for every split that is cut;
-    without, labels that are missing in part are dropped and small classes stay in train. Raises UserError before
-    anything of an earlier `out` is touched.
+    without, small classes stay in train. Images without a label among others are kept as that. `below`: only the images
+    in that folder of the source, "" for all of them, which join others and so need no training images of their own.
+    Images that are checked at once share `memory_mb`; one that needs more is a failure.
+
+    Raises UserError before anything of an earlier `out` is touched; failures.csv is written all the same, to `out` if
+    it holds no dataset, else to `kept_failures`. That is where it goes at any rate if `out` is `fleeting`, a folder
+    that ends with the command.
     """
     out = Path(out)
     _require_ours(out)
     new_parent = not out.parent.exists()
     partial = out.with_name(f".{out.name}.partial")
+    failures: list[Failure] = []
+    to = kept_failures(params.root) if fleeting or (out / "dataset.json").is_file() else out
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         (partial / IMAGES).mkdir(parents=True)
-        listing = SOURCES[params.source](params, partial / IMAGES)
-        manifest, failures = _describe(params, listing, labels_needed=labels_needed)
+        listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
+        listing = listing._replace(records=_in_one_spelling(listing.records))
+        failures.extend(f for f in listing.left_out if not _is(listing.root / f.path, partial))
+        whole = _check(params, listing, failures, Room(memory_mb))
+        failures_csv = (to if fleeting else out) / FAILURES
+        _judge(failures, whole=len(whole), params=params, listed_in=failures_csv)
+        manifest = _describe(params, listing, whole, failures, labels_needed=labels_needed, whole_set=below is None)
         manifest.write(partial, failures)
         _replace(out, partial)
+        if fleeting:
+            write_failures(to, failures)
+    except UserError as e:
+        if not failures:
+            raise
+        write_failures(to, failures)
+        raise UserError(e.what, allowed=e.allowed, see=" and ".join(filter(None, [str(to / FAILURES), e.see]))) from e
     except OSError as e:
         schema.raise_if_disk(e, out)
         raise
@@ -54,12 +87,36 @@ def build(params: DatasetParams, out: str | Path, *, labels_needed: bool = True)
     return Manifest.read(out)
 
 
+def _below(listing: Listing, folder: str) -> Listing:
+    """What of a listing lies in a folder of it, "" for all. Raises UserError if nothing does."""
+    if not folder:
+        return listing
+    records = [r for r in listing.records if r.path.startswith(f"{folder}/")]
+    if not records:
+        raise UserError(
+            f"{listing.root / folder} holds no images, or none that {listing.root} lists",
+            allowed="a folder of images; those of a folder with a labels.csv stand in it",
+        )
+    left_out = [f for f in listing.left_out if f.path.startswith(f"{folder}/")]
+    return listing._replace(records=records, left_out=left_out)
+
+
+def kept_failures(root: str | Path) -> Path:
+    """The folder in the cache with the failures.csv of a set whose command has no folder of its own for it."""
+    return cache_root() / "failures" / schema.fingerprint(os.path.abspath(root))[:16]  # noqa: PTH100
+
+
 def _require_ours(out: Path) -> None:
     """Refuses to replace a folder that this function did not make."""
-    if out.exists() and not (out.is_dir() and ((out / "dataset.json").is_file() or not any(out.iterdir()))):
+    ours = out.is_dir() and ((out / "dataset.json").is_file() or {p.name for p in out.iterdir()} <= {FAILURES})
+    if out.exists() and not ours:
         raise UserError(
             f"{out} exists and holds no dataset", allowed="a new folder, or one that was made by this command"
         )
+
+
+def _is(path: Path, folder: Path) -> bool:
+    return path.name == folder.name and path.exists() and path.samefile(folder)
 
 
 def _replace(out: Path, partial: Path) -> None:
@@ -71,28 +128,41 @@ def _replace(out: Path, partial: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -> tuple[Manifest, list[Failure]]:
-    """Checks every image of a listing, names and splits those that are whole."""
+def _check(params: DatasetParams, listing: Listing, failures: list[Failure], room: Room) -> list[tuple[Record, Facts]]:
+    """The images of a listing that are whole. What is not one is added to `failures`."""
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
-    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels)
-    whole: list[tuple[Record, Facts]] = []
-    failures: list[Failure] = []
+    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels, room=room)
+    whole = []
     for record, result in zip(listing.records, checked, strict=True):
         if isinstance(result, Failure):
             failures.append(result)
         else:
             whole.append((record, result))
-    _judge(failures, total=len(listing.records), params=params)
-    _warn_of_lost_classes(listing.records, whole)
+    return whole
 
+
+def _describe(
+    params: DatasetParams,
+    listing: Listing,
+    whole: list[tuple[Record, Facts]],
+    failures: Sequence[Failure],
+    *,
+    labels_needed: bool,
+    whole_set: bool,
+) -> Manifest:
+    """Names and splits the images that are whole."""
+    _warn_of_lost_classes(listing.records, whole, failures)
     ids = _ids([(facts.sha256, record.path) for record, facts in whole])
     order = sorted(range(len(ids)), key=ids.__getitem__)
     ids = [ids[i] for i in order]
     whole = [whole[i] for i in order]
     records, sha256 = [record for record, _ in whole], [facts.sha256 for _, facts in whole]
-    labels = _labels(records, labels_needed=labels_needed)
+    _check_labels(records, labels_needed=labels_needed)
+    labels = [r.label for r in records]
     given = [r.split for r in records]
+    if whole_set:
+        splits.require_train(given)
     shares = {"val": params.val_share, "test": params.test_share}
     groups = [r.group for r in records]
     assigned = splits.assign(
@@ -118,8 +188,9 @@ def _describe(params: DatasetParams, listing: Listing, *, labels_needed: bool) -
         decoders=np.array([facts.decoder for _, facts in whole], dtype=np.int64),
     )
     counts = ", ".join(f"{len(manifest.rows(s))} {s}" for s in SPLITS)
-    log.info("%d images (%s) of %d classes; %d failed", len(ids), counts, len(manifest.classes), len(failures))
-    return manifest, failures
+    lost = sum(f.is_image for f in failures)
+    log.info("%d images (%s) of %d classes; %d failed", len(ids), counts, len(manifest.classes), lost)
+    return manifest
 
 
 def _ids(files: Sequence[tuple[str, str]]) -> list[str]:
@@ -133,54 +204,109 @@ def _ids(files: Sequence[tuple[str, str]]) -> list[str]:
     return ids
 
 
-def _judge(failures: list[Failure], *, total: int, params: DatasetParams) -> None:
-    """Logs the failures. Raises UserError if they are all there is, too many, or not to be skipped."""
-    if not failures:
-        return
-    paths_of: dict[str, list[str]] = defaultdict(list)
-    for failure in sorted(failures):
-        paths_of[failure.reason].append(failure.path)
-    kinds = sorted(paths_of.items(), key=lambda item: (-len(item[1]), item[0]))
-    text = "; ".join(f"{len(paths)} x {reason}: {', '.join(paths[:_SHOWN])}" for reason, paths in kinds[:_SHOWN])
-    share = len(failures) / total
-    came = f"{len(failures)} of {total} files can't be used ({text})"
-    if len(failures) == total:
+def _judge(failures: Sequence[Failure], *, whole: int, params: DatasetParams, listed_in: Path) -> None:
+    """Logs what is left out, a line a kind. Raises UserError if no image is whole, too many are broken, or none may be.
+
+    Only what is broken counts against `max_failed_share`: of photographs in formats that aren't read there is often
+    another copy that is (RAW and JPEG), an image too large for this machine's share of memory says nothing of the
+    others, nor do other files.
+    """
+    of: dict[str, list[Failure]] = defaultdict(list)
+    for failure in failures:
+        of[failure.kind].append(failure)
+    broken, unread, large = of["broken"], of["unread_format"], of["too_large"]
+    if of["left_out"]:
+        log.info("left out: %d files and folders (%s)", len(of["left_out"]), _by_reason(of["left_out"]))
+    if of["not_an_image"]:
+        suffixes = Counter(posixpath.splitext(f.path)[1].lower() or "no suffix" for f in sorted(of["not_an_image"]))
+        shown = ", ".join(f"{n} x {suffix}" for suffix, n in suffixes.most_common(_NAMED))
+        log.info("beside the images: %d other files (%s)", len(of["not_an_image"]), shown)
+    lost_images = [*broken, *unread, *large]
+    total = whole + len(lost_images)
+    lost = f"{len(lost_images)} of {total} files can't be used ({_by_reason(lost_images)})"
+    if not whole:
+        came = lost if total else f"none of its {len(failures)} files is an image ({_by_reason(failures)})"
         raise UserError(
             f"dataset.root: {params.root} holds no readable images: {came}", see="dataset.source in params.yaml"
         )
-    if params.on_error == "fail":
-        raise UserError(came, allowed="none, since dataset.on_error is fail; skip leaves them out")
-    if share > params.max_failed_share:
-        raise UserError(came, allowed=f"a share of {params.max_failed_share:g} (dataset.max_failed_share)")
-    log.warning("%s; failures.csv lists them", came)
+    if params.on_error == "fail" and lost_images:
+        raise UserError(lost, allowed="none, since dataset.on_error is fail; skip leaves them out")
+    if unread:
+        log.warning("%d of %d photographs are of formats that aren't read: %s", len(unread), total, _by_reason(unread))
+    if large:
+        log.warning("%d of %d images are too large: %s", len(large), total, _by_reason(large))
+    came = f"{len(broken)} of {total} files can't be used ({_by_reason(broken)})"
+    if len(broken) > params.max_failed_share * (whole + len(broken)):
+        limit = f"a share of {params.max_failed_share:g} (dataset.max_failed_share, --max-failed-share)"
+        raise UserError(came, allowed=limit)
+    if broken:
+        log.warning("%s", came)
+    if failures:
+        log.info("%s lists them", listed_in)
 
 
-def _labels(records: Sequence[Record], *, labels_needed: bool) -> list[str]:
-    """Every row's label. Raises UserError if `labels_needed` and only some rows, or only one class, are there."""
-    labels = [r.label for r in records]
+def _by_reason(failures: Sequence[Failure]) -> str:
+    """The most frequent reasons, each with how often, and some of the paths."""
+    paths_of: dict[str, list[str]] = defaultdict(list)
+    for failure in sorted(failures):
+        paths_of[failure.reason].append(failure.path)
+    reasons = sorted(paths_of.items(), key=lambda item: (-len(item[1]), item[0]))
+    text = "; ".join(f"{len(paths)} x {reason}: {', '.join(paths[:_SHOWN])}" for reason, paths in reasons[:_NAMED])
+    return text + (f"; and {len(reasons) - _NAMED} reasons more" if len(reasons) > _NAMED else "")
+
+
+def _in_one_spelling(records: Sequence[Record]) -> list[Record]:
+    """With labels and groups that look the same made the same; the log says which classes that joined."""
+    one = {text: spelled(text) for text in {r.label for r in records} | {r.group for r in records}}
+    written: dict[str, set[str]] = defaultdict(set)
+    for label in {r.label for r in records} - {""}:
+        written[one[label]].add(label)
+    joined = [" and ".join(map(repr, sorted(labels))) for _, labels in sorted(written.items()) if len(labels) > 1]
+    if joined:
+        log.warning("%s: one class, since they look the same", "; ".join(joined[:_SHOWN]))
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(written):
+        alike[label.casefold()].append(label)
+    if capitals := [" and ".join(map(repr, labels)) for labels in alike.values() if len(labels) > 1]:
+        log.warning("%s: classes that differ in capitals alone", "; ".join(capitals[:_SHOWN]))
+    return [r._replace(label=one[r.label], group=one[r.group]) for r in records]
+
+
+def _check_labels(records: Sequence[Record], *, labels_needed: bool) -> None:
+    """Says how many have no label, where others have one. Raises UserError if they are `labels_needed` and of one
+    class.
+    """
     bare = [r.path for r in records if not r.label]
-    if bare and len(bare) < len(labels):
-        came = f"{len(bare)} of {len(labels)} images have no label, the first {min(bare)}"
-        if labels_needed:
-            raise UserError(came, allowed="a label for each image (a class folder), or none at all")
-        log.warning("%s: all are taken as unlabelled", came)
-        return [""] * len(labels)
-    if labels_needed and not bare and len(set(labels)) == 1:
+    labelled = len(records) - len(bare)
+    if bare and labelled:
+        log.warning(
+            "%d of %d images have no label, the first %s: heads neither learn from them nor are tested on them",
+            len(bare),
+            len(records),
+            min(bare),
+        )
+    classes = {r.label for r in records} - {""}
+    if labels_needed and len(classes) == 1:
+        which = f"{labelled} images" if not bare else f"{labelled} of {len(records)} images that have a label"
         raise UserError(
-            f"all {len(labels)} images are of one class, {labels[0]!r}",
+            f"all {which} are of one class, {min(classes)!r}",
             allowed="two classes or more, or images straight in the folder for a set without labels",
         )
-    return labels
 
 
-def _warn_of_lost_classes(listed: Sequence[Record], whole: Sequence[tuple[Record, Facts]]) -> None:
-    lost = sorted({r.label for r in listed} - {r.label for r, _ in whole} - {""})
+def _warn_of_lost_classes(
+    listed: Sequence[Record], whole: Sequence[tuple[Record, Facts]], failures: Sequence[Failure]
+) -> None:
+    """A folder of other files alone is no class."""
+    failed = {f.path for f in failures if f.is_image}
+    lost = sorted({r.label for r in listed if printable(r.path) in failed} - {r.label for r, _ in whole} - {""})
     if lost:
         log.warning("%d class(es) have no readable image and are left out: %s", len(lost), ", ".join(lost[:10]))
 
 
 def _warn_of_copies(labels: Sequence[str], given: Sequence[str], groups: Sequence[str], sha256: Sequence[str]) -> None:
-    if copies := splits.across(labels, sha256):
+    labelled = [sha if label else "" for label, sha in zip(labels, sha256, strict=True)]
+    if copies := splits.across(labels, labelled):
         log.warning("%d image(s) are there more than once, under different labels", copies)
     if copies := splits.across(given, sha256):
         log.warning("%d image(s) stand on more than one side of the source's own splits", copies)

@@ -1,4 +1,4 @@
-"""From a loaded image of any mode to 8-bit RGB, with what Pillow doesn't tell or gets wrong of how pixels are stored."""
+"""From a loaded image of any mode to 8-bit RGB, with what Pillow doesn't tell or gets wrong of how it is stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from pipeline.data import png as png_format
 from pipeline.data.png import Png
@@ -44,7 +45,7 @@ class Layout:
     decoder: int
 
 
-def layout(image: Image.Image, png: Png | None) -> Layout:
+def layout(image: ImageFile, png: Png | None) -> Layout:
     """What the header says, and Pillow's reading of it set right: to be called before the image is loaded.
 
     Raises ModeError on values whose range is unknown.
@@ -100,11 +101,12 @@ def is_dark(image: Image.Image, layout: Layout) -> bool:
     """
     if layout.bits != 16:
         return False
-    values = np.asarray(image)
-    if values.ndim == 2:
-        return bool(values.max() < _DARK)
-    shown = values[:, :, :-1] if image.mode.endswith("A") else values  # Pillow keeps the upper 8 bits of colours
-    return bool(shown.max() < _DARK >> 8)
+    if len(image.getbands()) == 1:
+        return bool(np.asarray(image).max() < _DARK)
+    # Pillow keeps the upper 8 bits of colours.
+    extrema: Any = image.getextrema()  # least and most of each band
+    shown = [most for name, (_, most) in zip(image.getbands(), extrema, strict=True) if name.upper() != "A"]
+    return bool(max(shown) < _DARK >> 8)
 
 
 def _is_misread_key(png: Png) -> bool:
@@ -118,7 +120,7 @@ def _is_bmp_with_alpha(image: Image.Image) -> bool:
     return image.format in ("BMP", "DIB") and image.mode == "RGBA"
 
 
-def _ppm_bits(image: Image.Image) -> int:
+def _ppm_bits(image: ImageFile) -> int:
     """16 where the largest value that a PPM's header allows, which Pillow scales by, is beyond 12 bits; else 8."""
     if image.format != "PPM":
         return 8

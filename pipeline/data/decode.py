@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.data import colours, jpeg, png
+from pipeline.data import colours, jpeg, kinds, png
 from pipeline.data.colours import Pixels
 from pipeline.data.jpeg import Jpeg
 from pipeline.data.png import Png
@@ -31,6 +31,7 @@ _ORIENTATION_TAG = 0x0112
 _MOST_SCANS = 64
 _MOST_SCANNED_PIXELS = 1 << 31
 # Put behind a JPEG's data to see whether pixels depend on it. Against the zeros that libjpeg puts there itself.
+_BAND_ROWS = 64
 _OTHER_END = bytes(range(0xB5, 0x75, -1)) + jpeg.END
 
 
@@ -39,8 +40,8 @@ class DecodeError(Exception):
 
 
 class Seen(NamedTuple):
-    """Of an image that decodes. `height`, `width` in pixels as shown; `decoder`: the version that its pixels are of (see
-    `colours.VERSION`); `dark`: 16 bit values of which none needs more than 12 bits.
+    """Of an image that decodes. `height`, `width` in pixels as shown; `decoder`: the version that its pixels are of
+    (see `colours.VERSION`); `dark`: 16 bit values of which none needs more than 12 bits.
     """
 
     height: int
@@ -56,22 +57,33 @@ def decode(
     max_pixels: int,
     reduced_to: int | None = None,
     known_whole: bool = False,
+    name: str = "",
 ) -> Pixels:
     """An image file, its bytes or an open file -> (H, W, 3) uint8 RGB, C-contiguous.
 
     `background` is the RGB, 0..255, under transparent pixels. `reduced_to` lets libjpeg decode a JPEG at 1/2, 1/4 or
     1/8, the least that keeps both sides at `reduced_to` pixels or more; other formats come whole. 16-bit grey is scaled
     by 255/65535, not clipped. `known_whole`: the same bytes were decoded before, so that data which end early need not
-    be looked for (a JPEG is decoded twice for that). Raises DecodeError on any file that can't be shown whole: empty,
-    truncated, not an image, of a format or mode that is not read here, or of more than `max_pixels` pixels (Pillow's
-    own limit, twice `Image.MAX_IMAGE_PIXELS`, holds above that).
+    be looked for (a JPEG is decoded twice for that). `name`: of the file, where `source` isn't its path; some RAW files
+    are known by it alone. Raises DecodeError on any file that can't be shown whole: empty,
+    truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
+    thumbnail), or of more than `max_pixels` pixels (Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds above
+    that).
     """
-    return _opened(source, lambda file: _decode(file, background, max_pixels, reduced_to, known_whole))[0]
+    read = functools.partial(
+        _decode,
+        name=name or (str(source) if isinstance(source, str | Path) else ""),
+        background=background,
+        max_pixels=max_pixels,
+        reduced_to=reduced_to,
+        known_whole=known_whole,
+    )
+    return _opened(source, read).pixels
 
 
 def examine(source: str | Path | bytes | BinaryIO, *, max_pixels: int) -> Seen:
     """Decodes an image as `decode` does, and tells what is to be known of it. Raises DecodeError."""
-    pixels, decoder, dark = _opened(source, lambda file: _decode(file, (255, 255, 255), max_pixels, None, False))
+    pixels, decoder, dark = _opened(source, functools.partial(_decode, max_pixels=max_pixels))
     return Seen(pixels.shape[0], pixels.shape[1], decoder, dark)
 
 
@@ -94,15 +106,23 @@ def _opened(source: str | Path | bytes | BinaryIO, read: Callable[[BinaryIO], _D
 
 
 def _decode(
-    file: BinaryIO, background: tuple[int, int, int], max_pixels: int, reduced_to: int | None, known_whole: bool
+    file: BinaryIO,
+    *,
+    name: str = "",
+    background: tuple[int, int, int] = (255, 255, 255),
+    max_pixels: int,
+    reduced_to: int | None = None,
+    known_whole: bool = False,
 ) -> _Decoded:
-    head = file.read(12)
+    head = file.read(kinds.HEAD_BYTES)
     file.seek(0)
     if not head:
         raise DecodeError("empty file")
-    formats = _formats_with_heif() if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS else _formats()
+    if kinds.is_raw(name, head):
+        raise DecodeError(kinds.judge(name, head, "").reason)
+    formats = formats_of(head)
     try:
-        image_file, about = _what_pixels_need(file, head, max_pixels)
+        image_file, about = what_pixels_need(file, head, max_pixels)
         with Image.open(image_file, formats=formats) as image:
             _require_size(*image.size, max_pixels)
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
@@ -134,6 +154,11 @@ def _formats() -> list[str]:
     return [f for f in FORMATS if f in Image.OPEN]
 
 
+def formats_of(head: bytes) -> list[str]:
+    """The formats that a file with these first 12 bytes may have. Raises DecodeError for HEIC without its extra."""
+    return _formats_with_heif() if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS else _formats()
+
+
 @functools.cache
 def _formats_with_heif() -> list[str]:
     try:
@@ -144,8 +169,12 @@ def _formats_with_heif() -> list[str]:
     return [*_formats(), "HEIF"]
 
 
-def _what_pixels_need(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Png | Jpeg | None]:
-    """The file without what stands around its pixels, where that could keep Pillow from them, and what it is."""
+def what_pixels_need(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Png | Jpeg | None]:
+    """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
+
+    Raises DecodeError on a JPEG of more pixels or scans than are allowed.
+    """
+    file.seek(0)
     if head.startswith(png.SIGNATURE):
         found = png.read(file)
         file.seek(0)
@@ -162,8 +191,8 @@ def _what_pixels_need(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[Bin
         raise DecodeError(f"a JPEG of more than {_MOST_SCANS} scans ({picture.scans}), which no camera makes")
     if picture.scans * picture.width * picture.height > _MOST_SCANNED_PIXELS:
         raise DecodeError(
-            f"a JPEG of {picture.scans} scans of {picture.width} x {picture.height} pixels: all scans together may have "
-            f"{_MOST_SCANNED_PIXELS / 1e6:.0f} million"
+            f"a JPEG of {picture.scans} scans of {picture.width} x {picture.height} pixels: all scans together may "
+            f"have {_MOST_SCANNED_PIXELS / 1e6:.0f} million"
         )
     return io.BytesIO(picture.body + jpeg.END), picture
 
@@ -192,7 +221,10 @@ def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:
     with Image.open(io.BytesIO(about.body + _OTHER_END), formats=["JPEG", "MPO"]) as other:
         other.draft(None, image.size)
         other.load()
-        return not np.array_equal(np.asarray(image), np.asarray(other))
+        # In bands, as Pillow's arrays are copies.
+        width, height = image.size
+        bands = ((0, top, width, min(top + _BAND_ROWS, height)) for top in range(0, height, _BAND_ROWS))
+        return any(image.crop(band).tobytes() != other.crop(band).tobytes() for band in bands)
 
 
 def _orientation(image: Image.Image) -> int:

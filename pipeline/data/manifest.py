@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +17,28 @@ from pipeline import schema
 from pipeline.errors import UserError
 
 SPLITS = ("train", "val", "test")
+FAILURES = "failures.csv"
 IMAGES = "images"  # the folder, beside manifest.csv, of the images that a source drew or unpacked
 
 _COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height", "decoder")
+
+Kind = Literal["left_out", "not_an_image", "unread_format", "broken", "too_large"]
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
 
 
 class Failure(NamedTuple):
-    """A file that is left out, and why, in words."""
+    """A file, or a folder with all that is in it, that is left out, why, in words, and of which kind that is."""
 
     path: str
     reason: str
+    kind: Kind = "broken"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an image is lost: it is broken, or of a format that isn't read, or too large."""
+        return self.kind in ("broken", "unread_format", "too_large")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,10 +46,10 @@ class Manifest:
     """Arrays of length n, sorted by id (as text). Raises UserError if they don't fit together.
 
     `ids` are the first 16 hex digits of the file's sha256, `-`, and an ordinal among files that share them. `paths` are
-    relative to `root`, with `/`. `labels` and `groups` are "" where there is none; either every row is labelled or none
-    is. `widths`, `heights` are pixels as shown (after EXIF rotation). `splits` is (repeats, n): train, val or test.
-    `from_source` names the splits that the source gave, which are the same in every repeat. `decoders`: the version of the
-    decoder that each image's pixels are of (`colours.VERSION`), 0 where that is not known; None: 1 for all.
+    relative to `root`, with `/`. `labels` and `groups` are "" where there is none. `widths`, `heights` are pixels as
+    shown (after EXIF rotation). `splits` is (repeats, n): train, val or test. `from_source` names the splits that the
+    source gave, which are the same in every repeat. `decoders`: the version of the decoder that each image's pixels are
+    of (`colours.VERSION`), 0 where that is not known; None: 1 for all.
     """
 
     root: Path
@@ -71,8 +80,6 @@ class Manifest:
         unknown = sorted(set(np.unique(self.splits)) - set(SPLITS)) if len(self.splits) else ["(none)"]
         if unknown:
             raise UserError(f"a manifest has splits {unknown}", allowed=SPLITS)
-        if "" in self.labels and np.any(self.labels != ""):
-            raise UserError("a manifest has rows with and without a label", allowed="all rows labelled, or none")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,15 +90,14 @@ class Manifest:
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """Sorted; () when unlabelled."""
+        """Sorted; () when no row has a label."""
         return tuple(str(c) for c in np.unique(self.labels) if c)
 
     @functools.cached_property
     def targets(self) -> Ints:
         """(n,) index into `classes`, -1 when unlabelled."""
-        if not self.classes:
-            return np.full(len(self), -1, dtype=np.int64)
-        return np.searchsorted(np.array(self.classes), self.labels).astype(np.int64)
+        numbers = np.searchsorted(np.array(self.classes, dtype=np.str_), self.labels)
+        return np.where(self.labels == "", -1, numbers).astype(np.int64)
 
     @property
     def decoder_versions(self) -> Ints:
@@ -102,12 +108,12 @@ class Manifest:
     def pixel_digests(self) -> Strings:
         """(n,) 64 hex digits that name the pixels of each image, and with them all that is made of it and kept.
 
-        The sha256 of the file; where its pixels are of a later version of the decoder than the first, the sha256 of that
-        and the version. Raises UserError if the versions are not known.
+        The sha256 of the file; where its pixels are of a later version of the decoder than the first, the sha256 of
+        that and the version. Raises UserError if the versions are not known.
         """
         if not self.decoder_versions.all():
             raise UserError("this list of images was made by an earlier version of this program", see=_REMAKE)
-        return _strings([pixel_digest(s, d) for s, d in zip(self.sha256.tolist(), self.decoder_versions.tolist(), strict=True)])
+        return _strings(list(map(pixel_digest, self.sha256.tolist(), self.decoder_versions.tolist())))
 
     def rows(self, split: str, repeat: int = 0) -> Ints:
         """Indices of a split's images in one repeat, ascending. Raises UserError on an unknown split or repeat."""
@@ -127,7 +133,7 @@ class Manifest:
         columns = [self.ids, self.paths, self.labels, self.groups, *facts, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
         schema.write_text(folder / "manifest.csv", _csv([header, *zip(*(c.tolist() for c in columns), strict=True)]))
-        schema.write_text(folder / "failures.csv", _csv([Failure._fields, *sorted(failures)]))
+        write_failures(folder, failures)
         inside = self.root == folder / IMAGES
         counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
         record = {
@@ -136,8 +142,9 @@ class Manifest:
             "root": IMAGES if inside else self.root.as_posix(),
             "root_is_inside": inside,
             "images": len(self),
-            "failed": len(failures),
+            "failed": sum(f.is_image for f in failures),
             "classes": {c: int(np.sum(self.labels == c)) for c in self.classes},
+            "unlabelled": int(np.sum(self.labels == "")),
             "counts": counts,
             "seed": self.seed,
             "repeats": self.repeats,
@@ -188,12 +195,25 @@ def pixel_digest(sha256: str, decoder: int) -> str:
     return sha256 if decoder == 1 else hashlib.sha256(f"{sha256} decoder {decoder}".encode()).hexdigest()
 
 
+def printable(path: str) -> str:
+    """A path as text that can be written: bytes of a name that are not Unicode as escapes."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
+    """failures.csv, sorted by path."""
+    schema.write_text(folder / FAILURES, _csv([Failure._fields, *sorted(failures)]))
+
+
 def read_failures(folder: str | Path) -> list[Failure]:
-    """The files that were left out, sorted by path. Raises UserError if failures.csv is missing."""
-    path = Path(folder) / "failures.csv"
+    """The files that were left out, sorted by path. Raises UserError if failures.csv is missing.
+
+    An older one has no kinds: all are broken.
+    """
+    path = Path(folder) / FAILURES
     try:
         with path.open(encoding="utf-8", newline="") as f:
-            return [Failure(*row) for row in list(csv.reader(f))[1:]]
+            return [Failure(path, reason, *cast(list[Kind], kind)) for path, reason, *kind in list(csv.reader(f))[1:]]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", see=_REMAKE) from None
 

@@ -5,15 +5,20 @@ A file is the same while its path, size and times are. Times include ctime, sinc
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from pipeline import schema
 from pipeline.errors import UserError
 
-# The layout of the table, and what the decoder takes as whole; another one is thrown away, as all in it can be had again.
+log = logging.getLogger(__name__)
+
+# The layout of the table, and what the decoder takes as whole; another one is thrown away, as all in it can be had
+# again.
 _VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER,
@@ -56,51 +61,88 @@ class Stamp(NamedTuple):
 
 
 class Memory:
-    """Absolute path -> facts, for as long as the stamp is the same. Several processes may use one file at once."""
+    """Absolute path -> facts, for as long as the stamp is the same. Several processes may use one file at once.
+
+    It only spares reading: where it can't be used, a warning says so once and every file is read.
+
+    On a file system without locks, such as NFS or Lustre may be, SQLite can't share a file. There a process works on a
+    copy in memory, and `close` puts it in the place of the file (another one, so that processes with locks never meet
+    it); of two runs at once the later one's stays.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError if the file can't be made. One that is damaged or of another version is made anew."""
+        """Raises UserError if the folder can't be made. A file that is damaged or of another version starts empty."""
         self._path = path
+        self._in_memory = False
+        self._db: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._db = self._open()
-            except sqlite3.DatabaseError as e:
-                if isinstance(e, sqlite3.OperationalError):
-                    raise
-                path.unlink()
-                self._db = self._open()
+        except OSError as e:
+            raise UserError(
+                f"the cache folder {path.parent} can't be used ({e.strerror or e})",
+                allowed="CNNCODES_CACHE with a folder that you can write",
+            ) from e
+        try:
+            self._in_memory = not schema.has_locks(path.parent)
+            if self._in_memory:
+                self._path = path.with_name(f"{path.stem}-nolocks{path.suffix}")
+            self._db = self._opened()
         except (OSError, sqlite3.Error) as e:
-            raise self._error(e) from e
+            self._give_up(e)
 
     def get(self, stamps: Mapping[str, Stamp]) -> dict[str, Facts]:
         """The facts of those files, absolute path -> stamp, that are remembered and the same."""
         known, paths = {}, list(stamps)
+        if self._db is None:
+            return {}
         try:
             for start in range(0, len(paths), _AT_ONCE):
                 some = paths[start : start + _AT_ONCE]
                 for path, *row in self._db.execute(_GET.format(",".join("?" * len(some))), some):
                     if stamps[path] == tuple(row[:3]):
-                        *facts, dark = row[3:]
-                        known[path] = Facts(*facts, bool(dark))
+                        sha256, width, height, decoder, dark = row[3:]
+                        known[path] = Facts(sha256, width, height, decoder, bool(dark))
         except sqlite3.Error as e:
-            raise self._error(e) from e
+            self._give_up(e)
         return known
 
     def put(self, rows: Iterable[tuple[str, Stamp, Facts]]) -> None:
-        """All rows in one transaction. Raises UserError if they can't be written."""
+        """All rows in one transaction."""
+        if self._db is None:
+            return
         try:
             with self._db:
                 self._db.executemany(_PUT, ((path, *stamp, *facts) for path, stamp, facts in rows))
         except sqlite3.Error as e:
-            raise self._error(e) from e
+            self._give_up(e)
 
     def close(self) -> None:
+        if self._db is None:
+            return
+        if self._in_memory and self._db.total_changes:
+            try:
+                with schema.atomic_path(self._path) as tmp:
+                    tmp.write_bytes(self._db.serialize())
+            except (OSError, UserError) as e:
+                self._give_up(e)
+                return
         self._db.close()
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=60)
+    def _opened(self) -> sqlite3.Connection:
+        """The file's table; a file that is no such database is thrown away."""
         try:
+            return self._connected()
+        except sqlite3.DatabaseError as e:
+            if isinstance(e, sqlite3.OperationalError):
+                raise
+            self._path.unlink()
+            return self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        db = sqlite3.connect(":memory:" if self._in_memory else self._path, timeout=60)
+        try:
+            if self._in_memory and self._path.exists():
+                db.deserialize(self._path.read_bytes())
             # No sync at each commit: what a power cut loses is read again.
             db.execute("PRAGMA synchronous = OFF")
             if db.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
@@ -108,14 +150,13 @@ class Memory:
             db.execute(_TABLE)
             db.execute(f"PRAGMA user_version = {_VERSION}")
             db.commit()
-        except sqlite3.Error:
+        except (OSError, sqlite3.Error):
             db.close()
             raise
         return db
 
-    def _error(self, error: Exception) -> UserError:
-        return UserError(
-            f"the memory of hashed files, {self._path}, can't be used ({error})",
-            allowed="a cache folder that you can write, with space left",
-            see="`cnncodes cache size`",
-        )
+    def _give_up(self, error: Exception) -> None:
+        log.warning("the memory of hashed files, %s, can't be used (%s): every file is read", self._path, error)
+        if self._db is not None:
+            self._db.close()
+            self._db = None

@@ -62,23 +62,26 @@ def read(file: BinaryIO) -> Png | None:
 
     Chunks that no pixel needs (texts, profiles, what other programs left) are skipped, however long they are.
     """
-    kept: list[bytes] = [SIGNATURE]
-    data: list[memoryview] = []
+    kept, kept_bytes = [SIGNATURE], len(SIGNATURE)
+    places: list[slice] = []
     keyed, header = False, b""
     for kind, chunk in _chunks(file):
-        body = memoryview(chunk)[8 : 8 + int.from_bytes(chunk[:4], "big")]
+        length = int.from_bytes(chunk[:4], "big")
         if kind == b"IHDR":
-            header = header or bytes(body)
+            header = header or chunk[8 : 8 + length]
         keyed |= kind == b"tRNS"
         if kind == b"IDAT":
-            data.append(body)
+            places.append(slice(kept_bytes + 8, kept_bytes + min(8 + length, len(chunk))))
         kept.append(chunk)
+        kept_bytes += len(chunk)
     if len(header) != 13:
         return None
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
     if colour not in _SAMPLES:
         return None
-    return Png(width, height, depth, colour, interlace == 1, keyed, b"".join(kept), tuple(data))
+    needed = b"".join(kept)
+    data = tuple(memoryview(needed)[place] for place in places)
+    return Png(width, height, depth, colour, interlace == 1, keyed, needed, data)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

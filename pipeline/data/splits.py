@@ -27,7 +27,7 @@ class Unit(NamedTuple):
 def stratify(ids: Sequence[str], labels: Sequence[str], units: Sequence[int]) -> list[list[Unit]]:
     """The units of each class; `units` numbers the rows that stay together, as `unite` does.
 
-    A unit of several classes counts as its most frequent one.
+    A unit of several classes counts as its most frequent one, of rows with a label where it has any.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for row, number in enumerate(units):
@@ -36,7 +36,7 @@ def stratify(ids: Sequence[str], labels: Sequence[str], units: Sequence[int]) ->
     for rows in members.values():
         label, key = labels[rows[0]], ids[rows[0]]
         if len(rows) > 1:
-            votes = Counter(labels[r] for r in rows)
+            votes = Counter(labels[r] for r in rows if labels[r]) or Counter({"": 1})
             label, key = min(votes, key=lambda name: (-votes[name], name)), min(ids[r] for r in rows)
         strata[label].append(Unit(rows, key))
     return list(strata.values())
@@ -123,7 +123,7 @@ def assign(
     """(repeats, n) splits. `given` is the source's split of each row, or "" in all of them.
 
     Given splits are kept; those of `shares` that are missing among them are cut from train, each repeat anew. Raises
-    UserError if the shares leave nothing for train, or the given splits lack train.
+    UserError if the shares leave nothing for train.
     """
     if sum(shares.values()) >= 1:
         raise UserError(
@@ -131,8 +131,6 @@ def assign(
             allowed="less than 1, the rest is train",
         )
     have = set(given) - {""}
-    if have and "train" not in have:
-        raise UserError(f"the source gives the splits {sorted(have)}, but no train", allowed=SPLITS)
     open_rows = np.array([i for i, split in enumerate(given) if split in ("", "train")], dtype=np.int64)
     wanted = {split: share for split, share in shares.items() if split not in have}
     units = unite([groups[i] for i in open_rows], [sha256[i] for i in open_rows])
@@ -144,13 +142,20 @@ def assign(
     return result
 
 
+def require_train(given: Sequence[str]) -> None:
+    """Raises UserError if a source gives splits, and none of them is train."""
+    have = sorted(set(given) - {""})
+    if have and "train" not in have:
+        raise UserError(f"the source gives the splits {have}, but no train", allowed=SPLITS)
+
+
 def require_all(splits: Strings, labels: Strings, units: Sequence[int], needed: Sequence[str]) -> None:
     """Raises UserError that names every class which some needed split lacks in some repeat, with its counts.
 
-    Unlabelled rows are one class.
+    Unlabelled rows are one class if all are, else no split needs them.
     """
     short = []
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != ""] if np.any(labels != "") else labels):
         rows = np.flatnonzero(labels == label)
         if any(not np.all(np.any(splits[:, rows] == split, axis=1)) for split in needed):
             apart = len({units[r] for r in rows.tolist()})

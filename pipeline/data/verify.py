@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.cache import cache_root
+from pipeline.data import cost, kinds, made_here
 from pipeline.data.decode import DecodeError, examine
-from pipeline.data.manifest import Failure
+from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Facts, Memory, Stamp
+from pipeline.data.room import NoRoomError, Room
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,10 @@ class _Checked(NamedTuple):
     stamp: Stamp | None  # to remember the facts by; None if they must not be
 
 
-def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterator[Facts | Failure]:
+def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Room) -> Iterator[Facts | Failure]:
     """For each path below `root`, in order: its facts, or why it is left out.
 
-    Files are read on all cores. Raises UserError if the memory of hashed files can't be used.
+    Files are read on all cores, as many at once as `room` holds. Raises UserError if the cache folder can't be made.
     """
     memory = Memory(cache_root() / "files.sqlite")
     folder = os.path.abspath(root)  # noqa: PTH100  strings: a million Path objects cost seconds
@@ -43,9 +45,9 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int) -> Iterat
         try:
             for start in range(0, len(paths), _BATCH):
                 batch = paths[start : start + _BATCH]
-                found = _recall(memory, folder, batch, max_pixels)
+                found = _recall(memory, folder, batch, max_pixels, room)
                 unknown = [path for path in batch if path not in found]
-                checks = list(pool.map(lambda path: _check(folder, path, max_pixels), unknown))
+                checks = list(pool.map(lambda path: _check(folder, path, max_pixels, room), unknown))
                 found.update((path, checked.result) for path, checked in zip(unknown, checks, strict=True))
                 memory.put(
                     (f"{folder}/{path}", stamp, result)
@@ -79,7 +81,9 @@ def _warn_of_dark(paths: Sequence[str]) -> None:
         )
 
 
-def _recall(memory: Memory, folder: str, paths: Sequence[str], max_pixels: int) -> dict[str, Facts | Failure]:
+def _recall(
+    memory: Memory, folder: str, paths: Sequence[str], max_pixels: int, room: Room
+) -> dict[str, Facts | Failure]:
     """What needs no reading: facts that are remembered, and failures that the name or the status shows."""
     found: dict[str, Facts | Failure] = {}
     stamps: dict[str, Stamp] = {}
@@ -89,33 +93,48 @@ def _recall(memory: Memory, folder: str, paths: Sequence[str], max_pixels: int) 
             file.encode()
             status = os.stat(file)  # noqa: PTH116
         except UnicodeEncodeError:
-            shown = path.encode(errors="backslashreplace").decode()
-            found[path] = Failure(shown, "the name is not valid Unicode")
+            found[path] = _failure(path, None, "the name is not valid Unicode")
         except OSError as e:
-            found[path] = Failure(path, f"can't be read: {e.strerror}")
+            found[path] = _failure(path, None, f"can't be read: {e.strerror}")
         else:
-            if stat.S_ISREG(status.st_mode):
-                stamps[file] = Stamp.of(status)
-            else:
+            if not stat.S_ISREG(status.st_mode):
                 found[path] = Failure(path, "not a file")
+            elif not kinds.named_raw(path):  # which earlier versions took for its thumbnail
+                stamps[file] = Stamp.of(status)
     for file, facts in memory.get(stamps).items():
-        # One above today's max_pixels is left to the decoder, which says so.
-        if facts.width * facts.height <= max_pixels:
+        # One above today's max_pixels is left to the decoder, one that may not fit the room to its header: they say so.
+        pixels = facts.width * facts.height
+        if pixels <= max_pixels and stamps[file].size + pixels * cost.MOST_BYTES_A_PIXEL <= room.total_bytes:
             found[file[len(folder) + 1 :]] = facts
     return found
 
 
-def _check(folder: str, path: str, max_pixels: int) -> _Checked:
+def _check(folder: str, path: str, max_pixels: int, room: Room) -> _Checked:
     """Reads and decodes one file."""
+    head = None
     try:
         with open(f"{folder}/{path}", "rb") as file:  # noqa: PTH123
             stamp, now_ns = Stamp.of(os.fstat(file.fileno())), time.time_ns()
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            head = file.read(kinds.HEAD_BYTES)
+            if kinds.is_raw(path, head):
+                return _Checked(_failure(path, head, ""), None)
+            if made_here.is_made_here(file, head):
+                return _Checked(Failure(path, "a picture that cnncodes drew", "left_out"), None)
+            # First, since it stops early at what is no image, such as a video of gigabytes.
+            with room.hold(cost.look(file, max_pixels=max_pixels).bytes):
+                seen = examine(file, max_pixels=max_pixels)
             file.seek(0)
-            seen = examine(file, max_pixels=max_pixels)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except NoRoomError as e:
+        return _Checked(Failure(printable(path), str(e), "too_large"), None)
     except DecodeError as e:
-        return _Checked(Failure(path, str(e)), None)
+        return _Checked(_failure(path, head, str(e)), None)
     except OSError as e:
-        return _Checked(Failure(path, f"can't be read: {e.strerror}"), None)
+        return _Checked(_failure(path, None, f"can't be read: {e.strerror}"), None)
     facts = Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
     return _Checked(facts, stamp if stamp.is_settled(now_ns) else None)
+
+
+def _failure(path: str, head: bytes | None, reason: str) -> Failure:
+    kind, words = kinds.judge(path, head, reason)
+    return Failure(printable(path), words, kind)

@@ -47,6 +47,25 @@ class EpochSampler(Sampler[Place]):
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How the `images` that an epoch shows make batches of `batch_size`, and `accumulate` of these a step; the last of
+    either may be smaller."""
+
+    images: int
+    batch_size: int
+    accumulate: int
+
+    @property
+    def per_epoch(self) -> int:
+        return -(-self.images // (self.batch_size * self.accumulate))
+
+    def images_of(self, index: int) -> int:
+        """Images of the step that batch `index` of the epoch is part of."""
+        whole = self.batch_size * self.accumulate
+        return min(whole, self.images - index // self.accumulate * whole)
+
+
+@dataclass(frozen=True)
 class Part:
     """What process `rank` of `world` has of every batch: a run of its images; sizes differ by one at most."""
 
@@ -79,11 +98,6 @@ class PartBatches(Sampler[list[Place]]):
         while batch := list(islice(places, self.batch_size)):
             if own := self.part.of(batch):
                 yield list(own)
-
-    def weight(self, index: int) -> float:
-        """Of this part's mean in batch `index`: the mean of all parts', so weighted, is that of the whole batch."""
-        n = min(self.batch_size, len(self.sampler) - index * self.batch_size)
-        return self.part.size(n) * self.part.world / n
 
 
 class PixelRows(Dataset[Batch]):
@@ -211,9 +225,9 @@ def part_of(whole: DataLoader[Batch], part: Part) -> tuple[DataLoader[Batch], Pa
     return own, parts
 
 
-def batches_of(n: int, batch_size: int, devices: int = 1) -> int:
-    """Batches an epoch of training."""
-    return -(-_shuffled_length(n, batch_size, devices) // batch_size)
+def steps_of(n: int, batch_size: int, accumulate: int, devices: int = 1) -> Steps:
+    """Of an epoch of training on `n` images."""
+    return Steps(_shuffled_length(n, batch_size, devices), batch_size, accumulate)
 
 
 def _shuffled_length(n: int, batch_size: int, devices: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
 from pipeline.finetune.model import Classifier
 from pipeline.nets import layers
@@ -74,7 +75,7 @@ def label_map(
 
     Raises UserError naming every unknown class and every source class that is given to two targets.
     """
-    found = {t: tuple(s) for t, s in labels.items()} if labels else propose(targets, sources)
+    found = {spelled(t): tuple(s) for t, s in labels.items()} if labels else propose(targets, sources)
     unknown_targets = sorted(set(found) - set(targets))
     unknown_sources = sorted({s for mapped in found.values() for s in mapped} - set(sources))
     every = [s for mapped in found.values() for s in mapped]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import schema
+from pipeline.codes.progress import Pace
 from pipeline.finetune.batches import PixelRows, loader
 from pipeline.finetune.images import Images
-from pipeline.finetune.model import Classifier
-from pipeline.finetune.predict import autocast
+from pipeline.finetune.model import Classifier, autocast
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ def codes_of(
         shape = (1 + (views.count if views else 0), len(rows), dim)
         schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
         log.info("computing the frozen part's codes of %d images, %d views each", len(rows), shape[0])
+        pace = Pace(shape[0] * len(rows), "for these codes")
         with schema.atomic_path(path) as tmp:
             out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.float32, shape=shape)
             for view in range(shape[0]):
@@ -87,6 +88,7 @@ def codes_of(
                         codes = body.body(body.normalise(pixels.to(device)))
                         out[view, start : start + len(codes)] = codes.float().cpu().numpy()
                         start += len(codes)
+                        pace.advance(len(codes))
             out.flush()
             del out
     mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")

@@ -1,5 +1,5 @@
 """What transfer promises, read off validation curves: a higher start, a higher slope, a higher asymptote (Torrey and
-Shavlik 2009); and what a curve says of a run."""
+Shavlik 2009)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from pipeline.errors import UserError
 
 # The share of the way from start to asymptote at which a curve counts as risen.
 RISEN = 0.9
-# A last epoch still gaining this much of a validation loss, or an overfitted one losing it, is no noise.
-_NOTABLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -58,26 +56,3 @@ def gains(
         key: float(np.mean([getattr(own, key) - getattr(other, key) for own, other in shapes]))
         for key in ("start", "slope", "asymptote")
     }
-
-
-def reading(curve: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence or two on a curve: overfitting, not finished, or neither, with the numbers."""
-    train = [row["train_loss"] for row in curve]
-    val = [row["val_loss"] for row in curve]
-    if not curve or None in val or None in train:
-        return "There is no validation loss to read."
-    best = int(np.argmin(val))
-    rise = val[-1] / max(val[best], 1e-12) - 1
-    if best < len(curve) - 1 and rise > _NOTABLE and train[-1] < train[best]:
-        return (
-            f"Overfits: validation loss was lowest, {val[best]:.3f}, in epoch {best + 1} and rose to {val[-1]:.3f} "
-            f"while training loss fell to {train[-1]:.3f}. Regularise, augment, or get more data."
-        )
-    if len(curve) > 1 and best == len(curve) - 1 and 1 - val[-1] / max(val[-2], 1e-12) > _NOTABLE:
-        return (
-            f"Not finished: validation loss still fell in the last epoch, from {val[-2]:.3f} to {val[-1]:.3f}. "
-            "Train longer, or with a higher rate."
-        )
-    if train[-1] > train[0]:
-        return f"Does not learn: training loss rose from {train[0]:.3f} to {train[-1]:.3f}. Lower the rate."
-    return f"Levelled off: validation loss {val[-1]:.3f}, training loss {train[-1]:.3f}."

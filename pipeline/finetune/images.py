@@ -20,9 +20,13 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.codes import views
+from pipeline.codes.cost import made_bytes
 from pipeline.codes.settings import PREPROCESSING_VERSION
+from pipeline.config import MEMORY_MB
+from pipeline.data import cost
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
+from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -63,11 +67,11 @@ class Images:
         return {"path": self.path, "at": self.at, "key": self.key}
 
 
-def cached(manifest: Manifest, view: CachedView, cache: Path) -> Images:
-    """The manifest's images at a view, decoded now unless the cache has them.
+def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int = MEMORY_MB) -> Images:
+    """The manifest's images at a view, decoded now unless the cache has them; those decoded at once share `memory_mb`.
 
-    Images that can't be read, or whose file changed since it was listed, are left out with a warning. Raises UserError
-    if none can be read or the disk is too small.
+    Images that can't be read, whose file changed since it was listed, or that alone need more memory are left out with
+    a warning. Raises UserError if none can be read or the disk is too small.
     """
     digests, inverse = np.unique(manifest.pixel_digests, return_inverse=True)
     first = np.unique(inverse, return_index=True)[1]
@@ -81,9 +85,11 @@ def cached(manifest: Manifest, view: CachedView, cache: Path) -> Images:
             "images": digests.tolist(),
         }
     )
-    path, lost = cache / FOLDER / f"{key}.npy", cache / FOLDER / f"{key}.json"
-    if not (path.is_file() and lost.is_file()):
-        _decode_all(manifest, view, first, path, lost)
+    # Where some need more memory, what is in the file depends on how much they may have.
+    folder, names = cache / FOLDER, (key, f"{key}-{memory_mb}mb")
+    there = [name for name in names if (folder / f"{name}.npy").is_file() and (folder / f"{name}.json").is_file()]
+    key = there[0] if there else _decode_all(manifest, view, first, folder, names=names, room=Room(memory_mb))
+    path, lost = folder / f"{key}.npy", folder / f"{key}.json"
     # Positions in `digests` of the images that have no pixels.
     left_out = {int(i): reason for i, reason in schema.read_json(lost).items()}
     for i, reason in left_out.items():
@@ -95,47 +101,65 @@ def cached(manifest: Manifest, view: CachedView, cache: Path) -> Images:
     return Images(path, at, key)
 
 
-def _decode_all(manifest: Manifest, view: CachedView, rows: NDArray[np.int64], path: Path, lost: Path) -> None:
-    """Writes pixels of the manifest's `rows`, then what could not be read; a block of images in memory at a time."""
+def _decode_all(
+    manifest: Manifest, view: CachedView, rows: NDArray[np.int64], folder: Path, *, names: tuple[str, str], room: Room
+) -> str:
+    """Writes pixels of the manifest's `rows`, then what could not be read; a block of images in memory at a time.
+
+    Returns the name of both files: the first of `names`, or the second if some images needed more memory.
+    """
     shape = (len(rows), view.scale, view.scale, 3)
-    schema.require_space(path.parent, int(np.prod(shape)), what=f"a cache of {len(rows)} decoded images")
+    schema.require_space(folder, int(np.prod(shape)), what=f"a cache of {len(rows)} decoded images")
     log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
     reasons: dict[str, str] = {}
+    refused = False
+    path = folder / f"{names[0]}.npy"
     with schema.atomic_path(path) as tmp, ThreadPoolExecutor(os.cpu_count()) as pool:
         out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.uint8, shape=shape)
         for start in range(0, len(rows), _BLOCK):
-            found = pool.map(lambda row: _one(manifest, int(row), view), rows[start : start + _BLOCK])
+            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + _BLOCK])
             for i, image in enumerate(found, start):
-                if isinstance(image, str):
-                    reasons[str(i)] = image
-                else:
+                if isinstance(image, np.ndarray):
                     out[i] = image
+                else:
+                    reasons[str(i)] = str(image)
+                    refused |= isinstance(image, NoRoomError)
         out.flush()
         del out
-    schema.write_json(lost, reasons)
+    name = names[refused]
+    path.replace(folder / f"{name}.npy")
+    schema.write_json(folder / f"{name}.json", reasons)
+    return name
 
 
-def _one(manifest: Manifest, row: int, view: CachedView) -> Pixels | str:
-    """(scale, scale, 3), or in words why there is none."""
+def _one(manifest: Manifest, row: int, view: CachedView, room: Room) -> Pixels | str | NoRoomError:
+    """(scale, scale, 3), or why there is none."""
+    max_pixels = int(manifest.widths[row] * manifest.heights[row])
     try:
-        data = manifest.file(row).read_bytes()
+        return from_file(manifest.file(row), view, digest=str(manifest.sha256[row]), max_pixels=max_pixels, room=room)
+    except NoRoomError as e:
+        return e
+
+
+def from_file(file: Path, view: CachedView, *, digest: str | None, max_pixels: int, room: Room) -> Pixels | str:
+    """A file -> (scale, scale, 3), or in words why there is none. Raises NoRoomError if it needs more than the room."""
+    try:
+        with file.open("rb") as opened:
+            header = cost.look(opened, max_pixels=max_pixels)
+            with room.hold(made_bytes(header, view=view.view, sizes=[(view.scale, view.scale)])):
+                return from_bytes(opened.read(), view, digest=digest, max_pixels=max_pixels, name=file.name)
     except OSError as e:
         return f"can't be read: {e.strerror or e}"
-    return from_bytes(
-        data,
-        view,
-        digest=str(manifest.sha256[row]),
-        max_pixels=int(manifest.widths[row] * manifest.heights[row]),
-    )
 
 
-def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels: int) -> Pixels | str:
+def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels: int, name: str = "") -> Pixels | str:
     """A file's bytes -> (scale, scale, 3), or in words why there is none. `digest`: the sha256 they must have."""
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         return "the file changed since the dataset was listed"
     try:
-        known_whole = digest is not None
-        image = decode(data, background=view.background, max_pixels=max_pixels, known_whole=known_whole)
+        image = decode(
+            data, background=view.background, max_pixels=max_pixels, known_whole=digest is not None, name=name
+        )
     except DecodeError as e:
         return str(e)
     return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]

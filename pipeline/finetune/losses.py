@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,3 +31,15 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "hinge": hinge}
 def soft_labels(targets: Tensor, k: int, *, smoothing: float = 0.0) -> Tensor:
     """(B,) class numbers -> (B, k): 1 - smoothing on the class and smoothing / k on every one (Szegedy et al. 2016)."""
     return F.one_hot(targets, k).float() * (1 - smoothing) + smoothing / k
+
+
+def guessing(loss: str, counts: Sequence[int]) -> float:
+    """The loss of a classifier that knows of an image nothing but how many there are of each class, `counts` (k,).
+
+    Cross-entropy: the entropy of their shares, in nats, ln k of equal ones. Hinge: k - 1, where each of the other
+    classes is short of the margin by 1.
+    """
+    if loss == "hinge":
+        return len(counts) - 1.0
+    shares = np.asarray(counts, dtype=np.float64) / sum(counts)
+    return float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())

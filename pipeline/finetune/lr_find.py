@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pipeline.config import FinetuneParams
+from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import optimisers
 from pipeline.finetune.batches import Batch, EpochSampler
-from pipeline.finetune.predict import autocast
 from pipeline.finetune.prepared import place_of, prepared
 from pipeline.finetune.sets import sets_of
 from pipeline.finetune.training import Training
@@ -34,7 +34,7 @@ _MEMORY = 0.8
 class Sweep:
     """`rates` (n,) of groups of multiple 1, `losses` (n,) smoothed.
 
-    `suggested`: the rate where the loss falls fastest per decade; None if it never falls.
+    `suggested`: the rate by which the loss has fallen half its way; None if it never falls. See `suggest`.
     """
 
     rates: tuple[float, ...]
@@ -49,12 +49,13 @@ def find(
     params: FinetuneParams,
     *,
     cache: Path,
+    memory_mb: int = MEMORY_MB,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 60,
 ) -> Sweep:
     """The sweep of a named strategy on repeat 0. Raises UserError if it trains nothing, or doesn't fit."""
-    place = place_of(name, manifest, weights, params, cache)
+    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = [sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)]
     made = prepared(place, sets, 0)
     if made.training is None or made.train is None:
@@ -67,7 +68,6 @@ def find(
         steps=steps,
         clip=params.clip,
         device=place.device,
-        precision=place.precision,
     )
 
 
@@ -80,10 +80,9 @@ def sweep(
     steps: int,
     clip: float = 0.0,
     device: str = "cpu",
-    precision: str = "fp32",
 ) -> Sweep:
-    """One step a rate, from `low` to `high` in equal ratios; multiples between groups stay as they are. `clip`: largest
-    norm of the gradient, 0 for none.
+    """One step a rate, from `low` to `high` in equal ratios; multiples between groups stay as they are, and a step is
+    of as many batches as one of the run's. `clip`: largest norm of the gradient, 0 for none.
 
     Trains a copy: the model's weights, its gradients and the schedule are left as they were. Ends early when the loss
     blows up. Raises UserError on a range that does not rise.
@@ -98,11 +97,12 @@ def sweep(
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
-    with torch.random.fork_rng(devices=[]), autocast(device, precision):
-        for step, (inputs, targets) in enumerate(_endless(batches, steps)):
+    with torch.random.fork_rng(devices=[]):
+        for step, taken in enumerate(_endless(batches, steps, trial.recipe.steps.accumulate)):
             rate = low * (high / low) ** (step / (steps - 1))
             optimisers.set_rates(optimiser, rate)
-            loss = _step(trial, optimiser, (inputs.to(device), targets.to(device)), step, clip)
+            moved = [(inputs.to(device), targets.to(device)) for inputs, targets in taken]
+            loss = _step(trial, optimiser, moved, step, clip)
             average = _MEMORY * average + (1 - _MEMORY) * loss
             smoothed = average / (1 - _MEMORY ** (step + 1))
             if not math.isfinite(loss) or (losses and smoothed > _BLOWN_UP * min(losses)):
@@ -113,40 +113,64 @@ def sweep(
 
 
 def suggest(rates: Iterable[float], losses: Iterable[float]) -> float | None:
-    """The rate of the steepest fall of the loss over the logarithm of the rate; None if it never falls."""
-    x, y = np.log10(list(rates)), np.asarray(list(losses))
-    if len(x) < 3:
+    """The rate by which the loss has fallen half its way; None if it never falls, or in fewer than three steps.
+
+    The way is from the median of the first quarter, where rates are too low to learn and losses differ by their batches
+    alone, to the lowest before the loss rises above that quarter by more than they differ: what falls after it comes
+    back from steps that were too long. Where the loss falls
+    fastest (Smith 2017) hangs on two or three neighbouring steps, whose batches differ by more than it falls from one
+    to the next. Half the way hangs on all steps: they are counted, not searched, so that a lucky batch at the
+    beginning moves the answer by the few steps that it is remembered.
+    """
+    tried, y = list(rates), np.asarray(list(losses))
+    if len(y) < 3:
         return None
-    slopes = np.gradient(y, x)
-    steepest = int(slopes.argmin())
-    return float(10 ** x[steepest]) if slopes[steepest] < 0 else None
+    quarter = len(y) // 4 + 1
+    noise = float(np.ptp(y[:quarter]))
+    risen = np.flatnonzero(y[quarter:] > y[:quarter].max() + noise)
+    end = quarter + int(risen[0]) if len(risen) else len(y)
+    lowest = int(y[:end].argmin())
+    if lowest < quarter:
+        return None
+    half = (np.median(y[:quarter]) + y[lowest]) / 2
+    return tried[int((y[:lowest] > half).sum())]
 
 
-def _step(trial: Training, optimiser: torch.optim.Optimizer, batch: Batch, step: int, clip: float) -> float:
-    def closure() -> torch.Tensor:
+def _step(trial: Training, optimiser: torch.optim.Optimizer, taken: Sequence[Batch], step: int, clip: float) -> float:
+    """The mean loss of the images in some batches, without penalties, before the step that is made by all of them."""
+    recipe, images = trial.recipe, sum(len(targets) for _, targets in taken)
+    means: list[float] = []
+
+    def closure() -> float:
         optimiser.zero_grad()
-        loss, _ = trial.loss_of(batch, trial.step_seed(step))
-        total = loss + optimisers.l2_penalty(trial.groups, trial.named) if trial.recipe.penalties_in_loss else loss
-        total.backward()  # type: ignore[no-untyped-call]
+        mean = whole = 0.0
+        for i, batch in enumerate(taken):
+            loss, _ = trial.loss_of(batch, trial.step_seed(step * recipe.steps.accumulate + i))
+            total = loss + optimisers.l2_penalty(trial.groups, trial.named) if recipe.penalties_in_loss else loss
+            share = len(batch[1]) / images
+            (share * total).backward()  # type: ignore[no-untyped-call]
+            mean, whole = mean + share * loss.item(), whole + share * total.item()
         optimisers.add_l1(trial.groups, trial.named)
         if clip:
             nn.utils.clip_grad_norm_(trial.named.values(), clip)
-        return loss.detach()
+        means.append(mean)
+        return whole
 
-    return float(optimiser.step(closure))  # type: ignore[arg-type]
+    # L-BFGS asks more than once in a step, and searches along the line of what it is told.
+    optimiser.step(closure)
+    return means[0]
 
 
-def _endless(batches: DataLoader[Batch], steps: int) -> Iterator[Batch]:
-    """`steps` batches, epoch after epoch, each in its own order."""
+def _endless(batches: DataLoader[Batch], steps: int, accumulate: int) -> Iterator[list[Batch]]:
+    """The batches of `steps` steps, `accumulate` a step or what an epoch has left, each epoch in its own order."""
     sampler, given = batches.sampler, 0
     assert isinstance(sampler, EpochSampler)
     first = sampler.epoch
     try:
         while given < steps:
-            for batch in batches:
-                if given == steps:
-                    return
-                yield batch
+            drawn = iter(batches)
+            while given < steps and (taken := list(islice(drawn, accumulate))):
+                yield taken
                 given += 1
             sampler.set_epoch(sampler.epoch + 1)
     finally:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.data import made_here
 from pipeline.errors import UserError
 from pipeline.finetune.lr_find import Sweep
 from pipeline.schema import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
 
@@ -15,6 +20,14 @@ def check(path: Path) -> None:
     """Raises UserError if a picture can't have that name; call it before the sweep."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"a plot can't be written as {path.name}", allowed=[f"a name in {s}" for s in SUFFIXES])
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG or SVG that is known as ours, and tells no date."""
+    if path.suffix == ".svg":
+        figure.savefig(path, metadata={"Date": None, "Creator": made_here.MARK})
+    else:
+        figure.savefig(path, dpi=150, pil_kwargs={"exif": made_here.exif()})
 
 
 def draw(sweep: Sweep, path: Path, *, title: str) -> None:
@@ -35,4 +48,4 @@ def draw(sweep: Sweep, path: Path, *, title: str) -> None:
             axes.axvline(sweep.suggested, color="#c2500a", linestyle="--")
             axes.annotate(f" {sweep.suggested:.2g}", (sweep.suggested, max(sweep.losses)), color="#c2500a")
         with atomic_path(path) as tmp:
-            figure.savefig(tmp, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+            save(figure, tmp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -12,6 +13,15 @@ from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Preprocessing, Weights
+
+
+def autocast(device: str, precision: str) -> contextlib.AbstractContextManager[None]:
+    """Products in the block are those of `precision`, fp32 or bf16.
+
+    For a forward pass alone, never around a step: torch casts a weight once a block, and would go on with what the
+    weight was before it moved.
+    """
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 class Head(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,24 +117,24 @@ def over_repeats(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float
     return found
 
 
-def trained_text(groups: Sequence[Group], epochs: int) -> str:
-    """What is trained in so many epochs, in words: runs of layers with their multiple, `conv4_1 to conv5_3 at 0.1,
-    classifier at 1`."""
-    order = list(dict.fromkeys(layer for g in groups for layer in g.layers))
-    how = {layer: (g.multiple, g.from_epoch) for g in groups for layer in g.layers}
-    runs: list[list[str]] = []
-    for layer in order:
-        if runs and how[runs[-1][-1]] == how[layer]:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
+def trained_text(groups: Sequence[Group], order: Sequence[str], epochs: int) -> str:
+    """What the groups of groups.json train in so many epochs, in words: runs of layers with their multiple of the rate,
+    `conv4_1 to conv5_3 at 0.1, classifier at 1`. `order`: the model's layers, so that a run holds all between its ends.
+    """
+    how = {layer: (g.multiple, g.from_epoch) if g.trained(epochs - 1) else None for g in groups for layer in g.layers}
     parts = []
-    for run in runs:
-        multiple, from_epoch = how[run[0]]
-        if multiple and from_epoch < epochs:
-            names = "everything" if run == order else run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
+    for trained, found in itertools.groupby(order, key=lambda layer: how[layer]):
+        run = list(found)
+        if trained is not None:
+            multiple, from_epoch = trained
+            names = "everything" if len(run) == len(order) else run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
             parts.append(f"{names} at {multiple:g}" + (f" from epoch {from_epoch + 1}" if from_epoch else ""))
     return ", ".join(parts) or "nothing"
+
+
+def never_trained(groups: Sequence[Group], epochs: int) -> list[str]:
+    """Layers that the groups of groups.json leave as they came in so many epochs."""
+    return list(dict.fromkeys(layer for g in groups if not g.trained(epochs - 1) for layer in g.layers))
 
 
 def _cell(value: float | None) -> str:

@@ -10,13 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.finetune.batches import CodeRows, Rows, loader
-from pipeline.finetune.model import Classifier
-
-
-@contextlib.contextmanager
-def autocast(device: str, precision: str) -> Iterator[None]:
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        yield
+from pipeline.finetune.model import Classifier, autocast
 
 
 def probabilities(

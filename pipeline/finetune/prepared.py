@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline import schema
 from pipeline.codes.settings import resolve_device, resolve_precision
-from pipeline.config import FinetuneParams, StrategyParams
+from pipeline.config import MEMORY_MB, FinetuneParams, StrategyParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import augment, batches, devices, features, groups, optimisers
@@ -72,21 +72,31 @@ class MakeRows(Protocol):
     def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Rows: ...
 
 
-def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, cache: Path) -> Place:
-    """Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read."""
+def place_of(
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    params: FinetuneParams,
+    cache: Path,
+    *,
+    memory_mb: int = MEMORY_MB,
+) -> Place:
+    """`memory_mb`: of images that are decoded at once.
+
+    Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read.
+    """
     if name not in params.strategies:
         raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
     device = resolve_device(params.device)
     devices.require(params.devices, device, nodes=params.nodes)
-    asked = "fp32" if params.precision == "auto" and device == "mps" else params.precision
-    precision = resolve_precision(asked, device)
+    precision = resolve_precision(params.precision, device)
     return Place(
         name=name,
         strategy=params.strategies[name],
         params=params,
         weights=weights,
         manifest=manifest,
-        images=cached(manifest, view_of(params), cache),
+        images=cached(manifest, view_of(params), cache, memory_mb=memory_mb),
         cache=cache,
         device=device,
         # float16 would need its gradients scaled; a GPU without bf16 trains in float32.
@@ -97,7 +107,7 @@ def place_of(name: str, manifest: Manifest, weights: Weights, params: FinetunePa
 def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     """Of the repeat's sets; all repeats' are given, since a frozen part's codes are computed for all at once.
 
-    Raises UserError if the strategy doesn't fit the weights or its table the model.
+    Raises UserError if the strategy doesn't fit the weights or its table the model, and if batches are too small.
     """
     p, own = place.params, sets[repeat]
     seed = seed_of(p.seed, repeat)
@@ -106,6 +116,7 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     parameters = ready.model.canonical() if ready.table else {}
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     table = groups.resolve(shapes, ready.table, optimiser=p.optimiser, decay_biases=p.decay_biases)
+    _require_norms(place, ready, table, len(own.train))
     on_codes = ready.fixed_body and (not place.strategy.augment or p.views > 0)
     make = _code_rows(place, ready, sets, seed) if on_codes else _pixel_rows(place, seed)
     # Test images are augmented where several views of each are averaged.
@@ -137,6 +148,26 @@ def prepared(place: Place, sets: Sequence[Sets], repeat: int) -> Prepared:
     )
 
 
+def _require_norms(place: Place, ready: Ready, table: Sequence[groups.Group], n_train: int) -> None:
+    """Raises UserError if a batch norm would be trained on single images.
+
+    Where a map is one value torch refuses it. On larger maps it would run, and learn from a mean and deviation of each
+    image's own, which are not those that the trained network is used with. (A last batch of one is left out; see
+    `batches`.)
+    """
+    if min(_batch_size(place.params, n_train), n_train) > 1:
+        return
+    trained = {id(ready.model.canonical()[name]) for g in table if g.multiple > 0 for name in g.parameters}
+    norms = [m for m in ready.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if any(id(p) in trained for norm in norms for p in norm.parameters()):
+        raise UserError(
+            f"strategy {place.name} trains batch norms, and finetune.batch_size {place.params.batch_size} with "
+            f"{n_train} training images gives them one image at a time",
+            allowed="2 or more of both, or a strategy whose table freezes the norms",
+            see="docs/params.md",
+        )
+
+
 def _batch_size(p: FinetuneParams, n_train: int) -> int:
     """L-BFGS' line search needs the same loss every time: its batch is the whole set."""
     return n_train if p.optimiser == "lbfgs" else p.batch_size
@@ -145,20 +176,21 @@ def _batch_size(p: FinetuneParams, n_train: int) -> int:
 def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int) -> Recipe:
     """How a strategy trains on `n_train` images and `world` devices."""
     p = place.params
-    per_epoch = -(-batches.batches_of(n_train, _batch_size(p, n_train), world) // p.accumulate)
-    total = per_epoch * p.epochs
+    steps = batches.steps_of(n_train, _batch_size(p, n_train), p.accumulate, world)
+    total = steps.per_epoch * p.epochs
     batch = _batch_size(p, n_train) * p.accumulate
     mixing = augment.Settings(p.size, p.noise, p.mix_alpha)
     return Recipe(
         k=len(place.manifest.classes),
         loss=LOSSES[p.loss],
         smoothing=p.label_smoothing,
+        steps=steps,
         mix=augment.batch_mix(place.strategy.augment, mixing),
         schedule=Schedule(
             p.schedule.kind,
             total,
             warmup=min(round(p.schedule.warmup * total), total - 1),
-            every=p.schedule.every * per_epoch,
+            every=p.schedule.every * steps.per_epoch,
             factor=p.schedule.factor,
         ),
         optimiser=optimisers.Settings(
@@ -168,6 +200,7 @@ def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int)
         ),
         seed=seed,
         on_codes=on_codes,
+        precision=place.precision,
         penalties_in_loss=p.optimiser == "lbfgs",
     )
 

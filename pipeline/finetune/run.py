@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.config import FinetuneParams
+from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
 from pipeline.finetune.direct import Direct
-from pipeline.finetune.gains import reading
+from pipeline.finetune.expected import Work
+from pipeline.finetune.losses import guessing
 from pipeline.finetune.nodes import Nodes, nodes_of
 from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared, run_key, view_of
+from pipeline.finetune.reading import read
 from pipeline.finetune.sets import sets_of
 from pipeline.finetune.train import Fitted, Limits, fit, follow, peak_memory_bytes
 from pipeline.heads.run import majority
@@ -32,19 +35,27 @@ OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD,
 
 
 def run_strategy(
-    name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, out: str | Path, *, cache: Path
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    params: FinetuneParams,
+    out: str | Path,
+    *,
+    cache: Path,
+    memory_mb: int = MEMORY_MB,
 ) -> dict[str, Any]:
     """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
 
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
-    here. Raises UserError if the strategy, the weights or the data don't fit.
+    here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
+    don't fit.
     """
     out = Path(out)
     nodes = nodes_of(params.nodes)
     if not manifest.classes:
         return _write_skipped(out, name, "no labels") if nodes.is_first else {}
-    place = place_of(name, manifest, weights, params, cache)
+    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     if not nodes.is_first:
         return _follow(place, nodes)
     sets = _sets(place)
@@ -55,7 +66,7 @@ def run_strategy(
         if repeat == 0:
             # Not before it is clear that the strategy fits: a wrong wish leaves no folder.
             live.clear(out)
-        fitted = _train(place, made, repeat, out, nodes)
+        fitted = _train(place, made, repeat, out, nodes=nodes, work=_work(place, made, sets))
         record, probs = _test(place, made, fitted, sets[repeat])
         records.append({"repeat": repeat} | record)
         shown.append((manifest.ids[sets[repeat].test], sets[repeat].y_test, probs))
@@ -67,14 +78,16 @@ def run_strategy(
     outputs.write_curves(out / "curves.csv", curves)
     if params.inference_txt:
         outputs.write_inference_txt(out / "inference.txt", shown[0][2])
+    epochs = max(len(curve) for curve in curves)
     result = {
         "strategy": name,
         "kind": place.strategy.kind,
         "settings": place.strategy.model_dump(mode="json"),
         "params": params.model_dump(mode="json", exclude={"run", "strategies"}),
         "classes": len(manifest.classes),
-        "trained": _trained(place, made),
-        "trained_values": sum(g.values for g in made.table if g.trained(params.epochs - 1)),
+        "trained": _trained(made, epochs),
+        "trained_values": sum(g.values for g in made.table if g.trained(epochs - 1)),
+        "never_trained": outputs.never_trained(made.table, epochs),
         "values": sum(p.numel() for p in made.ready.model.parameters()),
         "renewed": made.ready.renewed,
         "left_out": sets[0].left_out,
@@ -100,7 +113,7 @@ def _follow(place: Place, nodes: Nodes) -> dict[str, Any]:
                 made.training,
                 made.train,
                 made.val,
-                Limits.of(place.params, precision=place.precision, device=place.device, alone=False),
+                Limits.of(place.params, device=place.device, alone=False),
                 folder=_folder(place, repeat),
                 key=run_key(place, repeat),
                 nodes=nodes,
@@ -115,30 +128,43 @@ def _sets(place: Place) -> list[Sets]:
     return [sets_of(manifest, place.images, r, max_train=p.max_train, seed=p.seed) for r in repeats]
 
 
-def _train(place: Place, made: Prepared, repeat: int, out: Path, nodes: Nodes) -> Fitted | None:
+def _train(place: Place, made: Prepared, repeat: int, out: Path, *, nodes: Nodes, work: Work) -> Fitted | None:
     """None if the strategy trains nothing."""
     if made.training is None or made.train is None:
         return None
     if repeat == 0:
-        log.info("%s trains %s\n%s", place.name, _trained(place, made), groups.describe(made.table))
+        log.info("%s trains %s\n%s", place.name, _trained(made, place.params.epochs), groups.describe(made.table))
     return fit(
         made.training,
         made.train,
         made.val,
-        Limits.of(place.params, precision=place.precision, device=place.device, alone=made.world == 1),
+        Limits.of(place.params, device=place.device, alone=made.world == 1),
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
         live=live.folder(out, repeat),
+        work=work if repeat == 0 else None,
         nodes=nodes if made.world > 1 else None,
     )
 
 
-def _trained(place: Place, made: Prepared) -> str:
-    """What was trained, in words; in direct use the map of classes."""
+def _work(place: Place, made: Prepared, sets: Sequence[Sets]) -> Work:
+    """Of all repeats, which are as large as the first."""
+    first = sets[0]
+    views = _test_views(place, made)
+    return Work(len(first.train), len(first.val), len(first.test), views, place.params.epochs, len(sets))
+
+
+def _test_views(place: Place, made: Prepared) -> int:
+    return place.params.test_views if made.ready.table and place.strategy.augment else 1
+
+
+def _trained(made: Prepared, epochs: int) -> str:
+    """What was trained in so many epochs, in words; in direct use the map of classes."""
     model = made.ready.model
     if isinstance(model, Direct):
         return f"nothing; {model.told()}"
-    return outputs.trained_text(made.table, place.params.epochs)
+    order = list(dict.fromkeys(groups.layer_of(name) for name in model.canonical()))
+    return outputs.trained_text(made.table, order, epochs)
 
 
 def _test(
@@ -149,7 +175,7 @@ def _test(
     shown = probabilities(
         made.ready.model.eval(),
         made.test,
-        views=p.test_views if made.ready.table and place.strategy.augment else 1,
+        views=_test_views(place, made),
         batch_size=p.batch_size,
         device=place.device,
         precision=place.precision,
@@ -169,9 +195,17 @@ def _test(
         "epochs": len(fitted.curve) if fitted else 0,
         "train_s": train_s,
         "peak_memory_bytes": fitted.peak_memory_bytes if fitted else peak_memory_bytes(place.device),
-        "reading": reading(fitted.curve) if fitted else "Nothing was trained.",
+        "reading": _reading(place, fitted, sets),
     }
     return record, shown
+
+
+def _reading(place: Place, fitted: Fitted | None, sets: Sets) -> str:
+    """What the losses say, in words."""
+    if fitted is None:
+        return "Nothing was trained."
+    counts = np.bincount(sets.y_train, minlength=len(place.manifest.classes))
+    return str(read(fitted.curve, guessing(place.params.loss, counts.tolist())))
 
 
 def _write_model(place: Place, made: Prepared, fitted: Fitted | None, out: Path) -> None:

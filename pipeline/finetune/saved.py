@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.config import MEMORY_MB
+from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
 from pipeline.finetune import baselines, images
 from pipeline.finetune.augment import centre
@@ -54,20 +56,31 @@ class Saved:
     view: CachedView
     loss: str | None
 
-    @torch.inference_mode()
-    def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
+    def probabilities(self, files: Sequence[Path], *, memory_mb: int = MEMORY_MB) -> NDArray[np.float32]:
         """(n, k) softmaxes for image files; `are_probabilities` of the loss says what they mean.
 
-        Raises UserError naming the first that can't be read.
+        Raises UserError naming the first that can't be read, or alone needs more than `memory_mb`.
         """
-        found = []
+        found, room = [], Room(memory_mb)
         for file in files:
-            pixels = images.from_bytes(_bytes_of(file), self.view, digest=None, max_pixels=_MAX_PIXELS)
-            if isinstance(pixels, str):
-                raise UserError(f"{file}: {pixels}")
-            x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)
-            found.append(self.model(centre(x, self.model.size)).softmax(dim=1).numpy())
-        return np.concatenate(found)
+            shown = self.scores(file, room=room)
+            if isinstance(shown, str):
+                raise UserError(f"{file}: {shown}")
+            found.append(shown)
+        return np.stack(found)
+
+    @torch.inference_mode()
+    def scores(self, file: Path, *, room: Room) -> NDArray[np.float32] | str:
+        """(k,) softmaxes for an image file, or in words why it can't be read or needs more memory than the room has."""
+        try:
+            pixels = images.from_file(file, self.view, digest=None, max_pixels=_MAX_PIXELS, room=room)
+        except NoRoomError as e:
+            return str(e)
+        if isinstance(pixels, str):
+            return pixels
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)
+        shown: NDArray[np.float32] = self.model(centre(x, self.model.size)).softmax(dim=1)[0].numpy()
+        return shown
 
 
 # Pillow's own limit, above which an image is taken for a decompression bomb.
@@ -184,10 +197,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return about, load_file(path)
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
         raise UserError(f"{path} is not a whole file of a trained model ({e})") from None
-
-
-def _bytes_of(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as e:
-        raise UserError(f"{file} can't be read: {e.strerror or e}") from None

@@ -24,14 +24,12 @@ from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
 from pipeline.finetune.batches import Batch, Part, part_of
 from pipeline.finetune.checkpoints import Keeper
+from pipeline.finetune.expected import ExpectedTime, Work
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.nodes import Nodes
 from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
-
-# Ours -> Lightning's name; parameters stay in float32, bf16 is that of the products.
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -40,19 +38,17 @@ class Limits:
 
     epochs: int
     clip: float
-    accumulate: int
     select: str
     patience: int
     keep_every: int
-    precision: str
     device: str
     devices: int
 
     @classmethod
-    def of(cls, p: FinetuneParams, *, precision: str, device: str, alone: bool) -> Limits:
-        """`precision` and `device` resolved; `alone`: on one device, whatever `p` asks for."""
+    def of(cls, p: FinetuneParams, *, device: str, alone: bool) -> Limits:
+        """`device` resolved; `alone`: on one device, whatever `p` asks for."""
         devices = 1 if alone else p.devices
-        return cls(p.epochs, p.clip, p.accumulate, p.select, p.patience, p.keep_every, precision, device, devices)
+        return cls(p.epochs, p.clip, p.select, p.patience, p.keep_every, device, devices)
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,7 @@ class Loop:
     folder: Path
     key: str
     live: Path | None
+    work: Work | None
     start: Path | None
     nodes: Nodes
 
@@ -87,16 +84,17 @@ def fit(
     folder: Path,
     key: str,
     live: Path | None = None,
+    work: Work | None = None,
     nodes: Nodes | None = None,
 ) -> Fitted:
     """Trains to the end, from `folder`'s last checkpoint if there is one; `training` then has the best epoch's weights.
 
-    `key` names all that changes the result; `live`: where the curve is written while it grows; `nodes`: the machines
-    that train, of which this is the first (`follow` is for the others). Raises UserError if the loss or a gradient
-    stops being a number (the checkpoints are kept), if the checkpoint is not of this run, if the disk is full, and if
-    another process or machine is lost.
+    `key` names all that changes the result; `live`: where the curve is written while it grows; `work`: what the time is
+    to be said of; `nodes`: the machines that train, of which this is the first (`follow` is for the others). Raises
+    UserError if the loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of
+    this run, if the disk is full, and if another process or machine is lost.
     """
-    peak = _loop(training, train, val, Loop(limits, folder, key, live, _start(folder, key), nodes or Nodes()))
+    peak = _loop(training, train, val, Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes()))
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)
@@ -120,7 +118,7 @@ def follow(
     nodes: Nodes,
 ) -> None:
     """`fit` on a machine that is not the first: it trains along, and leaves what comes of it to that one."""
-    _loop(training, train, val, Loop(limits, folder, key, None, _start(folder, key), nodes))
+    _loop(training, train, val, Loop(limits, folder, key, None, None, _start(folder, key), nodes))
 
 
 def _start(folder: Path, key: str) -> Path | None:
@@ -190,7 +188,7 @@ def _run(
     with warnings.catch_warnings():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        _trainer(loop, strategy).fit(
+        _trainer(loop, strategy, training.recipe.steps.accumulate).fit(
             training,
             train,
             val,
@@ -200,7 +198,7 @@ def _run(
     return peak_memory_bytes(limits.device)
 
 
-def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
+def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = loop.limits
@@ -211,11 +209,14 @@ def _trainer(loop: Loop, strategy: str | Strategy) -> L.Trainer:
         num_nodes=loop.nodes.count,
         strategy=strategy,
         plugins=None if strategy == "auto" else LightningEnvironment(),
-        precision=PRECISIONS[limits.precision],  # type: ignore[arg-type]
         max_epochs=limits.epochs,
-        accumulate_grad_batches=limits.accumulate,
+        accumulate_grad_batches=accumulate,
         gradient_clip_val=limits.clip or None,
-        callbacks=[keeper, *([LiveCurve(loop.live)] if loop.live else [])],
+        callbacks=[
+            keeper,
+            *([LiveCurve(loop.live)] if loop.live else []),
+            *([ExpectedTime(loop.work)] if loop.work else []),
+        ],
         logger=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 
 from pipeline.finetune import optimisers
 from pipeline.finetune.augment import Mix
-from pipeline.finetune.batches import Batch, PartBatches
+from pipeline.finetune.batches import Batch, PartBatches, Steps
 from pipeline.finetune.diverged import diverged
 from pipeline.finetune.groups import Group
 from pipeline.finetune.losses import Loss, soft_labels
-from pipeline.finetune.model import Classifier
+from pipeline.finetune.model import Classifier, autocast
 from pipeline.finetune.schedules import Schedule
 from pipeline.finetune.seeds import seed_of
 
@@ -27,17 +27,20 @@ from pipeline.finetune.seeds import seed_of
 class Recipe:
     """How a model is trained. `on_codes`: batches hold the body's codes, and only the top is run.
 
-    `penalties_in_loss`: for the optimiser that knows no weight decay.
+    `precision`: fp32 or bf16, of the products on the way forward. `penalties_in_loss`: for the optimiser that knows no
+    weight decay.
     """
 
     k: int
     loss: Loss
     smoothing: float
+    steps: Steps
     mix: Mix | None
     schedule: Schedule
     optimiser: optimisers.Settings
     seed: int
     on_codes: bool
+    precision: str = "fp32"
     penalties_in_loss: bool = False
 
 
@@ -139,13 +142,18 @@ class Training(L.LightningModule):
         return optimisers.make(self.groups, self.named, self.recipe.optimiser)
 
     def logits(self, inputs: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Pixels or codes -> logits, and the labels after mixing, which is done where there are labels."""
-        if self.recipe.on_codes:
-            return self.model.top(inputs), labels
-        images = self.model.normalise(inputs)
-        if labels is not None and self.recipe.mix is not None:
-            images, labels = self.recipe.mix(images, labels)
-        return self.model.top(self.model.body(images)), labels
+        """Pixels or codes -> logits in float32, and the labels after mixing, which is done where there are labels.
+
+        What is rounded to the run's precision is rounded here: weights, losses, gradients of weights and steps are in
+        float32, whoever calls.
+        """
+        if not self.recipe.on_codes:
+            inputs = self.model.normalise(inputs)
+            if labels is not None and self.recipe.mix is not None:
+                inputs, labels = self.recipe.mix(inputs, labels)
+        with autocast(inputs.device.type, self.recipe.precision):
+            logits = self.model.top(inputs if self.recipe.on_codes else self.model.body(inputs))
+        return logits.float(), labels
 
     def loss_of(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """(loss, logits) of a training batch; dropout and mixing are drawn from `seed`."""
@@ -161,12 +169,19 @@ class Training(L.LightningModule):
         if not (self.recipe.penalties_in_loss and self._train_sums.images):
             self._train_sums.add(loss, logits, batch[1])
         self._batch = (batch, index)
-        if self.parts is not None:
-            # Gradients become the mean of the processes', whose parts may differ in size.
-            loss = loss * self.parts.weight(index)
         if self.recipe.penalties_in_loss:
             loss = loss + optimisers.l2_penalty(self.groups, self.named)
-        return loss
+        return loss * self._weight(len(batch[1]), index)
+
+    def _weight(self, images: int, index: int) -> float:
+        """Of the mean over some images of batch `index`: the step's loss is the mean over all of its images, whatever
+        the sizes of its batches and of the processes' parts of them.
+
+        It undoes what is divided by numbers of batches and processes: by Lightning the loss, by DDP the gradient.
+        """
+        steps = self.recipe.steps
+        processes = self.parts.part.world if self.parts is not None else 1
+        return images / steps.images_of(index) * steps.accumulate * processes
 
     def step_seed(self, index: int) -> int:
         """Each process draws for its own images; the first, what a run on one device would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,6 +54,22 @@ def code_length(nbits: int, *, who: str) -> int:
     if nbits < 8 or nbits % 8:
         raise UserError(f"{who} was asked for {nbits} bits", allowed="a positive multiple of 8")
     return nbits
+
+
+def tells_apart(bits: Bits, values: Callable[[], Codes], *, who: str) -> None:
+    """Raises UserError if the bits (n, nbits) of all training codes are equal though the codes are not: all distances
+    would be 0. Codes that are all equal have equal bits by right. `values`: reads the codes (n, d), where need be.
+    """
+    if len(bits) and _all_equal(bits) and not _all_equal(values()):
+        number = f"{np.count_nonzero(bits[0]):,} of {bits.shape[1]:,}" if bits[0].any() else "none"
+        raise UserError(
+            f"{who} gives all {len(bits):,} training images the same bits ({number} set), which find nothing",
+            allowed="a hash or a layer whose bits tell images apart",
+        )
+
+
+def _all_equal(values: NDArray[Any]) -> bool:
+    return bool((values == values[0]).all())
 
 
 def unfitted(who: str) -> RuntimeError:

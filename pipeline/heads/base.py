@@ -36,12 +36,17 @@ class Targets:
 class Head(Protocol):
     """A fitted classifier of scaled codes. `HEADS` in the registry holds every kind.
 
+    `unfinished` says how far from its optimum the fit was left, "" of one that got there.
+
     `parameter` is the setting chosen on validation, `C` or `k`; of settings that do equally well the first in
     `preferred` order is taken. `probabilities`: rows of `scores` are a distribution.
     """
 
     parameter: ClassVar[str]
     probabilities: ClassVar[bool]
+
+    @property
+    def unfinished(self) -> str: ...
 
     @classmethod
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
@@ -63,14 +68,15 @@ class LinearHead:
 
     weights: NDArray[np.float32]
     intercepts: NDArray[np.float32]
+    unfinished: str = ""
 
     parameter: ClassVar[str] = "C"
     probabilities: ClassVar[bool] = False
 
     @classmethod
-    def from_weights(cls, weights: NDArray[np.floating[Any]]) -> Self:
+    def from_weights(cls, weights: NDArray[np.floating[Any]], unfinished: str = "") -> Self:
         """`weights` (d + 1, k), the intercepts last."""
-        return cls(weights[:-1].astype(np.float32), weights[-1].astype(np.float32))
+        return cls(weights[:-1].astype(np.float32), weights[-1].astype(np.float32), unfinished)
 
     def scores(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
         return codes @ self.weights + self.intercepts
@@ -81,6 +87,11 @@ class LinearHead:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         return cls(np.asarray(arrays["weights"]), np.asarray(arrays["intercepts"]))
+
+
+def shortfall(gap: float, tol: float) -> str:
+    """`unfinished` of a fit whose objective is up to `gap` above its optimum (relative), where `tol` was asked for."""
+    return "" if gap <= tol else f"stopped up to {100 * gap:.1g} % above its optimum"
 
 
 def softmax(scores: NDArray[np.floating[Any]]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,12 +13,18 @@ from pipeline.heads.base import LinearHead, Targets
 from pipeline.heads.newton import Span, space_of
 from pipeline.heads.stream import Rows
 
+MAX_PASSES = 100_000  # liblinear's own limit, whatever scikit-learn passes on
+
 
 class CrammerSinger(LinearHead):
-    """Scores are those of the classes' weight vectors, trained together; the intercept is penalised."""
+    """Scores are those of the classes' weight vectors, trained together; the intercept is penalised.
+
+    A large C can need more than liblinear's `MAX_PASSES`; how far that is from the optimum it does not tell.
+    """
 
     @classmethod
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
 
         space = space_of(rows)
@@ -26,13 +33,21 @@ class CrammerSinger(LinearHead):
         heads = []
         for c in grid:
             svm = LinearSVC(
-                C=c, multi_class="crammer_singer", fit_intercept=False, class_weight=weight, random_state=seed
+                C=c,
+                multi_class="crammer_singer",
+                fit_intercept=False,
+                class_weight=weight,
+                random_state=seed,
+                max_iter=MAX_PASSES,
             )
-            found = svm.fit(features, targets.y).coef_.T
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # said in `unfinished`
+                found = svm.fit(features, targets.y).coef_.T
+            unfinished = f"liblinear stopped after {svm.n_iter_} passes" if svm.n_iter_ >= MAX_PASSES else ""
             if targets.k == 2:
                 # scikit-learn keeps the difference of the two classes' weights; half a side gives it back.
                 found = np.concatenate([-0.5 * found, 0.5 * found], axis=1)
-            heads.append(cls.from_weights(found if back is None else space.weights(back @ found)))
+            heads.append(cls.from_weights(found if back is None else space.weights(back @ found), unfinished))
         return heads
 
 

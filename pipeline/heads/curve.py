@@ -27,6 +27,7 @@ class CurvePoint(NamedTuple):
     accuracy: float
     mean_class_recall: float
     macro_f1: float
+    unfinished: str = ""  # how far its fit was left from the optimum
 
 
 def learning_curve(
@@ -42,7 +43,8 @@ def learning_curve(
 
     `settings`: the C or k that each repeat chose on the whole training set (`chosen` in metrics.json; k of knn at most
     the subset's size). The subsets are stratified, nested, seeded by params.seed and the repeat, and hold each class at
-    least once; the scaling is that of the whole train split.
+    least once; of shares that come to the same number of images the largest is kept. The scaling is that of the whole
+    train split.
     """
     points = []
     k = len(manifest.classes)
@@ -54,8 +56,9 @@ def learning_curve(
         rows = rows_of(codes, np.concatenate([sets.train, sets.val])[order], scaling, params)
         targets = Targets(y[order], k, params.class_weight == "balanced")
         test = rows_of(codes, sets.test, scaling, params)
-        for share in shares:
-            n = max(k, round(share * len(y)))
+        # Shares of few images can come to the same number: the largest stands for it.
+        share_of = {max(k, round(share * len(y))): share for share in sorted(shares)}
+        for n, share in share_of.items():
             value = min(setting, n) if head_type(head).parameter == "k" else setting
             fitted = head_type(head).fit(rows.first(n), targets.first(n), [value], seed=params.seed)[0]
             counts = classify.confusion(sets.y_test, classify.predicted(score(fitted, test, k)), k)
@@ -67,6 +70,7 @@ def learning_curve(
                     classify.accuracy(counts),
                     classify.mean_class_recall(counts),
                     classify.macro_f1(counts),
+                    fitted.unfinished,
                 )
             )
     return points

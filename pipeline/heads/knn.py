@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.heads.base import Targets
+from pipeline.heads.neighbours import Neighbours, unit_rows
 from pipeline.heads.stream import Rows
 
 # Equal votes go to the class whose nearest voter is nearer: a nudge this small changes no other order for k <= 1000.
@@ -21,18 +22,21 @@ _NUDGE = 5e-4
 class Knn:
     """Votes of the k training rows of largest cosine; of equal cosines the earlier training row (the smaller id) votes.
 
+    Equal rows have equal cosines, and a row by itself gets the answer that it gets in any batch (`Neighbours`).
     A score is the class's share of the votes, and up to 5e-4 / k more for the class whose nearest voter is nearest, so
     that equal shares never fall to the order of the class names. With balanced classes a vote weighs its class's
-    weight. A row of zeros has cosine 0 with all. Not probabilities: a share of 0 says little about the odds.
+    weight. A row of zeros has cosine 1 with its like and 0 with others. Not probabilities: a share of 0 says little
+    about the odds.
     """
 
-    units: NDArray[np.float32]  # (n, d) training rows of length 1, in id order
+    rows: Neighbours  # (n, d) training rows of length 1, in id order
     y: NDArray[np.int64]  # (n,)
     votes: NDArray[np.float32]  # (classes,) weight of a vote
     k: int
 
     parameter: ClassVar[str] = "k"
     probabilities: ClassVar[bool] = False
+    unfinished: ClassVar[str] = ""
 
     @classmethod
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
@@ -47,19 +51,13 @@ class Knn:
         order = np.argsort(rows.index, kind="stable")
         units = np.empty((len(rows), rows.dim), dtype=np.float32)
         for part, x in rows.blocks():
-            units[part] = _unit(x)
+            units[part] = unit_rows(x)
         votes = targets.class_weights().astype(np.float32)
-        units, y = units[order], targets.y[order]
-        return [cls(units, y, votes, int(k)) for k in grid]
+        held, y = Neighbours(units[order]), targets.y[order]
+        return [cls(held, y, votes, int(k)) for k in grid]
 
     def scores(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
-        out = np.empty((len(codes), len(self.votes)), dtype=np.float32)
-        # About 64 MB of similarities at a time.
-        step = max(1, (16 << 20) // len(self.y))
-        for start in range(0, len(codes), step):
-            similar = _unit(codes[start : start + step]) @ self.units.T
-            out[start : start + step] = self._vote(nearest(similar, self.k))
-        return out
+        return self._vote(self.rows.nearest(unit_rows(codes), self.k))
 
     def _vote(self, neighbours: NDArray[np.int64]) -> NDArray[np.float32]:
         """(b, k) training rows, nearest first -> (b, classes)."""
@@ -75,28 +73,8 @@ class Knn:
         return nudged
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"units": self.units, "y": self.y, "votes": self.votes, "k": np.array(self.k, dtype=np.int64)}
+        return {"units": self.rows.units, "y": self.y, "votes": self.votes, "k": np.array(self.k, dtype=np.int64)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        return cls(arrays["units"], arrays["y"], arrays["votes"], int(arrays["k"]))
-
-
-def nearest(similar: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
-    """Columns of the k largest of each row (b, n), by (value falling, column rising): (b, k)."""
-    if k >= similar.shape[1]:
-        return np.argsort(-similar, axis=1, kind="stable")[:, :k].astype(np.int64)
-    part = np.argpartition(-similar, k - 1, axis=1)[:, :k]
-    part.sort(axis=1)
-    values = np.take_along_axis(similar, part, axis=1)
-    found = np.take_along_axis(part, np.argsort(-values, axis=1, kind="stable"), axis=1)
-    # Where more than k reach the k-th value, the partition kept some of the equal ones at will.
-    tied = np.flatnonzero((similar >= values.min(axis=1, keepdims=True)).sum(axis=1) > k)
-    found[tied] = np.argsort(-similar[tied], axis=1, kind="stable")[:, :k]
-    return found.astype(np.int64)
-
-
-def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    units: NDArray[np.float32] = np.divide(x, np.where(norm == 0, 1, norm), dtype=np.float32)
-    return units
+        return cls(Neighbours(arrays["units"]), arrays["y"], arrays["votes"], int(arrays["k"]))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,7 +50,7 @@ class Model:
         }
         arrays = {f"head/{name}": np.asarray(a) for name, a in self.head.arrays().items()}
         arrays |= {"scaling/shift": self.scaling.shift, "scaling/factor": self.scaling.factor}
-        with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+        with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
             f.attrs.update(attributes | {"fingerprint": _fingerprint(attributes, arrays)})
             for name, array in arrays.items():
                 f.create_dataset(name, data=array)
@@ -63,7 +62,7 @@ class Model:
         if not path.is_file():
             raise UserError(f"{path} does not exist", allowed="the model.h5 of a trained head", see="`dvc repro heads`")
         try:
-            with h5py.File(path, "r") as f:
+            with schema.hdf5(path) as f:
                 attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in f.attrs.items()}
                 if "skipped" in attributes:
                     raise UserError(f"{path} holds no head: {attributes['skipped']}", allowed="images with labels")

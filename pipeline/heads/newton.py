@@ -19,7 +19,6 @@ much: never more than twice the better of the two.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,8 +32,6 @@ Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 Curvature = Callable[[Singles, slice], Singles]
-
-log = logging.getLogger(__name__)
 
 FORCING = 0.1  # relative residual to which Newton's equations are solved
 MAX_NEWTON = 100
@@ -194,11 +191,11 @@ class _Columns:
         )
 
 
-def minimise(space: Space, loss: Loss, start: Point, *, tol: float, what: str, exact: Exact | None = None) -> Point:
+def minimise(space: Space, loss: Loss, start: Point, *, tol: float, exact: Exact | None = None) -> Point:
     """The minimum from `start`, to a relative gap of at most `tol` in each column.
 
     The objective is 1-strongly convex, so the gap is at most ||gradient||^2 / 2, which for the squared hinge is the
-    duality gap as well. What did not get there in `MAX_NEWTON` steps is warned of, naming `what`.
+    duality gap as well. The point's `gap` tells what did not get there in `MAX_NEWTON` steps.
     """
     now = start.copy()
     every = np.arange(now.at.shape[1])
@@ -225,7 +222,6 @@ def minimise(space: Space, loss: Loss, start: Point, *, tol: float, what: str, e
         now.at[:, live] = at
         # Recomputed rather than updated: what float32 left out of the direction must not add up.
         now.scores[:, live] = space.scores(at)
-    log.warning("%s: stopped after %d Newton steps with a relative gap of %.1e", what, MAX_NEWTON, now.gap.max())
     return now
 
 

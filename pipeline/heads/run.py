@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from pipeline.metrics import classify
 
 log = logging.getLogger(__name__)
 
+_NAMED = 5
 AVERAGED = ("accuracy", "mean_class_recall", "top5", "macro_f1", "log_loss", "fit_s", "predict_s")
 
 
@@ -43,12 +43,14 @@ def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, o
     predictions: list[tuple[Sets, NDArray[np.float32]]] = []
     first: Chosen | None = None
     for repeat, sets in enumerate(every):
-        record, scores, chosen = _one_repeat(codes, sets, len(manifest.classes), params, head)
+        record, scores, chosen = _one_repeat(codes, sets, manifest.classes, params, head)
         records.append({"repeat": repeat} | record)
         predictions.append((sets, scores))
         first = first or chosen
         log.info("%s on %s, repeat %d: accuracy %.3f", head, codes.spec, repeat, record["accuracy"])
     assert first is not None
+    for note in dict.fromkeys(note for record in records for note in record["notes"]):
+        log.warning("%s on %s: %s", head, codes.spec, note)
     result = {
         "spec": codes.spec,
         "head": head,
@@ -88,8 +90,9 @@ def majority(every: Sequence[Sets], k: int) -> dict[str, float]:
 
 
 def _one_repeat(
-    codes: Codes, sets: Sets, k: int, params: HeadsParams, head: str
+    codes: Codes, sets: Sets, classes: Sequence[str], params: HeadsParams, head: str
 ) -> tuple[dict[str, Any], NDArray[np.float32], Chosen]:
+    k = len(classes)
     start = time.perf_counter()
     chosen = choose(codes, sets, k, head=head, params=params)
     fitted = time.perf_counter()
@@ -101,9 +104,17 @@ def _one_repeat(
         "n_test": len(sets.test),
         "chosen": chosen.as_dict,
         "val_score": chosen.val_score,
+        "notes": [*chosen.notes, *_untested(sets, classes)],
     }
     record |= classify.measure(sets.y_test, scores, probabilities=chosen.head.probabilities)
     return record | {"fit_s": fitted - start, "predict_s": done - fitted}, scores, chosen
+
+
+def _untested(sets: Sets, classes: Sequence[str]) -> list[str]:
+    """A sentence on the classes that are in no figure, if there are any."""
+    lacking = np.setdiff1d(np.arange(len(classes)), sets.y_test)
+    named = ", ".join(classes[c] for c in lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+    return [f"{len(lacking)} of {len(classes)} classes have no test image ({named})"] if len(lacking) else []
 
 
 def _over(records: Sequence[Mapping[str, Any]], name: str, statistic: Any) -> float | None:
@@ -125,7 +136,7 @@ def _write_predictions(
     probabilities: bool,
     predictions: Sequence[tuple[Sets, NDArray[np.float32]]],
 ) -> None:
-    with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
         f.attrs.update(
             {
                 "version": schema.VERSIONS["predictions"],
@@ -145,7 +156,7 @@ def _write_predictions(
 def _write_skipped(out: Path, spec: str, head: str, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the HDF5 files are there and say why they are empty."""
     for name, kind in (("model.h5", "head"), ("predictions.h5", "predictions")):
-        with schema.atomic_path(out / name) as tmp, h5py.File(tmp, "w") as f:
+        with schema.atomic_path(out / name) as tmp, schema.hdf5(tmp, "w") as f:
             f.attrs.update({"version": schema.VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
     result = {"spec": spec, "head": head, "skipped": reason}
     schema.write_json(out / "metrics.json", result)

@@ -66,8 +66,8 @@ class Scaling:
         return cls(kind, mean.astype(np.float32), factor.astype(np.float32))
 
     def apply(self, codes: Floats) -> NDArray[np.float32]:
-        """(b, d) raw codes -> (b, d) float32, a new array."""
-        x = np.array(codes, dtype=np.float32)
+        """(b, d) raw codes -> (b, d) float32, a new array; a row's values don't depend on the rows beside it."""
+        x = np.array(codes, dtype=np.float32, order="C")
         if self.kind == "l2":
             norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
             x *= (1.0 / np.where(norm == 0, 1.0, norm)).astype(np.float32)[:, None]

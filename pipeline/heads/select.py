@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
-from pipeline.errors import UserError
 from pipeline.heads.base import Head, Targets
 from pipeline.heads.registry import head_type
 from pipeline.heads.scaling import Scaling
@@ -26,12 +26,14 @@ class Chosen:
     """A head fitted on train + val with the setting `value` of its parameter; `scaling` was fitted on train.
 
     `val_score`: what `value` was chosen by, of the head fitted on train alone; None where there was no choice.
+    `notes`: what its figures should be read with: how the grid was fitted to few images, fits that stopped early.
     """
 
     head: Head
     value: float
     scaling: Scaling
     val_score: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def as_dict(self) -> dict[str, float]:
@@ -48,21 +50,18 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     """The best setting and its head, for `k` classes.
 
     Best is the highest accuracy on val, or the highest mean class recall with class_weight `balanced`; of equal ones
-    the smallest C or k. Raises UserError if there is a choice and no val image.
+    the smallest C or k. A k above the number of training images is left out as long as another fits, and without a val
+    image the middle of the grid is taken; `notes` say so. Raises UserError if no k fits.
     """
     train, val = sets.train, sets.val
-    kind, grid = head_type(head), grid_of(head, params)
-    if len(grid) > 1 and not len(val):
-        raise UserError(
-            f"{head} has {len(grid)} values of {kind.parameter} to choose from and no validation images",
-            allowed="a dataset.val_share above 0, or a single value",
-            see="params.yaml",
-        )
+    kind = head_type(head)
+    grid, notes = _fitting(kind, grid_of(head, params), n_train=len(train), n_val=len(val))
     scaling = fit_scaling(codes, train, params)
     rows = rows_of(codes, np.concatenate([train, val]), scaling, params)
     targets = Targets(np.concatenate([sets.y_train, sets.y_val]), k, params.class_weight == "balanced")
     if len(grid) == 1:
-        return Chosen(kind.fit(rows, targets, grid, seed=params.seed)[0], grid[0], scaling)
+        (only,) = kind.fit(rows, targets, grid, seed=params.seed)
+        return Chosen(only, grid[0], scaling, notes=(*notes, *_unfinished([only], grid)))
     candidates = kind.fit(rows.first(len(train)), targets.first(len(train)), grid, seed=params.seed)
     answers = np.empty((len(grid), len(val)), dtype=np.int64)
     for part, x in rows_of(codes, val, scaling, params).blocks():
@@ -71,7 +70,28 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     score = classify.mean_class_recall if targets.balanced else classify.accuracy
     scores = [score(classify.confusion(sets.y_val, a, k)) for a in answers]
     best = int(np.argmax(scores))
-    return Chosen(kind.fit(rows, targets, [grid[best]], seed=params.seed)[0], grid[best], scaling, scores[best])
+    (refitted,) = kind.fit(rows, targets, [grid[best]], seed=params.seed)
+    notes = (*notes, *_unfinished([*candidates, refitted], [*grid, grid[best]]))
+    return Chosen(refitted, grid[best], scaling, scores[best], notes)
+
+
+def _fitting(kind: type[Head], grid: list[float], *, n_train: int, n_val: int) -> tuple[list[float], tuple[str, ...]]:
+    """What of a rising grid can be tried with so few images, and sentences about the rest."""
+    notes = []
+    if kind.parameter == "k" and grid[0] <= n_train < grid[-1]:
+        fits = [k for k in grid if k <= n_train]
+        beyond = ", ".join(f"{k:g}" for k in grid[len(fits) :])
+        notes.append(f"k of {beyond} left out: there are {n_train} training images")
+        grid = fits
+    if len(grid) > 1 and not n_val:
+        grid = [grid[(len(grid) - 1) // 2]]
+        notes.append(f"{kind.parameter} = {grid[0]:g} without a choice, for want of validation images")
+    return grid, tuple(notes)
+
+
+def _unfinished(heads: Sequence[Head], settings: Sequence[float]) -> tuple[str, ...]:
+    found = [f"{h.parameter} = {v:g} {h.unfinished}" for h, v in zip(heads, settings, strict=True) if h.unfinished]
+    return tuple(dict.fromkeys(found))
 
 
 def fit_scaling(codes: Codes, train: Ints, params: HeadsParams) -> Scaling:

@@ -56,8 +56,11 @@ def sets_of(codes: Codes, manifest: Manifest, repeat: int) -> Sets:
             see="dataset.val_share and dataset.test_share in params.yaml",
         )
     if not len(found["test"][0]):
+        images = sum(len(rows) for rows, _ in found.values())
         raise UserError(
-            f"repeat {repeat} has no test image with codes", allowed="at least one", see="dataset.test_share"
+            f"repeat {repeat} has no test image with codes, of {images} images in {len(counts)} classes",
+            allowed="at least one: a class of two images or more that share no group and no content",
+            see="dataset.test_share in params.yaml",
         )
     (train, y_train), (val, y_val), (test, y_test) = found["train"], found["val"], found["test"]
     return Sets(

@@ -52,6 +52,13 @@ class Rows:
         part.streamed, part.block_rows, part._parent = self.streamed, self.block_rows, self
         return part
 
+    def columns(self, which: NDArray[np.int64]) -> Rows:
+        """The same rows with those columns alone, held if that fits."""
+        if len(which) == self.dim:
+            return self
+        part = _Columns(self, which)
+        return Rows(part, np.arange(len(self)), len(which), Scaling("none"), memory_bytes=self.memory_bytes)
+
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """(rows start:stop, X[start:stop]) in order."""
         if not self.streamed:
@@ -112,6 +119,19 @@ class Rows:
 
     def _read(self, rows: slice) -> NDArray[np.float32]:
         return self.scaling.apply(self.source.rows(self.index[rows]))
+
+
+class _Columns:
+    """Some columns of scaled rows; a row's number is its place in `whole`."""
+
+    def __init__(self, whole: Rows, which: NDArray[np.int64]) -> None:
+        self.whole, self.which = whole, which
+
+    def rows(self, index: NDArray[np.int64], /) -> NDArray[np.float32]:
+        whole = self.whole
+        if not whole.streamed:
+            return whole._matrix()[np.ix_(index, self.which)]
+        return whole.scaling.apply(whole.source.rows(whole.index[index]))[:, self.which]
 
 
 def _product(x: Singles, y: NDArray[Float], chunk: int = 1024) -> NDArray[Float]:

@@ -1,8 +1,8 @@
 """One-vs-rest linear SVM, L2 penalty and squared hinge, over a path of C.
 
 The objective of one class is liblinear's: 0.5 ||w||^2 + C sum_i u_i max(0, 1 - y_i (w x_i + b))^2 with b inside ||w||
-and y = +1 for the class, -1 for the rest. With balanced classes u is the class's weight on its own rows and 1 on the
-rest, as liblinear has it.
+and y = +1 for the class, -1 for the rest. With balanced classes u is, as liblinear has it, the class's weight on its
+own rows and 1 on the rest; two classes are told apart by one machine, in which each row weighs what its class does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv, sposv
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from pipeline.heads.base import LinearHead, Targets
+from pipeline.heads.base import LinearHead, Targets, shortfall
 from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, minimise, space_of
 from pipeline.heads.stream import Rows
 
@@ -115,26 +115,39 @@ def _blas() -> ThreadpoolController:
 
 
 class Svm(LinearHead):
-    """Scores are signed distances in units of the margin."""
+    """Scores are signed distances in units of the margin; those of two classes are each other's negatives."""
 
     @classmethod
     def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
-        weights = svm_path(rows, targets, grid)
-        return [cls.from_weights(w) for w in weights]
+        return [cls.from_weights(w, shortfall(gap, TOLERANCE)) for w, gap in _fits(rows, targets, grid, TOLERANCE)]
 
 
 def svm_path(rows: Rows, targets: Targets, grid: Sequence[float], *, tol: float = TOLERANCE) -> list[Doubles]:
     """Weights (d + 1, k) for each C of `grid`, each C started from the last smaller one."""
+    return [weights for weights, _ in _fits(rows, targets, grid, tol)]
+
+
+def _fits(rows: Rows, targets: Targets, grid: Sequence[float], tol: float) -> list[tuple[Doubles, float]]:
+    """(weights (d + 1, k), the largest relative gap of a class) for each C."""
     space = space_of(rows)
-    own = targets.y[:, None] == np.arange(targets.k)
-    signs = np.where(own, 1.0, -1.0)
-    factors = np.where(own, targets.class_weights(), 1.0)
-    point = Point.zero(space, targets.k)
-    found: dict[float, Doubles] = {}
+    signs, factors = _machines(targets)
+    point = Point.zero(space, signs.shape[1])
+    found: dict[float, Point] = {}
     for c in sorted(set(grid)):
         loss = SquaredHinge(signs, c * factors)
         exact = SupportSystem(space.gram, loss) if isinstance(space, Span) else None
-        point = minimise(space, loss, point, tol=tol, exact=exact, what=f"svm, C={c:g}")
-        found[c] = point.at
-    every = space.weights(np.concatenate([found[c] for c in grid], axis=1))
-    return np.split(every, len(grid), axis=1)
+        point = minimise(space, loss, point, tol=tol, exact=exact)
+        found[c] = point
+    every = np.split(space.weights(np.concatenate([found[c].at for c in grid], axis=1)), len(grid), axis=1)
+    if targets.k == 2:
+        every = [np.concatenate([-w, w], axis=1) for w in every]
+    return [(w, float(found[c].gap.max())) for c, w in zip(grid, every, strict=True)]
+
+
+def _machines(targets: Targets) -> tuple[Doubles, Doubles]:
+    """Signs and factors on C (n, machines): a class against the rest each, or of two classes the second's alone."""
+    weights = targets.class_weights()
+    if targets.k == 2:
+        return np.where(targets.y == 1, 1.0, -1.0)[:, None], weights[targets.y][:, None]
+    own = targets.y[:, None] == np.arange(targets.k)
+    return np.where(own, 1.0, -1.0), np.where(own, weights, 1.0)

@@ -51,7 +51,7 @@ class Index(Protocol):
     """Binary codes and ids of one's own to neighbours.
 
     Every method raises UserError in one sentence for bits of another width, unknown or repeated ids, an empty
-    collection, or k above it.
+    collection, or k below 1.
     """
 
     name: ClassVar[str]
@@ -74,7 +74,7 @@ class Index(Protocol):
         ...
 
     def search(self, packed: Packed, k: int) -> tuple[Distances, Ids]:
-        """(q, nbits/8) -> the k nearest of each, distances and ids both (q, k), in the order of (distance, id)."""
+        """(q, nbits/8) -> the k nearest of each, distances and ids both (q, min(k, n)), in the order of both."""
         ...
 
     def range_search(self, packed: Packed, radius: int) -> list[tuple[Distances, Ids]]:
@@ -228,16 +228,23 @@ class PackedIndex(ABC):
 
     def range_search(self, packed: Packed, radius: int) -> list[tuple[Distances, Ids]]:
         state = self._state
-        queries = self._checked(packed)
-        require_rows(len(state.ids))
-        if not 0 <= radius <= self.nbits:
-            raise UserError(f"radius {radius} among codes of {self.nbits} bits", allowed=f"0 to {self.nbits}")
         found = []
-        for query, rows in zip(queries, self._within(state, queries, radius), strict=True):
+        for query, rows in zip(packed, self._rows_within(state, packed, radius), strict=True):
             distances = hamming(query, state.packed[rows])
             order = np.argsort(distances, kind="stable")
             found.append((distances[order], state.ids[rows[order]]))
         return found
+
+    def rows_within(self, packed: Packed, radius: int) -> list[Ints]:
+        """Rows of `ids` within `radius` bits of each query, ascending: cheaper by far than `range_search`."""
+        return self._rows_within(self._state, packed, radius)
+
+    def _rows_within(self, state: State, packed: Packed, radius: int) -> list[Ints]:
+        queries = self._checked(packed)
+        require_rows(len(state.ids))
+        if not 0 <= radius <= self.nbits:
+            raise UserError(f"radius {radius} among codes of {self.nbits} bits", allowed=f"0 to {self.nbits}")
+        return self._within(state, queries, radius)
 
     def distances_to(self, packed: Packed, rows: Ints) -> Distances:
         """(q, m) Hamming distances of (q, nbits/8) codes to rows (q, m) of `ids`: the second stage of `TwoStage`."""
@@ -247,7 +254,7 @@ class PackedIndex(ABC):
 
     def _search(self, state: State, packed: Packed, k: int) -> tuple[Distances, Ints]:
         queries = self._checked(packed)
-        check_k(k, len(state.ids))
+        k = at_most(k, len(state.ids))
         distances, labels = self._nearest(state, queries, k)
         rows = np.where(labels >= 0, state.row_of[labels], -1)
         short = np.flatnonzero((rows < 0).any(axis=1))
@@ -284,11 +291,17 @@ def hamming(query: Packed, packed: Packed) -> Distances:
     return distances
 
 
-def check_k(k: int, n: int) -> None:
-    """Raises UserError for an empty collection, or k outside 1..n."""
+def at_most(k: int, n: int) -> int:
+    """How many neighbours k asks for among n rows. Raises UserError for an empty collection, or k below 1."""
     require_rows(n)
-    if not 1 <= k <= n:
-        raise UserError(f"k = {k} in a collection of {n}", allowed=f"1 to {n}")
+    require_k(k)
+    return min(k, n)
+
+
+def require_k(k: int) -> None:
+    """Raises UserError for k below 1."""
+    if k < 1:
+        raise UserError(f"k = {k}", allowed="1 or more")
 
 
 def require_rows(n: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.index.base import Ids, Ints, Packed, PackedIndex, check_k
+from pipeline.index.base import Ids, Ints, Packed, PackedIndex, at_most
 
 
 class Scorer(Protocol):
@@ -34,17 +34,17 @@ class TwoStage:
         self.first, self.scorer, self.shortlist = first, scorer, shortlist
 
     def search(self, packed: Packed, codes: NDArray[Any], k: int) -> tuple[NDArray[Any], Ids]:
-        """Short codes (q, nbits/8) and the scorer's codes (q, ...) of the same queries -> distances, ids (q, k).
+        """Short codes (q, nbits/8) and the scorer's codes (q, ...) of the same queries -> distances, ids, each (q, k).
 
-        In the order of (distance by the scorer, id). Raises UserError if k is above the shortlist or the collection,
-        or if the two hold different ids.
+        In the order of (distance by the scorer, id); k is n where that is less. Raises UserError if k is above the
+        shortlist, or if the two hold different ids.
         """
         ids = self.first.ids
         if not np.array_equal(ids, self.scorer.ids):
             raise UserError("the two stages hold different ids", allowed="two indexes of one collection")
         if len(packed) != len(codes):
             raise UserError(f"{len(packed)} short codes and {len(codes)} long ones", allowed="one of each a query")
-        check_k(k, len(ids))
+        k = at_most(k, len(ids))
         if k > self.shortlist:
             raise UserError(f"k = {k} from a shortlist of {self.shortlist}", allowed=f"1 to {self.shortlist}")
         _, rows = self.first.search_rows(packed, min(self.shortlist, len(ids)))

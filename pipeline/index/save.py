@@ -15,10 +15,8 @@ leaves `backend.bin` unread.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +32,7 @@ from pipeline.errors import UserError
 from pipeline.index import INDEXES
 from pipeline.index.base import Change, Ids, Packed, PackedIndex, State, checked_ids
 from pipeline.index.faiss_backend import from_bytes, to_bytes
+from pipeline.index.lock import LOCKS, writing
 from pipeline.schema import sync
 
 POINTER = "current.json"
@@ -90,9 +89,9 @@ class Saved:
 def create(folder: str | Path, saved: Saved) -> str:
     """Writes a new index and returns its fingerprint. Raises UserError if something is there already."""
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(p.name not in LOCKS for p in folder.iterdir())):
         raise UserError(f"{folder} is there already", allowed="a new folder", see="`cnncodes index add`")
-    with _locked(folder, make=True):
+    with writing(folder, make=True):
         return _publish(folder, saved)
 
 
@@ -103,7 +102,7 @@ def updating(folder: str | Path) -> Iterator[Saved]:
     Raises UserError if another process is changing it: of two adds neither is lost.
     """
     folder = Path(folder)
-    with _locked(folder, make=False):
+    with writing(folder, make=False):
         saved = load(folder)
         yield saved
         _publish(folder, saved)
@@ -171,7 +170,7 @@ def _write(folder: Path, saved: Saved) -> str:
     need = state.packed.nbytes * 2 + sum(v.nbytes for v in saved.columns.values()) + state.ids.nbytes
     schema.require_space(folder, need, what="the index")
     names = ["rows.h5"]
-    with schema.atomic_path(folder / "rows.h5") as tmp, h5py.File(tmp, "w") as f:
+    with schema.atomic_path(folder / "rows.h5") as tmp, schema.hdf5(tmp, "w") as f:
         _put(f, "ids", state.ids)
         f.create_dataset("packed", data=state.packed)
         f.create_dataset("row_of", data=state.row_of)
@@ -212,7 +211,7 @@ def _read(folder: Path, manifest_sha256: str, *, rebuild: bool) -> Saved:
     name, nbits, count = manifest["index"], manifest["nbits"], manifest["count"]
     if name not in INDEXES:
         raise UserError(f"{path} is of an unknown index {name!r}", allowed=INDEXES)
-    with h5py.File(folder / "rows.h5", "r") as f:
+    with schema.hdf5(folder / "rows.h5") as f:
         ids, packed, row_of = _get(f["ids"]), f["packed"][:], f["row_of"][:]
         columns = {n: _get(f["columns"][n]) for n in manifest["columns"]}
     if len(ids) != count or packed.shape != (count, nbits // 8) or any(len(c) != count for c in columns.values()):
@@ -292,22 +291,3 @@ def _like(values: NDArray[Any], old: NDArray[Any], name: str) -> NDArray[Any]:
     if old.dtype.kind == "U" or values.dtype.kind == "U" or not np.array_equal(cast, values):
         raise UserError(f"column {name} got {values.dtype}", allowed=str(old.dtype))
     return cast
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, make: bool) -> Iterator[None]:
-    """Only one writer at a time; the lock ends with the process, however that ends."""
-    if make:
-        folder.mkdir(parents=True, exist_ok=True)
-    elif not folder.is_dir():
-        raise UserError(f"{folder} is not an index", allowed="a folder made by `cnncodes index`")
-    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            what = f"{folder} is being changed by another process"
-            raise UserError(what, allowed="try again when it is done") from None
-        yield
-    finally:
-        os.close(fd)

@@ -32,11 +32,11 @@ WEIGHTS_KEY = "cnncodes"
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
-    `tuned` where their stages were not asked for, `advice` and `tuned_network` None without their stages, `sanity`
-    by strategy."""
+    `tuned` where their stages were not asked for; `advice` and `tuned_network` are None without their
+    stages; `sanity` is by strategy."""
 
     manifest: Manifest
-    failures: Sequence[Failure]
+    failures: Sequence[Failure]  # of all kinds
     codes: Mapping[str, Codes]
     runs: tuple[Run, ...]
     retrieved: tuple[Retrieved, ...]
@@ -48,6 +48,11 @@ class Inputs:
     heads_params: HeadsParams
     weights: Mapping[str, Any]
     album: Album
+
+    @functools.cached_property
+    def lost(self) -> tuple[Failure, ...]:
+        """Images that are not in the set: they are broken, or of a format that isn't read."""
+        return tuple(f for f in self.failures if f.is_image)
 
     @property
     def specs(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from pipeline.report.sections import (
     advice,
     codes_map,
     confusion,
+    copies,
     curve,
     depth,
     figures,
@@ -37,6 +38,7 @@ Build = Callable[[Inputs], Section | None]
 # Anchor -> what builds the section; None where the inputs have nothing for it.
 SECTIONS: dict[str, Build] = {
     "result": result.build,
+    "copies": copies.build,
     "layers": grid.build,
     "depth": depth.build,
     "cost": tradeoff.build,

@@ -33,6 +33,11 @@ class Retrieved:
     def nbits(self) -> int:
         return int(self.record["nbits"])
 
+    @property
+    def skipped(self) -> str:
+        """Why the stage measured nothing; "" if it did."""
+        return str(self.record.get("skipped", ""))
+
     def figure(self, name: str) -> float | None:
         """A number of the record; `popcount.std` and the like reach into it. None where there is none."""
         value: Any = self.record
@@ -42,11 +47,10 @@ class Retrieved:
 
 
 def read_retrieved(folder: Path, names: Sequence[str]) -> tuple[Retrieved, ...]:
-    """Every spec that was not skipped, in the order of `names`. Raises UserError naming all that are missing."""
+    """Every spec, skipped or not, in the order of `names`. Raises UserError naming all that are missing."""
     missing = [name for name in names if not (folder / name / "metrics.json").is_file()]
     if missing:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro retrieval`")
-    found = [
+    return tuple(
         Retrieved(HashSpec.parse(name), folder / name, read_json(folder / name / "metrics.json")) for name in names
-    ]
-    return tuple(one for one in found if "skipped" not in one.record)
+    )

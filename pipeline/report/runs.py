@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import LayerSpec
 from pipeline.errors import UserError
 from pipeline.metrics.classify import predicted
-from pipeline.schema import VERSIONS, read_json
+from pipeline.schema import VERSIONS, hdf5, read_json
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Run:
 def _read_predictions(path: Path, repeat: int) -> Predictions:
     if not path.is_file():
         raise UserError(f"{path} does not exist", see="`dvc repro heads`")
-    with h5py.File(path, "r") as file:
+    with hdf5(path) as file:
         if file.attrs.get("version") != VERSIONS["predictions"]:
             raise UserError(
                 f"{path} has predictions of version {file.attrs.get('version')}", allowed=str(VERSIONS["predictions"])

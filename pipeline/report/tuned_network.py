@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.metrics.significance import mcnemar_exact
+from pipeline.report.notes import sentences
 from pipeline.report.runs import read_runs
 from pipeline.schema import read_json
 
@@ -29,10 +30,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class TunedNetwork:
-    """`record` is metrics.json."""
+    """`record` is metrics.json; `notes` on the heads in it, sentences."""
 
     record: Mapping[str, Any]
     pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
 
 
 def read_tuned_network(folder: Path) -> TunedNetwork | None:
@@ -51,11 +53,24 @@ def read_tuned_network(folder: Path) -> TunedNetwork | None:
         k = next(iter(figures["k"].values()))
         sides = figures["map_at_k"]
         pairs.append(Pair(name, f"mAP@{k}", sides.get("source"), sides.get("tuned")))
-    return TunedNetwork(record, tuple(pairs))
+    return TunedNetwork(record, tuple(pairs), tuple(sentences(_runs(folder, record))))
+
+
+def _runs(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """(whose head on which codes, its repeats)."""
+    for spec, heads in record["accuracy"].items():
+        for head, sides in heads.items():
+            for side in sides:
+                (run,) = read_runs(_root(folder, side) / "heads", [spec], [head])
+                yield f"{head} on {spec} of the {side} network", run.repeats
+
+
+def _root(folder: Path, side: str) -> Path:
+    return folder / "source" if side == "source" else folder
 
 
 def _p(folder: Path, spec: str, head: str) -> float:
     """That both heads err equally often on the same test images."""
-    sides = [read_runs(root / "heads", [spec], [head])[0] for root in (folder / "source", folder)]
+    sides = [read_runs(root / "heads", [spec], [head])[0] for root in (_root(folder, "source"), folder)]
     source, tuned = (run.predictions(0).correct for run in sides)
     return mcnemar_exact(source, tuned)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, RetrievalParams
 from pipeline.data.manifest import Manifest
@@ -11,10 +13,11 @@ from pipeline.metrics import classify
 from pipeline.retrieval.sets import REPEAT
 
 
-def svm_accuracy(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, float] | None:
-    """Accuracy on the test images of a linear SVM on rows of length 1, C chosen on val; None if no test image is left.
+def svm_accuracy(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, Any] | None:
+    """Accuracy on the test images of a linear SVM on rows of length 1, its C chosen on val, and notes; None if no test
+    image is left.
 
-    Raises UserError if it can't be trained or there is no val to choose on.
+    Raises UserError if it can't be trained.
     """
     if len(manifest.classes) < 2 or not len(manifest.rows("test", REPEAT)):
         return None
@@ -30,4 +33,5 @@ def svm_accuracy(codes: Codes, manifest: Manifest, params: RetrievalParams) -> d
     sets, k = sets_of(codes, manifest, REPEAT), len(manifest.classes)
     chosen = choose(codes, sets, k, head="svm", params=heads)
     scores = score(chosen.head, rows_of(codes, sets.test, chosen.scaling, heads), k)
-    return {"accuracy": float((classify.predicted(scores) == sets.y_test).mean()), "C": chosen.value}
+    accuracy = float((classify.predicted(scores) == sets.y_test).mean())
+    return {"accuracy": accuracy, "C": chosen.value, "notes": list(chosen.notes)}

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.hashing.exact import unit_rows
+from pipeline.index.points import Points
 from pipeline.metrics.retrieve import TieGroups, distance_groups, hamming_groups, neighbour_groups
 
 Ints = NDArray[np.int64]
@@ -20,6 +20,7 @@ Packed = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _BLOCK_GROUPS = 4_000_000  # tie groups of a block of queries, 32 MB for each figure that is kept of them
+_BLOCK_VALUES = 16_000_000  # of their codes, 128 MB
 _BINS = 2000  # of the distance of floats, for the balls of the precision-recall curve
 
 
@@ -80,30 +81,24 @@ class HammingRanking:
 
 @dataclass(frozen=True)
 class FloatRanking:
-    """Distance = near[query] + far[row] - their product, from 0 to `reach`; made by `cosine` or `euclidean`."""
+    """By the distance of `Points`: equal codes tie whatever the order of the database, as they do in an index."""
 
-    queries: Floats
-    database: Floats
-    near: Floats
-    far: Floats
-    reach: float
+    queries: Points
+    database: Points
     own: Ints
 
     @classmethod
     def cosine(cls, queries: NDArray[Any], database: NDArray[Any], own: Ints) -> Self:
-        """Distance 1 - cos of (q, d) and (n, d) codes; a code that is all zero is at 1 from everything."""
-        q, x = unit_rows(queries), unit_rows(database)
-        half = np.float32(0.5)
-        return cls(q, x, np.full(len(q), half), np.full(len(x), half), 2.0, own)
+        """Distance 1 - cos of (q, d) and (n, d) codes."""
+        return cls(Points.cosine(_wide(queries)), Points.cosine(_wide(database)), own)
 
     @classmethod
-    def euclidean(cls, queries: Floats, database: Floats, own: Ints) -> Self:
+    def euclidean(cls, queries: NDArray[Any], database: NDArray[Any], own: Ints) -> Self:
         """Half the squared Euclidean distance of codes in [0, 1]: half the Hamming distance if they are bits."""
-        near, far = (np.float32(0.5) * np.einsum("ij,ij->i", x, x) for x in (queries, database))
-        return cls(queries, database, near, far, queries.shape[1] / 2, own)
+        return cls(Points.euclidean(_wide(queries)), Points.euclidean(_wide(database)), own)
 
     def blocks(self) -> Iterator[slice]:
-        return _blocks(len(self.queries), len(self.database))
+        return _blocks(len(self.queries), len(self.database), most=_BLOCK_VALUES // self.queries.codes.shape[1])
 
     def groups(self, part: slice, relevance: Relevance) -> TieGroups:
         return distance_groups(self._distances(part), self._relevant(part, relevance))
@@ -111,7 +106,7 @@ class FloatRanking:
     def balls(self, part: slice, relevance: Relevance, groups: TieGroups) -> TieGroups:
         distances, relevant = self._distances(part), self._relevant(part, relevance)
         kept = np.isfinite(distances)
-        bins = np.clip(np.where(kept, distances, 0) * (_BINS / self.reach), 0, _BINS - 1).astype(np.int64)
+        bins = np.clip(np.where(kept, distances, 0) * (_BINS / self.database.reach), 0, _BINS - 1).astype(np.int64)
         counts, hits = np.zeros((2, len(bins), _BINS), dtype=np.int64)
         for i, row in enumerate(bins):
             counts[i] = np.bincount(row[kept[i]], minlength=_BINS)
@@ -120,7 +115,7 @@ class FloatRanking:
 
     def _distances(self, part: slice) -> Floats:
         """(b, n), infinite at a query's own row."""
-        distances = self.near[part, None] + self.far - self.queries[part] @ self.database.T
+        distances = self.queries.take(part).to_all(self.database)
         own = self.own[part]
         distances[np.flatnonzero(own >= 0), own[own >= 0]] = np.inf
         return distances
@@ -135,7 +130,12 @@ class FloatRanking:
         return listed
 
 
-def _blocks(queries: int, groups: int) -> Iterator[slice]:
-    """Slices of the queries, each with at most _BLOCK_GROUPS groups (one query at least)."""
-    step = max(1, _BLOCK_GROUPS // groups)
+def _wide(codes: NDArray[Any]) -> Floats:
+    """float32 holds what float16 does, and is quickly made float64, which each block of queries asks for once."""
+    return codes.astype(np.float32, copy=False)
+
+
+def _blocks(queries: int, groups: int, *, most: int | None = None) -> Iterator[slice]:
+    """Slices of the queries, each with at most _BLOCK_GROUPS groups and `most` queries (one at least)."""
+    step = max(1, min(_BLOCK_GROUPS // groups, queries if most is None else most))
     return (slice(start, min(start + step, queries)) for start in range(0, queries, step))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.hashing import base
+from pipeline.hashing import base, check
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.dbn.hasher import Dbn
 from pipeline.hashing.pack import pack
@@ -83,7 +82,7 @@ def evaluate(
     Relevant is what has the query's label, ties are resolved by expectation, and a query is never its own answer;
     without labels there is recall against exact cosine alone. AP is over the first min(k, answers). `checkpoints`: a
     folder from which a hasher that is trained by epochs goes on after a kill. Raises UserError if the hasher refuses
-    the codes, or there are too few of them.
+    the codes or tells none of them apart, or there are too few of them.
     """
     sets = sets_of(codes, manifest, max_queries=params.max_queries, seed=params.seed)
     task = _Task(spec, codes, manifest, sets, params, checkpoints)
@@ -148,7 +147,7 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
         write_bits(out / "bits.h5", codes.ids, result.bits, hasher=result.hasher.name, hasher_fingerprint=mark)
     else:
         for name in ("hasher.h5", "bits.h5"):
-            with schema.atomic_path(out / name) as tmp, h5py.File(tmp, "w") as f:
+            with schema.atomic_path(out / name) as tmp, schema.hdf5(tmp, "w") as f:
                 f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
     points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
     schema.write_text(out / "curve.csv", _csv(["recall", "precision"], [[f"{r:.6f}", f"{p:.6f}"] for r, p in points]))
@@ -207,6 +206,7 @@ def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
     fitted = time.perf_counter()
     found = np.concatenate([hasher.bits(rows) for _, rows in codes.blocks(_HASHED_ROWS)])
     encoded = time.perf_counter()
+    check.tells_apart(found[sets.train], lambda: codes.rows(sets.train), who=hasher.name)
     packed = pack(found)
     index = make("exact", hasher.nbits)
     begun = time.perf_counter()

@@ -41,10 +41,13 @@ class Sets:
 def sets_of(codes: Codes, manifest: Manifest, *, max_queries: int, seed: int) -> Sets:
     """Queries are the test images of the first split; without any, each database image is a query among the others.
 
-    Of more than `max_queries` a sample is drawn by `seed`. Images without codes are left out. Raises UserError if no
-    training image has codes, or nothing is left to answer a query.
+    Of more than `max_queries` a sample is drawn by `seed`. Images without codes are left out, and in a labelled set
+    those without a label, since nobody can say what answers them. Raises UserError if no training image has codes, or
+    nothing is left to answer a query.
     """
     known = np.isin(manifest.ids, codes.ids)
+    if manifest.classes:
+        known &= manifest.targets >= 0
     at = np.full(len(manifest), -1, dtype=np.int64)
     at[known] = codes.positions(manifest.ids[known])
     train, val, test = (at[manifest.rows(s, REPEAT)] for s in ("train", "val", "test"))

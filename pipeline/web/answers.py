@@ -102,7 +102,8 @@ class DuplicatesAnswer(BaseModel):
     radius: int
     groups: int
     images: int = Field(description="in all groups")
-    listed: list[list[ImageAnswer]] = Field(description="the largest groups, the largest first")
+    listed: list[list[ImageAnswer]] = Field(description="the first images of the largest groups, the largest first")
+    sizes: list[int] = Field(description="images in each group that is listed")
 
 
 class ErrorAnswer(BaseModel):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from pipeline.collection import Collection
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from pipeline.web import answers, questions
 from pipeline.web.limits import Limits
@@ -22,10 +23,13 @@ _LISTED_LABELS = 500
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes share. `network`: one image at a time. `slow`: what is worked out once for a generation."""
+    """What the routes share. `network`: one image at a time. `slow`: what is worked out once for a generation. `room`:
+    the memory of all images that are decoded or in the network.
+    """
 
     live: Live
     limits: Limits
+    room: Room
     pictures: Pictures
     uploads: Uploads
     network: Workers
@@ -34,11 +38,12 @@ class Service:
     slow: Workers
 
     @classmethod
-    def of(cls, live: Live, limits: Limits) -> Service:
+    def of(cls, live: Live, limits: Limits, room: Room) -> Service:
         return cls(
             live,
             limits,
-            Pictures(limits.picture_cache_bytes),
+            room,
+            Pictures(limits.picture_cache_bytes, room),
             Uploads(limits.kept_queries),
             network=Workers("the network", threads=1, waiting=limits.uploads),
             search=Workers("a search", threads=2, waiting=limits.requests),
@@ -56,9 +61,7 @@ class Service:
 
 def _wanted(
     *,
-    k: Annotated[
-        int | None, Query(description="neighbours; fewer where a filter leaves fewer; 12 if not given")
-    ] = None,
+    k: Annotated[int | None, Query(description="at most so many neighbours; 12 if not given")] = None,
     radius: Annotated[float | None, Query(description="only images within this distance")] = None,
     method: Annotated[str | None, Query(description="one of the collection's methods")] = None,
     layer: Annotated[str | None, Query(description="one of the method's layers")] = None,
@@ -204,10 +207,10 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
     generation = await service.now()
     collection = generation.collection
     with told_as(422, service.live.hidden):  # before the image is read
-        questions.options(collection, wanted, service.limits.results, own=-1)
+        questions.options(collection, wanted, service.limits.results)
     data = await read_image(request)
     upload = await service.network.run(
-        take, data, collection, max_pixels=service.limits.pixels, hidden=service.live.hidden
+        take, data, collection, max_pixels=service.limits.pixels, room=service.room, hidden=service.live.hidden
     )
     service.uploads.keep(upload)
     with told_as(422, service.live.hidden):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from pipeline.data.room import Room
 from pipeline.web import api, pictures
 from pipeline.web.guard import Guard, Hosts
 from pipeline.web.limits import Limits
@@ -31,13 +33,16 @@ def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits
     Raises UserError as `Collection.open`.
     """
     limits = limits or Limits()
-    live = Live(Path(folder))
-    service = api.Service.of(live, limits)
+    room = Room(limits.memory_mb)
+    live = Live(Path(folder), room)
+    service = api.Service.of(live, limits, room)
     pictures.forbid_bombs()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(service.network.run(live.warm))
+        # A thread of its own, which no end waits for: a slow mount may take minutes.
+        threading.Thread(target=live.look_for_files, daemon=True).start()
         yield
         warming.cancel()
         service.close()

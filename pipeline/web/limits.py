@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.config import MEMORY_MB
+
 
 @dataclass(frozen=True)
 class Limits:
-    """`upload_bytes` and `pixels` are of one image. `requests`, `uploads` and `connections` are at once.
+    """`upload_bytes` and `pixels` are of one image, `memory_mb` of all that are decoded or in the network at once.
+    `requests`, `uploads` and `connections` are at once.
 
     A body must arrive at `upload_rate_bytes_s` or more, counted from `upload_grace_s` after it began, and a request's
     headers within `header_s`; a client must read on within `send_s`.
@@ -15,6 +18,7 @@ class Limits:
 
     upload_bytes: int = 20 << 20
     pixels: int = 50_000_000
+    memory_mb: int = MEMORY_MB
     requests: int = 64
     uploads: int = 12
     connections: int = 400

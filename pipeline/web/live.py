@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.collection import Collection, duplicates
+from pipeline.collection import Collection, absent, duplicates
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from pipeline.index import kernels
 from pipeline.web.problems import Problem, told_as
@@ -73,10 +74,10 @@ class Generation:
 class Live:
     """Opens a collection, keeps it current and the network warm. `ready`: the first query will be as fast as any."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError as `Collection.open`."""
+    def __init__(self, folder: Path, room: Room) -> None:
+        """`room`: the memory that query images may take. Raises UserError as `Collection.open`."""
         self.folder = folder
-        self._generation = Generation(Collection.open(folder))
+        self._generation = Generation(Collection.open(folder, room=room))
         self._checked_s = time.monotonic()
         self._looking: asyncio.Task[Generation] | None = None
         self._trouble: Problem | None = None
@@ -125,6 +126,20 @@ class Live:
         fresh = Generation(mine.collection.reopened())
         log.info("%s changed: %d images", self.folder, len(fresh.collection))
         return fresh
+
+    def look_for_files(self) -> None:
+        """Logs how many images will have no picture, since their file is gone or a link to it leads nowhere."""
+        collection = self._generation.collection
+        missing = [(path, why) for row in range(len(collection)) if (why := absent(path := collection.file(row)))]
+        if missing:
+            path, why = missing[0]
+            log.warning(
+                "%d of %d images have no picture, the first %s: %s; see `cnncodes index verify`",
+                len(missing),
+                len(collection),
+                path,
+                why,
+            )
 
     def warm(self) -> None:
         """Loads what a first query would wait for. What can't be loaded is said by the query that needs it."""

@@ -14,7 +14,10 @@ from typing import Literal
 from PIL import Image
 
 from pipeline.collection import Collection
-from pipeline.data.decode import DecodeError, Pixels, decode
+from pipeline.data import cost
+from pipeline.data.colours import Pixels
+from pipeline.data.decode import DecodeError, decode
+from pipeline.data.room import NoRoomError, Room
 from pipeline.web.problems import Problem
 
 Size = Literal["tile", "large"]
@@ -32,7 +35,9 @@ def forbid_bombs() -> None:
 class Pictures:
     """JPEGs by content and size, the least recently used dropped beyond `most_bytes`. For several threads."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, room: Room) -> None:
+        """`room`: the memory that images may take while a picture is made of them."""
+        self._room = room
         self._most_bytes, self.bytes = most_bytes, 0
         self._kept: OrderedDict[tuple[str, Size], bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -44,16 +49,14 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+        max_pixels, reduced_to = collection.made_by["dataset"]["max_pixels"], 2 * SIDES[size]
+        data = _indexed_bytes(collection, row)
         try:
-            pixels = decode(
-                _indexed_bytes(collection, row),
-                max_pixels=collection.made_by["dataset"]["max_pixels"],
-                reduced_to=2 * SIDES[size],
-                known_whole=True,
-            )
-        except DecodeError as e:
+            with self._room.hold(cost.look(data, max_pixels=max_pixels, reduced_to=reduced_to).bytes):
+                pixels = decode(data, max_pixels=max_pixels, reduced_to=reduced_to, known_whole=True)
+                made = render(pixels, size)
+        except (DecodeError, NoRoomError) as e:
             raise Problem(404, f"there is no picture: {e}") from e
-        made = render(pixels, size)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made
@@ -93,20 +96,22 @@ def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
 
 
 def _indexed_bytes(collection: Collection, row: int) -> bytes:
-    """The file of an image, if it still is what was indexed: a regular file below the folder that was indexed, by its
-    real name, with the same content. Raises Problem.
+    """The file of an image, if it still has the content that was indexed, whatever links lead to it. Raises Problem.
+
+    A link may lead anywhere, as those of data tools do that keep files in a store of their own: only what was indexed
+    has its sha256.
     """
-    root = os.path.realpath(collection.root(row))
-    path = os.path.realpath(os.path.join(root, collection.name(row)))  # noqa: PTH118  a name may be anything
-    if os.path.commonpath([root, path]) != root:
-        raise Problem(404, "there is no picture: the file lies outside the collection's folders")
+    path, digest = collection.file(row), collection.digest(row)
     try:
-        # Not a pipe or a device that never ends, and not what has become a link since.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISREG(path.stat().st_mode):  # a device must not even be opened
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # what came in its place may be a pipe
+            with os.fdopen(fd, "rb") as file:
+                # Hashed in pieces first: what a link leads to may be larger than the memory.
+                if stat.S_ISREG(os.fstat(fd).st_mode) and hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                    file.seek(0)
+                    data = file.read()
+                    if hashlib.sha256(data).hexdigest() == digest:
+                        return data
     except OSError as e:
         raise Problem(404, f"there is no picture: the file is gone ({(e.strerror or str(e)).lower()})") from None
-    with os.fdopen(fd, "rb") as file:
-        data = file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    if hashlib.sha256(data).hexdigest() != collection.digest(row):
-        raise Problem(404, "there is no picture: the file changed since it was indexed")
-    return data
+    raise Problem(404, "there is no picture: the file changed since it was indexed")

@@ -43,25 +43,20 @@ def page_of(generation: Generation, page: int, size: int, label: str | None, spl
     return answers.PageAnswer(page=page, pages=pages, total=len(rows), images=listed)
 
 
-def options(collection: Collection, wanted: Wanted, most: int, *, own: int) -> dict[str, Any]:
-    """The keywords of a search: k checked against the collection, then cut to what filters leave of it.
-
-    Raises UserError for all that is not allowed.
-    """
+def options(collection: Collection, wanted: Wanted, most: int) -> dict[str, Any]:
+    """The keywords of a search, whose answers are at most `most`. Raises UserError for all that is not allowed."""
+    if wanted.k is not None and not 1 <= wanted.k <= most:
+        raise UserError(f"k = {wanted.k}", allowed=f"1 to {most}")
+    collection.select(wanted.label, wanted.split)
     keywords: dict[str, Any] = {**vars(wanted)}
-    if wanted.k is not None and not 1 <= wanted.k <= min(most, len(collection)):
-        limit = f"1 to {min(most, len(collection))}" if len(collection) else "none: it is empty"
-        raise UserError(f"k = {wanted.k} in a collection of {len(collection):,}", allowed=limit)
-    rows = collection.select(wanted.label, wanted.split)
-    left = len(rows) - int(own in rows)
-    if wanted.k is not None or wanted.radius is not None:
-        keywords["k"] = min(wanted.k or most, left) or None  # where nothing is left there is nothing to ask for
+    if wanted.radius is not None:
+        keywords["k"] = wanted.k or most
     return keywords
 
 
 def search(collection: Collection, query: int | Upload, wanted: Wanted, most: int) -> answers.SearchAnswer:
     started_s = time.perf_counter()
-    keywords = options(collection, wanted, most, own=query if isinstance(query, int) else -1)
+    keywords = options(collection, wanted, most)
     if isinstance(query, int):
         found = collection.search_id(str(collection.ids[query]), **keywords)
         about = answers.image(collection, query)
@@ -112,4 +107,5 @@ def groups(generation: Generation, method: str | None, radius: int | None) -> an
         listed=[
             [answers.image(collection, row) for row in group[:_LISTED_IN_GROUP]] for group in found[:_LISTED_GROUPS]
         ],
+        sizes=[len(group) for group in found[:_LISTED_GROUPS]],
     )

@@ -12,7 +12,10 @@ import python_multipart  # noqa: F401  forms need it, and would say so at the fi
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection, Look
+from pipeline.data import cost
+from pipeline.data.room import NoRoomError, Room
 from pipeline.schema import fingerprint
 from pipeline.web.pictures import Size, decode_upload, render
 from pipeline.web.problems import Problem, told_as
@@ -61,21 +64,32 @@ class Uploads:
             return found
 
 
-def take(data: bytes, collection: Collection, *, max_pixels: int, hidden: Mapping[str, str]) -> Upload:
-    """Looks at an image. Raises Problem if it can't be read, or the network can't be loaded."""
-    pixels = decode_upload(data, max_pixels=max_pixels)
+def take(data: bytes, collection: Collection, *, max_pixels: int, room: Room, hidden: Mapping[str, str]) -> Upload:
+    """Looks at an image. Raises Problem if it can't be read or needs too much memory, or the network can't be had."""
+    sides: tuple[Size, ...] = ("tile", "large")
+    try:
+        # Let go before the network asks for room of its own.
+        with room.hold(cost.look(data, max_pixels=max_pixels).bytes):
+            pixels = decode_upload(data, max_pixels=max_pixels)
+            height, width = pixels.shape[:2]
+            pictures = {size: render(pixels, size) for size in sides}
+            del pixels
+    except NoRoomError as e:
+        raise Problem(413, f"the image is too large: it {e}") from e
     started_s = time.perf_counter()
     with told_as(503, hidden):  # the image is sound: it is the network that can't be had
-        look = collection.look(data)
+        try:
+            look = collection.look(data)
+        except ImagesError as e:
+            raise Problem(422, f"the image can't be used: {e.reasons[0]}") from e
     network_s = time.perf_counter() - started_s
-    sides: tuple[Size, ...] = ("tile", "large")
     return Upload(
         id=f"q{look.sha256[:24]}",
         codes_key=codes_key(collection),
         look=look,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
-        pictures={size: render(pixels, size) for size in sides},
+        width=width,
+        height=height,
+        pictures=pictures,
         network_s=network_s if look.codes is not None else 0.0,
     )
 

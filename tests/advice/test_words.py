@@ -1,40 +1,30 @@
-"""What the advice says of the reference: true whether there is one or not, and of images near and far."""
+"""What the advice says of more images, against curves whose answer is known."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
 
-from pipeline.advice import reference
-from pipeline.advice.run import advise
-from pipeline.codes.reader import Codes
-from tests.advice.world import heads, params, rows_of, world
+import pytest
 
-
-def test_without_a_reference_of_this_preprocessing_the_distance_is_left_out() -> None:
-    codes, manifest = world()
-    said = advise(codes, manifest, params(), heads())["says"]["distance"]
-    assert "left out" in said and "prepared as these" in said and "--size" in said
+from pipeline.advice.words import _growth
 
 
-def test_a_reference_that_shares_nothing_is_said_to() -> None:
-    codes, manifest = world()
-    made = reference.make({"pool5-avg": codes["pool5-avg"]}, name="photos")
-    few = {spec: one for spec, one in codes.items() if spec != "pool5-avg"}
-    said = advise(few, manifest, params(), heads(), reference=made)["says"]["distance"]
-    assert "left out" in said and "share" in said and f"{reference.FEWEST} images" in said
+def record(before: tuple[int, float, float], last: tuple[int, float, float]) -> dict[str, Any]:
+    points = [{"n": n, "accuracy": a, "se": se} for n, a, se in (before, last)]
+    gain = (last[1] - before[1]) / math.log2(last[0] / before[0])
+    return {"spec": "pool5-avg", "doubling": gain, "layers": [{"spec": "pool5-avg", "curve": points}]}
 
 
-def test_images_of_the_references_kind_are_called_near_and_others_far() -> None:
-    """The same images are the reference; then every second value of their codes is three times as large."""
-    codes, manifest = world(n=600)
-    made = reference.make(codes, name="photos")
-    near = advise(codes, manifest, params(), heads(), reference=made)
-    assert all(one["ratio"] < 1.5 for one in near["distances"])
-    assert "is near" in near["says"]["distance"] and "reference photos" in near["says"]["distance"]
-    uneven = np.where(np.arange(24) % 2, 3.0, 1.0).astype(np.float32)
-    other = {
-        spec: Codes.from_arrays(one.ids, rows_of(one) * uneven, spec=spec, settings=one.settings)
-        for spec, one in codes.items()
-    }
-    far = advise(other, manifest, params(), heads(), reference=made)
-    assert all(one["ratio"] > 3 for one in far["distances"]) and "is far" in far["says"]["distance"]
+@pytest.mark.parametrize(
+    ("before", "last", "says"),
+    [
+        ((500, 0.60, 0.005), (1000, 0.66, 0.005), "gained 6.0 points a doubling (± 0.7): more images would still help"),
+        ((500, 0.80, 0.002), (1000, 0.803, 0.002), "gained 0.3 points a doubling (± 0.3): more images alone would"),
+        ((500, 0.80, 0.002), (1000, 0.79, 0.002), "lost 1.0 points a doubling (± 0.3): more images alone would"),
+        ((50, 0.60, 0.04), (100, 0.63, 0.04), "gained 3.0 points a doubling (± 5.7), which is too noisy to tell"),
+        ((250, 0.60, 0.002), (1000, 0.62, 0.002), "gained 1.0 points a doubling (± 0.1): more images alone would"),
+    ],
+)
+def test_more_images(before: tuple[int, float, float], last: tuple[int, float, float], says: str) -> None:
+    assert says in _growth(record(before, last))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.pictures import draw_classes
+
+pytestmark = pytest.mark.network
 
 BASE = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32"]
 
@@ -112,6 +115,35 @@ def test_compare_then_predict(place: Path) -> None:
         "predict", "codes/heads/conv5_2-avg-svm", "photos/red/0.png", "photos/blue/1.png", "--json", cwd=place
     )
     assert [a["classes"][0]["label"] for a in json.loads(done.stdout)] == ["red", "blue"]
+
+
+def test_predict_answers_for_those_that_it_can(place: Path, tmp_path: Path) -> None:
+    head = "codes/heads/conv5_2-avg-svm"
+    if not (place / head).exists():
+        cnncodes("compare", "codes", "--heads", "svm", "--layers", "conv5_2", cwd=place)
+    more = tmp_path / "more"
+    shutil.copytree(place / "photos/blue", more / "deep")
+    (more / "labels.csv").write_text("path,label\n")
+    count = len(list((more / "deep").iterdir()))
+    asked = ["photos/red/0.png", "photos/red/broken.jpg", "nowhere.png", str(more)]
+    done = cnncodes("predict", head, *asked, "--json", cwd=place)
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert [a["image"] for a in found[:3]] == asked[:3] and len(found) == 3 + count
+    assert found[0]["classes"][0]["label"] == "red"
+    assert all(a["classes"][0]["label"] == "blue" for a in found[3:])
+    assert [a["image"] for a in found[3:]] == sorted(str(p) for p in (more / "deep").iterdir())
+    assert "classes" not in found[1] and "No such file" in found[2]["error"]
+    done = cnncodes("predict", head, *asked[:3], cwd=place)
+    assert done.returncode == 3 and "red" in done.stdout and "nowhere" not in done.stdout
+    said = done.stderr.splitlines()
+    assert said[-3].startswith("photos/red/broken.jpg: ") and said[-2].startswith("nowhere.png: ")
+    assert said[-1] == "2 of 3 images have no answer"
+    [alone] = json.loads(cnncodes("predict", head, asked[0], "--json", cwd=place).stdout)
+    scores = [[c["score"] for c in one["classes"]] for one in (alone, found[0])]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in error_of(cnncodes("predict", head, str(tmp_path / "empty"), cwd=place))
 
 
 def test_cache_size_and_gc(place: Path) -> None:

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,9 +16,12 @@ from pipeline import transfer
 from pipeline.cache import TRAINING
 from pipeline.cli import app
 from pipeline.finetune import checkpoints, features, images
+from tests import yaml_files
 from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
+
+pytestmark = pytest.mark.network
 
 SMALL = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 
@@ -74,12 +76,25 @@ def test_predict_takes_a_tuned_network(place: Path, name: str) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_predict_answers_for_those_that_it_can(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    asked = [str(tmp_path / "bad.jpg"), "photos/red", str(tmp_path / "none.jpg")]
+    done = cnncodes("predict", "tuned/finetune/frozen", *asked, "--json", cwd=place)
+    assert done.returncode == 3, done.stderr
+    bad, *good, none = json.loads(done.stdout)
+    assert [a["image"] for a in good] == sorted(f"photos/red/{p.name}" for p in (place / "photos/red").iterdir())
+    assert all(a["classes"] for a in good)
+    assert "error" in bad and none["error"].startswith("can't be read")
+    done = cnncodes("predict", "tuned/finetune/frozen", asked[0], asked[2], "--json", cwd=place)
+    assert done.returncode == 2 and done.stdout == "" and "2 of 2 images cannot be read" in done.stderr
+
+
 def test_the_table_of_predict_says_what_its_scores_are(place: Path) -> None:
     image = next((place / "photos/red").iterdir())
     done = cnncodes("predict", "tuned/finetune/frozen", image, cwd=place)
     assert done.stdout.split()[:4] == ["image", "rank", "label", "probability"] and "hinge" not in done.stdout
-    section = yaml.safe_load((ROOT / "params.yaml").read_text())["finetune"] | {"loss": "hinge", "run": ["fc"]}
-    (place / "hinge.yaml").write_text(yaml.safe_dump({"finetune": section | {"epochs": 1, "repeats": 1}}))
+    section = yaml_files.load(ROOT / "params.yaml")["finetune"] | {"loss": "hinge", "run": ["fc"]}
+    (place / "hinge.yaml").write_text(yaml_files.dump({"finetune": section | {"epochs": 1, "repeats": 1}}))
     made = cnncodes("finetune", "photos", "--out", "hinge", *SMALL, "--params", "hinge.yaml", cwd=place)
     assert made.returncode == 0, made.stderr
     done = cnncodes("predict", "hinge/finetune/fc", image, cwd=place)
@@ -99,9 +114,9 @@ def test_lr_find_draws_its_curve_in_a_workspace(place: Path) -> None:
 
 
 def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
-    section = yaml.safe_load((ROOT / "params.yaml").read_text())["finetune"]
+    section = yaml_files.load(ROOT / "params.yaml")["finetune"]
     section["strategies"] = {"mine": section["strategies"]["fc"]}
-    (place / "own.yaml").write_text(yaml.safe_dump({"finetune": section | {"run": ["mine"], "epochs": 1}}))
+    (place / "own.yaml").write_text(yaml_files.dump({"finetune": section | {"run": ["mine"], "epochs": 1}}))
     done = cnncodes("finetune", "photos", "--out", "own", *SMALL, "--params", "own.yaml", "--json", cwd=place)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mine"]["kind"] == "fc"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
+
+pytestmark = pytest.mark.network
 
 
 def test_each_step_is_said_and_drawn(tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.index import save
 from tests.codes.conftest import draw
+
+pytestmark = pytest.mark.network
 
 BUILD = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "64"]
 
@@ -68,6 +71,12 @@ def test_search_by_file_then_by_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.splitlines()[2].split()[:4] == ["1", "0", "çat", first["id"]]
 
 
+def test_k_is_at_most_k(capsys: pytest.CaptureFixture[str]) -> None:
+    for more, count in ([], 6), (["--label", "犬"], 3):
+        found = answer(["search", "my.index", "photos/çat/2.png", "-k", "50", *more], capsys)
+        assert len(found["neighbours"]) == count  # type: ignore[arg-type]
+
+
 def test_layers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["index", "photos", "--out", "two.index", *BUILD, "--layer", "conv5_3, conv2_2-max"]) == 0
     assert "conv5_3-avg,conv2_2-max" in capsys.readouterr().out
@@ -112,10 +121,52 @@ def test_change_and_look(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in text
 
 
+def test_a_query_that_needs_too_much_memory(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (1500, 1500)).save(home / "large.png")
+    assert run(["search", "my.index", "large.png", "--memory-mb", "16"]) == 2
+    assert "large.png (1500 x 1500 pixels: needs" in capsys.readouterr().err
+    assert run(["search", "my.index", "large.png", "--memory-mb", "64"]) == 0
+
+
+def test_adding_lists_what_needs_too_much_memory(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(home / "scans/small.png", 100)
+    Image.new("L", (1500, 1500)).save(home / "scans/large.png")
+    # Neither is kept by the index, whose params name no memory: an index from before there was a bound takes one too.
+    assert "memory_mb" not in save.info(home / "my.index")["made_by"]["params"]
+    added = answer(["index", "add", "my.index", "scans", "--memory-mb", "20"], capsys)
+    assert (added["added"], added["images"]) == (1, 7)
+    added = answer(["index", "add", "my.index", "scans"], capsys)
+    assert (added["added"], added["images"]) == (1, 8)
+    assert run(["index", "remove", "my.index", "scans/small.png", "scans/large.png"]) == 0
+
+
 def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(["duplicates", "my.index", "--radius", "0", "--method", "lsh"], capsys)["radius"] == 0
     found = answer(["duplicates", "my.index", "--radius", "64", "--method", "lsh"], capsys)
     assert [len(g) for g in found["groups"]] == [6]  # type: ignore[attr-defined]
+    assert found["images"] == 6
+
+
+def test_a_hash_that_is_left_out_of_an_index_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.hashing.sigmoid.THRESHOLD", 1e4)  # which no value passes
+    assert run(["index", "photos", "--out", str(tmp_path / "my.index"), *BUILD]) == 0
+    assert run(["index", "info", str(tmp_path / "my.index")]) == 0
+    why = "sigmoid of pool5-flatten gives all 6 training images the same bits (none set), which find nothing"
+    assert capsys.readouterr().out.count(f"left out: {why}\n") == 2
+    assert answer(["index", "info", str(tmp_path / "my.index")], capsys)["left_out"] == {"sigmoid": why}
+
+
+def test_a_large_group_of_duplicates_is_shown_in_part(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cli.search._LISTED", 4)
+    capsys.readouterr()
+    assert run(["duplicates", "my.index", "--radius", "64", "--method", "lsh"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("photos") == 4
+    assert "6 images\n" in text and "... and 2 more, which --json lists" in text
 
 
 @pytest.mark.parametrize(
@@ -126,7 +177,7 @@ def test_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
         (["search", "my.index", "photos"], "photos"),
         (["search", "my.index"], "a search needs one query"),
         (["search", "my.index", "photos/çat/2.png", "--random"], "a search needs one query"),
-        (["search", "my.index", "photos/çat/2.png", "-k", "7"], "k = 7 in a collection of 6; allowed: 1 to 6"),
+        (["search", "my.index", "photos/çat/2.png", "-k", "0"], "k = 0; allowed: 1 or more"),
         (["search", "my.index", "photos/çat/2.png", "--method", "x"], "no method 'x'; allowed: topk, sigmoid"),
         (["search", "photos", "photos/çat/2.png"], "photos is not an index"),
         (["search", "my.index", "broken.jpg"], "broken.jpg"),

@@ -10,6 +10,8 @@ from pipeline.data.manifest import Manifest
 from tests.cli.test_codes import BASE, cnncodes
 from tests.pictures import draw_classes
 
+pytestmark = pytest.mark.network
+
 
 def test_top_folders_are_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))

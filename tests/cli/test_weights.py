@@ -89,6 +89,24 @@ def test_a_deploy_prototxt_says_which_layer_is_which(tmp_path: Path, tiny: dict[
         run("convert", write(tmp_path / "v.pth", tiny), "--deploy", deploy)
 
 
+def test_of_several_sets_of_weights_one_is_chosen(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    halves = {name: tensor / 2 for name, tensor in tiny.items()}
+    path = tmp_path / "run.ckpt"
+    torch.save({"state_dict": tiny, "ema": halves, "optimizer": {"momentum": torch.ones(2)}, "epoch": 3}, path)
+    with pytest.raises(UserError, match=r"holds 2 sets of weights of tinyvgg: state_dict, ema; allowed: .*--part"):
+        run("convert", path)
+    told = answer("inspect", path)
+    assert told["part"] == "state_dict" and told["not_used"].keys() == {"ema", "optimizer", "epoch"}
+    assert told["problems"] == ["2 sets of weights fit alike: state_dict, ema; `weights convert --part` takes one"]
+    assert "not used       epoch: it holds no weights" in run("inspect", path)
+    done = answer("convert", path, "--part", "ema")
+    assert done["part"] == "ema" and done["sha256"] == Weights.make("tinyvgg", halves, TORCHVISION, {}).sha256
+    assert {e["name"] for e in done["account"] if e["outcome"] == "unused"} == {"state_dict", "optimizer", "epoch"}
+    assert "taken from     ema" in run("convert", path, "--part", "ema", "--force")
+    with pytest.raises(UserError, match=r"has one set of weights, so none to choose"):
+        run("convert", write(tmp_path / "w.onnx", tiny), "--part", "ema")
+
+
 def test_differences_are_measured(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
     a = write(tmp_path / "a.pth", tiny)
     changed = dict(tiny) | {"fc7.weight": tiny["fc7.weight"].clone(), "fc8.weight": tiny["fc8.weight"][:3]}
@@ -135,7 +153,7 @@ def test_convolutions_that_fit_several_networks_need_a_name(tmp_path: Path) -> N
     ("arguments", "message"),
     [
         (["inspect", "none.pth"], "there is no weights file none.pth"),
-        (["inspect", "w.txt"], r"file ending in \.pth"),
+        (["inspect", "w.txt"], r"file ending in \.pth.*\.keras"),
         (["convert", "w.pth", "--out", "w.bin"], r"is no \.safetensors file"),
         (["convert", "w.pth", "--out", "there.safetensors"], r"there\.safetensors exists; allowed: another --out"),
         (["convert", "w.pth", "--arch", "vgg17"], "unknown architecture 'vgg17'"),

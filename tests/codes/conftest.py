@@ -28,10 +28,11 @@ PARAMS: dict[str, Any] = {
     "combine": "average",
     "background": [255, 255, 255],
     "reduced_decode": False,
-    "precision": "fp32",
+    "precision": "auto",
     "dtype": "float32",
     "device": "cpu",
     "batch_size": 4,
+    "memory_mb": 4096,
     "compile": False,
 }
 

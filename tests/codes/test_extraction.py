@@ -21,6 +21,8 @@ from pipeline.errors import UserError
 from pipeline.nets.weights import Weights, write_canonical
 from tests.codes.conftest import draw, make_manifest, make_params
 
+pytestmark = pytest.mark.network
+
 Count = Callable[[], int]
 
 
@@ -254,7 +256,7 @@ def test_it_says_what_it_will_do(
 
 
 def test_shards_say_how_their_codes_were_made(images: Path, weights: Weights, tmp_path: Path) -> None:
-    codes = extract(make_manifest(images), weights, make_params(), tmp_path / "out")["conv3_3-avg"]
+    codes = extract(make_manifest(images), weights, make_params(precision="fp32"), tmp_path / "out")["conv3_3-avg"]
     (shard,) = (cache_root() / "codes" / codes.fingerprint).glob("shard-*.h5")
     with h5py.File(shard) as f:
         assert f["codes"].shape == (10, 8) and f.attrs["version"] == 1

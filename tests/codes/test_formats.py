@@ -15,6 +15,7 @@ from tests.codes.conftest import make_manifest
 from tests.codes.test_settings import made
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("labelled", [True, False])
 def test_round_trip(to: str, labelled: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +45,26 @@ def test_round_trip(to: str, labelled: bool, images: Path, tmp_path: Path, monke
             assert ("output" in f) == labelled
             if labelled:
                 assert f["output"][()].tolist() == [[0], [1]] * 5 and f["output"].attrs["nclass"] == 2
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_some_images_without_a_label(to: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_BLOCK_BYTES", 3 * 8 * 4)
+    labels = np.array(["a", "", "b", "b", "", "", "", "a", "b", ""])
+    manifest = dataclasses.replace(make_manifest(images), labels=labels)
+    rows = np.random.default_rng(0).standard_normal((10, 8)).astype(np.float32)
+    codes = Codes.from_arrays(manifest.ids, rows, spec="fc7-avg", settings={"pooling": "avg"})
+    written = export(codes, to=to, path=tmp_path / "codes.out", manifest=manifest)
+    if to == "npy":
+        assert np.load(written[2]).tolist() == labels.tolist()
+    elif to == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        assert pq.read_table(written[0])["label"].to_pylist() == labels.tolist()
+    else:  # neon trains on every row
+        with h5py.File(written[0]) as f:
+            assert f["output"][()].tolist() == [[0], [1], [1], [0], [1]] and f["output"].attrs["nclass"] == 2
+            assert np.array_equal(f["input"][()], rows[labels != ""])
+            assert f["ids"].asstr()[()].tolist() == manifest.ids[labels != ""].tolist()
 
 
 def test_refusals(images: Path, tmp_path: Path) -> None:

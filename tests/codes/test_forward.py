@@ -18,6 +18,8 @@ from pipeline.errors import UserError
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import make_params
 
+pytestmark = pytest.mark.network
+
 RNG = np.random.default_rng(0)
 
 
@@ -72,7 +74,7 @@ def torchvision_maps(weights: Weights, images: np.ndarray) -> dict[str, Tensor]:
 def test_all_layers_equal_torchvisions(weights: Weights) -> None:
     images = pictures(3)
     maps = torchvision_maps(weights, images)
-    rows = run(weights, images, layers=[f"{name}-flatten" for name in maps])
+    rows = run(weights, images, layers=[f"{name}-flatten" for name in maps], precision="fp32")
     assert len(rows) == 13 + 5 + 4
     for name, expected in maps.items():
         got, want = rows[f"{name}-flatten"], expected.flatten(1).numpy()
@@ -84,7 +86,7 @@ def test_low_precision_is_close(weights: Weights, precision: str, bound: float) 
     images = pictures(4)
     specs = ["conv3_3-avg", "pool5-flatten", "conv5_3-gem"]
     # Noise through a few channels averages less out than pictures through VGG-16's, where bf16 stays below 1e-2.
-    exact, low = run(weights, images, layers=specs), run(weights, images, layers=specs, precision=precision)
+    exact, low = (run(weights, images, layers=specs, precision=p) for p in ("fp32", precision))
     for spec in specs:
         error = np.linalg.norm(low[spec] - exact[spec]) / np.linalg.norm(exact[spec])
         assert 0 < error < bound, (spec, error)
@@ -108,7 +110,7 @@ def test_a_row_does_not_depend_on_its_companions(weights: Weights, precision: st
 
 
 def test_normalisation_is_the_preprocessings(weights: Weights) -> None:
-    settings = next(iter(settings_of(weights).values()))
+    settings = next(iter(settings_of(weights, precision="fp32").values()))
     norm = Normalisation(channels="bgr", scale=0.5, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
     forward = Forward(weights, [settings.model_copy(update={"normalisation": norm})])
     image = torch.tensor([[[[10, 20, 30]]]], dtype=torch.uint8)  # R, G, B

@@ -22,6 +22,8 @@ from pipeline.nets.weights import Weights, write_canonical
 from tests.codes.conftest import draw, make_manifest, make_params
 from tests.codes.test_extraction import tree
 
+pytestmark = pytest.mark.network
+
 # A run whose shards hold one batch, slow enough to be met at work; it says when it starts to compute.
 RUN = """
 import sys, time

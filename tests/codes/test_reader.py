@@ -15,6 +15,8 @@ from pipeline.codes.store import Store
 from pipeline.errors import UserError
 from tests.codes.test_settings import made
 
+pytestmark = pytest.mark.network
+
 N, DIM = 50, 6
 RNG = np.random.default_rng(0)
 DIGESTS = np.sort(np.array([RNG.bytes(32).hex() for _ in range(N)], dtype="S64"))

@@ -20,7 +20,7 @@ NORM = Normalisation(channels="bgr", scale=1.0, mean=(1.0, 2.0, 3.0), std=(1.0, 
 
 
 def made(sha: str = "a" * 64, norm: Normalisation = NORM, **changes: Any) -> Settings:
-    params = make_params(**{"layers": ["conv3_3-avg"]} | changes)
+    params = make_params(**{"layers": ["conv3_3-avg"], "precision": "fp32"} | changes)
     return next(iter(resolve(params, arch="tinyvgg", weights_sha256=sha, normalisation=norm).values()))
 
 
@@ -40,15 +40,21 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 # Keyed as well, but it takes a machine that has another.
 ELSEWHERE = {"device"}
+# Changes no value.
+UNKEYED = {"memory_mb": 100}
 
 
 def test_every_param_is_tried() -> None:
-    assert set(CHANGES) | ELSEWHERE == set(CodesParams.model_fields) == set(PARAMS)
+    assert set(CHANGES) | ELSEWHERE | set(UNKEYED) == set(CodesParams.model_fields) == set(PARAMS)
 
 
 @pytest.mark.parametrize("param", CHANGES)
 def test_every_param_changes_the_key(param: str) -> None:
     assert made(**CHANGES[param]).key != made().key
+
+
+def test_what_changes_no_value_changes_no_key() -> None:
+    assert made(**UNKEYED).key == made().key
 
 
 def test_what_else_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +101,37 @@ def test_batches_hold_views() -> None:
 def test_auto_precision_on_a_processor(
     cpuinfo: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CNNCODES_PRECISION", raising=False)
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr(settings_module, "_CPUINFO", tmp_path / "cpuinfo")
     assert resolve_precision("auto", "cpu") == precision
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
+def test_the_environment_decides_what_auto_means_and_nothing_else(
+    chosen: str, device: settings_module.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNCODES_PRECISION", chosen)
+    assert resolve_precision("auto", device) == chosen
+    for named in ("fp32", "bf16", "fp16"):
+        assert resolve_precision(named, device) == named
+    assert made(precision="auto").precision == chosen
+
+
+@pytest.mark.parametrize("wrong", ["fp16", "auto", "BF16", "half"])
+def test_another_precision_in_the_environment_is_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_PRECISION", wrong)
+    with pytest.raises(UserError, match=rf"CNNCODES_PRECISION is '{wrong}'; allowed: fp32 or bf16, or not set"):
+        resolve_precision("auto", "cpu")
+    assert resolve_precision("bf16", "cpu") == "bf16", "where nothing is `auto`, nothing is asked"
+
+
+def test_an_empty_precision_in_the_environment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CNNCODES_PRECISION", raising=False)
+    before = resolve_precision("auto", "cpu")
+    monkeypatch.setenv("CNNCODES_PRECISION", "")
+    assert resolve_precision("auto", "cpu") == before
 
 
 def test_refusals() -> None:

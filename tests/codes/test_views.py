@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
 
 from pipeline.codes import views
 
@@ -33,6 +35,26 @@ def test_crop_is_the_middle_of_the_resized_image(width: int, height: int) -> Non
     expected = np.asarray(whole.crop((left, top, left + 64, top + 64)))
     # Resampling only the crop rounds ties otherwise, in each of its two passes.
     assert np.abs(made.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("scale", [75, 300])
+def test_crop_is_torchvisions_where_its_geometry_is_the_same(scale: int) -> None:
+    """4:3 images have whole sides at these scales and even margins; elsewhere torchvision truncates and halves."""
+    image = picture(500, 375)
+    crop = scale - scale % 2 - 8
+    (made,) = views.make(image, view="crop", crop=crop, scales=[scale], flip=False)
+    resized = transforms.resize(Image.fromarray(image), [scale], InterpolationMode.BILINEAR)
+    expected = np.asarray(transforms.center_crop(resized, [crop, crop]))
+    assert np.abs(made.astype(int) - expected).max() <= 2
+    assert np.abs(made.astype(int) - expected).mean() < 0.05
+
+
+def test_squash_and_mirror_are_torchvisions() -> None:
+    image = picture(90, 70)
+    squashed, mirrored = views.make(image, view="squash", crop=32, scales=[32], flip=True)
+    expected = transforms.resize(Image.fromarray(image), [32, 32], InterpolationMode.BILINEAR)
+    assert np.array_equal(squashed, expected)
+    assert np.array_equal(mirrored, transforms.hflip(expected))
 
 
 def test_whole_and_squash() -> None:

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from PIL import Image
 
+from pipeline import schema
 from pipeline.data import build as module
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest, read_failures
 from pipeline.errors import UserError
+from tests import yaml_files
 from tests.data.world import PARAMS, folder, params, picture
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -118,7 +120,81 @@ def test_broken_files_are_listed_and_the_rest_goes_on(
     assert "not an image" in failures[0].reason and "2500" not in failures[1].reason
     assert "50 x 50" in failures[2].reason and "truncated" in failures[3].reason
     assert len(m) == 10 and m.classes == ("cat", "dog")
-    assert "4 of 14 files" in caplog.text and "bird" in caplog.text
+    assert [f.kind for f in failures] == ["not_an_image", "broken", "broken", "broken"]
+    assert "3 of 13 files" in caplog.text and "1 other files (1 x .txt)" in caplog.text and "bird" not in caplog.text
+
+
+def test_other_files_beside_the_pictures_stop_nothing(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image in list(photos.rglob("*.png")):
+        image.with_suffix(".png.json").write_text("{}")
+        image.with_suffix(".nef").write_bytes(b"MM\0*\0\0\0\x08\0\0")
+    (photos / "README.md").write_text("About these")
+    m = build(params(root=photos, max_failed_share=0.0), tmp_path / "out")
+    assert len(m) == 10 and m.classes == ("cat", "dog")
+    kinds = Counter(f.kind for f in read_failures(tmp_path / "out"))
+    assert kinds == {"not_an_image": 11, "unread_format": 10}
+    assert "10 of 20 photographs are of formats that aren't read: 10 x RAW (NEF)" in caplog.text
+    with pytest.raises(UserError, match=r"10 of 20 files .*RAW \(NEF\).*on_error"):
+        build(params(root=photos, on_error="fail"), tmp_path / "out")
+    for image in photos.rglob("*.png"):
+        image.unlink()
+    with pytest.raises(UserError, match=r"holds no readable images: 10 of 10 .*RAW \(NEF\).*darktable"):
+        build(params(root=photos), tmp_path / "out")
+
+
+def test_other_files_may_lie_beside_the_split_folders(tmp_path: Path) -> None:
+    folder(tmp_path / "photos/train", each=10)
+    folder(tmp_path / "photos/test", each=5)
+    (tmp_path / "photos/README.txt").write_text("About these")
+    (tmp_path / "photos/docs").mkdir()
+    (tmp_path / "photos/docs/labels.csv").write_text("1,2")
+    assert build(params(root=tmp_path / "photos", splits="folders"), tmp_path / "out").from_source == ("train", "test")
+
+
+def test_what_is_left_out_is_said_in_one_line_and_listed(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image in list(photos.rglob("*.png")):
+        thumbnail = image.parent / "@eaDir" / image.name / "SYNOPHOTO_THUMB_M.jpg"
+        thumbnail.parent.mkdir(parents=True)
+        shutil.copy(image, thumbnail)
+    (photos / "dog/.DS_Store").touch()
+    m = build(params(root=photos, leave_out=["4.png"]), tmp_path / "out/dataset")
+    assert len(m) == 8 and m.classes == ("cat", "dog")
+    assert "left out: 5 files and folders (2 x made by a Synology: cat/@eaDir, dog/@eaDir;" in caplog.text
+    assert {(f.path, f.kind) for f in read_failures(tmp_path / "out/dataset")} == {
+        (path, "left_out") for path in ("cat/@eaDir", "dog/@eaDir", "dog/.DS_Store", "cat/4.png", "dog/4.png")
+    }
+
+
+def test_a_dataset_made_inside_the_images_changes_nothing_the_second_time(photos: Path) -> None:
+    first = build(params(root=photos), photos / "codes/dataset")
+    assert read_failures(photos / "codes/dataset") == []
+    second = build(params(root=photos), photos / "codes/dataset")
+    assert second.paths.tolist() == first.paths.tolist() and second.classes == ("cat", "dog")
+    assert [f.path for f in read_failures(photos / "codes/dataset")] == ["codes"]
+
+
+def test_failures_are_written_before_a_run_stops(photos: Path, tmp_path: Path) -> None:
+    _break_one(photos)
+    with pytest.raises(UserError, match=r"--max-failed-share.*see .*out/failures\.csv"):
+        build(params(root=photos, max_failed_share=0.05), tmp_path / "out")
+    assert [(f.path, f.kind) for f in read_failures(tmp_path / "out")] == [("cat/broken.png", "broken")]
+    build(params(root=photos, max_failed_share=1.0), tmp_path / "out")  # in the same place
+    before = files(tmp_path / "out")
+    with pytest.raises(UserError, match=r"failures\.csv"):
+        build(params(root=photos, on_error="fail"), tmp_path / "out")
+    assert files(tmp_path / "out") == before
+    assert [f.path for f in read_failures(module.kept_failures(photos))] == ["cat/broken.png"]
+
+
+def test_a_fleeting_dataset_leaves_its_failures_in_the_cache(photos: Path, tmp_path: Path) -> None:
+    _break_one(photos)
+    build(params(root=photos), tmp_path / "out", fleeting=True)
+    shutil.rmtree(tmp_path / "out")
+    assert [f.path for f in read_failures(module.kept_failures(photos))] == ["cat/broken.png"]
 
 
 def _break_one(photos: Path) -> None:
@@ -144,8 +220,14 @@ def _copies_only(photos: Path) -> None:
         picture(photos / f"bird/{i}.png", 7)
 
 
-def _half_labelled(photos: Path) -> None:
+def _stray(photos: Path) -> None:
     picture(photos / "stray.png", 9)
+
+
+def _strays_alone(photos: Path) -> None:
+    for i in range(7):
+        picture(photos / f"{i}.png", 100 + i)
+    shutil.rmtree(photos / "dog")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +240,7 @@ def _half_labelled(photos: Path) -> None:
         (_one_class, {}, "of one class, 'cat'"),
         (_tiny_class, {}, r"train, val, test: bird \(2 images, 2 kept apart\)"),
         (_copies_only, {}, r"bird \(5 images, 1 kept apart\)"),
-        (_half_labelled, {}, r"1 of 11 images have no label, the first stray\.png"),
+        (_strays_alone, {}, "all 5 of 12 images that have a label are of one class, 'cat'"),
         (lambda _: None, {"val_share": 0.6, "test_share": 0.6}, "less than 1"),
         (lambda _: None, {"splits": "folders"}, "split 'cat'|split 'dog'"),
     ],
@@ -182,12 +264,58 @@ def test_a_small_class_is_enough_where_its_splits_are_not_asked_for(photos: Path
     assert m.classes == ("bird", "cat", "dog") and len(m.rows("val")) == 0
 
 
-@pytest.mark.parametrize("spoil", [_one_class, _tiny_class, _half_labelled])
+@pytest.mark.parametrize("spoil", [_one_class, _tiny_class, _stray])
 def test_codes_alone_need_no_labels(photos: Path, tmp_path: Path, spoil: Any) -> None:
     spoil(photos)
     m = build(params(root=photos), tmp_path / "out", labels_needed=False)
     assert len(m) == sum(p.is_file() for p in photos.rglob("*"))
-    assert (m.classes == ()) == (spoil is _half_labelled)
+    assert m.classes
+
+
+@pytest.mark.parametrize("labels_needed", [True, False])
+def test_a_stray_picture_costs_no_other_its_label(
+    photos: Path, tmp_path: Path, labels_needed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = build(params(root=photos), tmp_path / "before")
+    _stray(photos)
+    shutil.copy(photos / "cat/0.png", photos / "copy.png")
+    m = build(params(root=photos), tmp_path / "out", labels_needed=labels_needed)
+    assert m.classes == ("cat", "dog")
+    assert {str(p) for p in m.paths[m.targets < 0]} == {"stray.png", "copy.png"}
+    assert "2 of 12 images have no label, the first copy.png" in caplog.text
+    assert "under different labels" not in caplog.text
+    again = Manifest.read(tmp_path / "out")
+    np.testing.assert_array_equal(again.targets, m.targets)
+    assert schema.read_json(tmp_path / "out/dataset.json")["unlabelled"] == 2
+    # The copy goes where its labelled original goes, and all others stay.
+    old = {str(p): before.splits[:, i].tolist() for i, p in enumerate(before.paths)}
+    new = {str(p): m.splits[:, i].tolist() for i, p in enumerate(m.paths)}
+    assert new["copy.png"] == new["cat/0.png"]
+    assert {p: s for p, s in new.items() if p.startswith("dog/")} == {
+        p: s for p, s in old.items() if p.startswith("dog/")
+    }
+
+
+def test_folders_that_look_the_same_are_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "photos"
+    for i, name in enumerate(["caf\u00e9", "cafe\u0301", "dog", "dog ", "Dog"] * 3):
+        picture(root / name / f"{i}.png", i)
+    m = build(params(root=root), tmp_path / "out")
+    assert m.classes == ("Dog", "caf\u00e9", "dog")
+    assert all(m.file(row).is_file() for row in range(len(m)))
+    assert "'dog' and 'dog ': one class" in caplog.text
+    assert "'Dog' and 'dog': classes that differ in capitals alone" in caplog.text
+
+
+def test_groups_that_look_the_same_are_one(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    rows = ["path,label,group"]
+    for i in range(20):
+        picture(root / f"{i}.png", i)
+        rows.append(f"{i}.png,{'ab'[i % 2]},person{' ' * (i % 3)} {i // 4}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    m = build(params(root=root), tmp_path / "out")
+    assert len(set(m.groups)) == 5
 
 
 def test_unpacked_images_lie_in_the_folder_and_are_replaced_with_it(tmp_path: Path) -> None:
@@ -239,7 +367,8 @@ def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplo
 
 
 def run_stage(here: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    (here / "params.yaml").write_text(yaml.safe_dump({"dataset": PARAMS | changes}))
+    shipped = yaml_files.load(REPOSITORY / "params.yaml")
+    (here / "params.yaml").write_text(yaml_files.dump(shipped | {"dataset": PARAMS | changes}))
     return subprocess.run(
         [sys.executable, "-m", "stages.dataset"],
         cwd=here,
@@ -280,3 +409,13 @@ def test_the_stages_turn_ctrl_c_into_130(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(autouse=True)
 def _log_all(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+def test_one_image_that_needs_too_much_memory_does_not_stop_a_small_set(tmp_path: Path) -> None:
+    Image.new("L", (1600, 1600)).save(folder(tmp_path / "photos") / "cat/large.png")
+    asked = params(root=tmp_path / "photos", max_failed_share=0.0, max_pixels=10_000_000)
+    manifest = build(asked, tmp_path / "out", memory_mb=16)
+    (failure,) = read_failures(tmp_path / "out")
+    assert failure.path == "cat/large.png" and failure.kind == "too_large" and "codes.memory_mb (16)" in failure.reason
+    assert failure.path not in manifest.paths
+    assert len(build(asked, tmp_path / "out", memory_mb=64)) == len(manifest) + 1

@@ -302,11 +302,12 @@ def test_png_whose_data_end_early_is_broken_and_one_that_is_black_is_not(
 ) -> None:
     channels = {0: 1, 2: 3, 3: 1, 6: 4}[colour]
     palette = bytes(48) if colour == 3 else None
-    rows = 15 + (3 + 3 + 5 + 5 + 9 + 9 - 15 if interlaced else 0)
-    for samples in (noise(17, 9, channels) % (1 << min(depth, 8)), np.zeros((17, 9, channels), dtype=np.int64)):
+    rows = 3 + 3 + 2 + 5 + 4 + 9 + 8 if interlaced else 17
+    black = np.zeros((17, 9, channels), dtype=np.int64)
+    for samples in (noise(17, 9, channels).astype(np.int64) % (1 << depth), black):
         whole = png(samples, depth, colour, palette=palette, interlaced=interlaced)
         assert decode(whole, max_pixels=MANY).shape == (17, 9, 3)
-        for held in (1, rows):
+        for held in (1, rows - 1):
             cut = png(samples, depth, colour, palette=palette, interlaced=interlaced, rows=held)
             with pytest.raises(DecodeError, match="before the last row"):
                 decode(cut, max_pixels=MANY)
@@ -318,7 +319,7 @@ JPEG_SEGMENTS: dict[str, bytes] = {
     "Photoshop": segment(0xED, b"Photoshop 3.0\0" + b"a" * 65_000) * 40,
     "long XMP": segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"a" * 65_000) * 40,
     "frames that aren't there": segment(0xE2, b"MPF\0II*\0\x08\0\0\0" + b"\xff" * 90),
-    "garbage": b"\0\1\2",
+    "garbage": segment(0xFE, b"") + b"\0\1\2",
 }
 
 

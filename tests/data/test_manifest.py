@@ -52,6 +52,12 @@ def test_without_labels_there_are_no_classes() -> None:
     assert m.classes == () and m.targets.tolist() == [-1, -1, -1]
 
 
+def test_some_rows_may_have_no_label(tmp_path: Path) -> None:
+    manifest(labels=np.array(["b", "", "a"])).write(tmp_path)
+    m = Manifest.read(tmp_path)
+    assert m.classes == ("a", "b") and m.targets.tolist() == [1, -1, 0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(paths=st.lists(ODD, min_size=3, max_size=3), labels=st.lists(ODD, min_size=3, max_size=3), reason=ODD)
 def test_any_unicode_survives_the_round_trip(
@@ -111,7 +117,6 @@ def test_images_inside_the_folder_move_with_it(tmp_path: Path) -> None:
         {"ids": np.array(["1" * 16 + "-0", "0" * 16 + "-0", "2" * 16 + "-0"])},
         {"ids": np.array(["0" * 16 + "-0"] * 3)},
         {"sha256": np.array([SHA[1]] * 3)},
-        {"labels": np.array(["a", "", "b"])},
         {"labels": np.array(["a", "b"])},
         {"splits": np.array([["train", "val", "query"]])},
         {"splits": np.array(["train", "val", "test"])},

@@ -203,7 +203,8 @@ def test_orientation(fmt: str, mode: str, orientation: int) -> None:
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(image, fmt, exif=exif, **({"quality": 95, "subsampling": "4:4:4"} if fmt in ("JPEG", "AVIF") else {}))
+    options = {"quality": 95, "subsampling": "4:4:4"} if fmt in ("JPEG", "AVIF") else {}
+    data = encoded(image, fmt, exif=exif, **options)
     assert_alike(data, by={"JPEG": 6, "AVIF": 8, "WEBP": 3}.get(fmt, 2.1))
     assert shown(data).shape[:2] == ((53, 41) if orientation > 4 else (41, 53))
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.decode import decode
+from pipeline.data.left_out import LeaveOut
 from pipeline.data.sources import SOURCES, Listing, folder, openmoji
 from pipeline.errors import UserError
 from tests.data import world
@@ -99,13 +100,13 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (root / "cat/loop").symlink_to(root)
     (root / "cat/self").symlink_to(root / "cat")
     (root / "cat/broken.png").symlink_to("gone")
-    assert sorted(folder.walk(str(root))) == ["cat/1.png", "cat/2.png", "cat/broken.png", "dog/2.png"]
+    assert sorted(folder.walk(str(root), LeaveOut(), [])) == ["cat/1.png", "cat/2.png", "cat/broken.png", "dog/2.png"]
 
 
 def test_pipes_are_not_images(tmp_path: Path) -> None:
     picture(tmp_path / "photos/1.png", 0)
     os.mkfifo(tmp_path / "photos/pipe")
-    assert list(folder.walk(str(tmp_path / "photos"))) == ["1.png"]
+    assert list(folder.walk(str(tmp_path / "photos"), LeaveOut(), [])) == ["1.png"]
 
 
 def test_top_folders_as_splits(tmp_path: Path) -> None:
@@ -128,48 +129,16 @@ def test_what_is_no_split_folder_is_refused(tmp_path: Path, name: str, words: st
         listed(tmp_path, root=tmp_path / "photos", splits="folders")
 
 
-def labels_csv(tmp_path: Path, text: str, **changes: Any) -> Listing:
+def test_rows_of_labels_csv_are_left_out_as_other_files_are_but_for_hidden_names(tmp_path: Path) -> None:
     root = tmp_path / "photos"
-    picture(root / "a.png", 0)
-    picture(root / "sub/b.png", 1)
-    (root / "labels.csv").write_bytes(text.encode())
-    return listed(tmp_path, root=root, **changes)
-
-
-def test_labels_csv(tmp_path: Path) -> None:
-    text = '\ufeffpath,label,group,split\r\n./a.png,"big, cat",g1,train\r\nsub\\b.png,dog,,valid\r\n'
-    assert as_set(labels_csv(tmp_path, text)) == {
-        ("a.png", "big, cat", "g1", "train"),
-        ("sub/b.png", "dog", "", "val"),
-    }
-
-
-def test_images_that_labels_csv_leaves_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert as_set(labels_csv(tmp_path, "label,path\ncat,a.png\n")) == {("a.png", "cat", "", "")}
-    assert "1 file(s)" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "columns"),
-        ("file,label\na.png,x\n", "columns"),
-        ("path,label,colour\na.png,x,red\n", "columns"),
-        ("path,label\n", "lists no images"),
-        ("path,label\na.png\n", "line 2 has more or fewer"),
-        ("path,label\na.png,x,y\n", "line 2 has more or fewer"),
-        ("path,label\n../a.png,x\n", "inside the folder"),
-        ("path,label\n/etc/passwd,x\n", "inside the folder"),
-        ("path,label\n,x\n", "inside the folder"),
-        ("path,label\na.png,x\n./a.png,y\n", "twice, the first 'a.png'"),
-        ("path,label,split\na.png,x,query\n", "'query'"),
-        ("path,label,split\na.png,x,train\nsub/b.png,y,\n", "some rows a split"),
-        ('path,label\n"a.png,x\n', "not CSV"),
-    ],
-)
-def test_a_bad_labels_csv_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        labels_csv(tmp_path, text)
+    text = "path,label\na.png,cat\nsub/b.png,dog\n.own/c.png,cat\nsub/@eaDir/b.png/thumb.png,dog\ndrafts/d.png,cat\n"
+    names = (".own/c.png", ".own/e.png", ".other/f.png", "sub/@eaDir/b.png/thumb.png", "drafts/d.png")
+    for i, name in enumerate(("a.png", "sub/b.png", *names)):
+        picture(root / name, i)
+    (root / "labels.csv").write_text(text)
+    found = listed(tmp_path, root=root, leave_out=["drafts"])
+    assert {r.path for r in found.records} == {"a.png", "sub/b.png", ".own/c.png"}
+    assert {f.path for f in found.left_out} == {"sub/@eaDir", "drafts", ".other"}
 
 
 @pytest.mark.parametrize("name", ["gone", "file", "empty"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.splits import assign, require_all, unite
+from pipeline.data.splits import assign, require_all, require_train, unite
 from pipeline.errors import UserError
 
 SHARES = {"val": 0.2, "test": 0.25}
@@ -141,7 +141,9 @@ def test_shares_that_leave_no_train_are_refused() -> None:
 
 def test_given_splits_without_train_are_refused() -> None:
     with pytest.raises(UserError, match="no train"):
-        assign(["a"], [""], [""], ["s"], ["test"], shares=SHARES, repeats=1, seed=0)
+        require_train(["test"])
+    require_train(["test", "train"])
+    require_train(["", ""])
 
 
 def test_too_few_names_the_class_and_its_counts() -> None:

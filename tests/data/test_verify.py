@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.cache import cache_root
 from pipeline.data import memory, verify
 from pipeline.data.manifest import Failure
 from pipeline.data.memory import Facts, Memory, Stamp
+from pipeline.data.room import Room
 from pipeline.errors import UserError
 from tests.data.world import picture
 
@@ -26,16 +28,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     check = verify._check
 
-    def counted(folder: str, path: str, max_pixels: int) -> verify._Checked:
+    def counted(folder: str, path: str, max_pixels: int, room: Room) -> verify._Checked:
         seen.append(path)
-        return check(folder, path, max_pixels)
+        return check(folder, path, max_pixels, room)
 
     monkeypatch.setattr(verify, "_check", counted)
     return seen
 
 
-def run(root: Path, paths: list[str], max_pixels: int = 1000) -> list[Facts | Failure]:
-    return list(verify.verify(root, paths, max_pixels=max_pixels))
+def run(root: Path, paths: list[str], max_pixels: int = 1000, memory_mb: int = 64) -> list[Facts | Failure]:
+    return list(verify.verify(root, paths, max_pixels=max_pixels, room=Room(memory_mb)))
 
 
 def test_facts_come_in_order_and_size_is_as_shown(tmp_path: Path) -> None:
@@ -147,6 +149,17 @@ def test_a_cache_that_cannot_be_made_is_the_users_error(tmp_path: Path, monkeypa
         run(tmp_path, ["a.png"])
 
 
+def test_a_memory_that_cannot_be_used_is_told_once_and_every_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (cache_root() / "files.sqlite").mkdir(parents=True)
+    monkeypatch.setattr(verify, "_BATCH", 1)
+    paths = [picture(tmp_path / f"{i}.png", i).name for i in range(3)]
+    assert run(tmp_path, paths) == run(tmp_path, paths)
+    assert reads == 2 * paths
+    assert caplog.text.count("can't be used") == 2  # one a run
+
+
 def test_two_users_of_one_memory(tmp_path: Path) -> None:
     one, two = Memory(tmp_path / "m"), Memory(tmp_path / "m")
     stamp, facts = Stamp(1, 2, 3), Facts("f" * 64, 4, 5)
@@ -157,3 +170,40 @@ def test_two_users_of_one_memory(tmp_path: Path) -> None:
     assert one.get({"/a": Stamp(1, 2, 4)}) == {}
     one.close()
     two.close()
+
+
+def test_what_needs_more_memory_than_there_is_is_a_failure_with_the_number(tmp_path: Path, reads: list[str]) -> None:
+    Image.new("L", (1600, 1600)).save(tmp_path / "large.png")
+    picture(tmp_path / "small.png", 0)
+    paths = ["large.png", "small.png"]
+    for memory_mb, fits in ((128, True), (16, False), (128, True)):
+        large, small = run(tmp_path, paths, 10**7, memory_mb)
+        assert isinstance(small, Facts) and isinstance(large, Facts) == fits
+        if isinstance(large, Failure):
+            assert large.reason == "needs 37 MB of memory, more than codes.memory_mb (16)" and large.kind == "too_large"
+    # One that is remembered is looked at again where it might not fit.
+    assert reads == ["large.png", "small.png", "large.png"]
+
+
+def test_images_that_do_not_fit_together_are_checked_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seen, lock = [0], [], threading.Lock()
+    examine = verify.examine
+
+    def counted(*args: object, **how: int) -> object:
+        with lock:
+            now[0] += 1
+            seen.append(now[0])
+        try:
+            return examine(*args, **how)  # type: ignore[arg-type]
+        finally:
+            with lock:
+                now[0] -= 1
+
+    monkeypatch.setattr(verify, "examine", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for i in range(6):
+        Image.new("RGB", (1000, 1000), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    assert all(isinstance(one, Facts) for one in run(tmp_path, [f"{i}.png" for i in range(6)], 10**6, 16))
+    assert max(seen) == 1

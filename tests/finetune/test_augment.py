@@ -9,7 +9,7 @@ import torch
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import augment
-from pipeline.finetune.batches import EpochSampler, PixelRows, batches_of, loader
+from pipeline.finetune.batches import EpochSampler, PixelRows, loader, steps_of
 from pipeline.finetune.images import CachedView, cached
 
 SETTINGS = augment.Settings(size=16, noise=20.0, mix_alpha=1.0)
@@ -106,4 +106,4 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
     assert order(0) == order(0) != order(1)
     assert len(order(0, n=13)) == 12, "a last batch of one image is left out"
     assert len(set(order(0, n=14))) == 14
-    assert [batches_of(n, 4) for n in (1, 4, 5, 6, 9)] == [1, 1, 1, 2, 2]
+    assert [steps_of(n, 4, 1).per_epoch for n in (1, 4, 5, 6, 9)] == [1, 1, 1, 2, 2]

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from pipeline import config, schema, transfer
 from pipeline.codes import extract
+from pipeline.data.cost import Header
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune import gains, images, saved
@@ -137,6 +138,7 @@ def tuned(manifest: Manifest, cache: Path, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.mark.network
 def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Manifest) -> None:
     weights = read_canonical(tuned / saved.MODEL)
     assert weights.arch == "tinyvgg-32px-fc12-10"
@@ -153,6 +155,7 @@ def test_a_tuned_network_is_read_as_weights_up_to_fc8(tuned: Path, manifest: Man
     assert model.probabilities([file]).shape == (1, 3)
 
 
+@pytest.mark.network
 def test_codes_of_a_tuned_network_are_extracted_like_any_others(
     tuned: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -176,6 +179,7 @@ def test_codes_of_a_tuned_network_are_extracted_like_any_others(
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), shown, atol=2e-2)
 
 
+@pytest.mark.network
 def test_model_files_that_do_not_belong_together_are_refused(
     tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
@@ -194,6 +198,7 @@ def test_model_files_that_do_not_belong_together_are_refused(
         saved.read(tuned).probabilities([tmp_path / "none.png"])
 
 
+@pytest.mark.network
 def test_scores_of_a_hinge_loss_are_not_called_probabilities(
     tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +217,7 @@ def test_scores_of_a_hinge_loss_are_not_called_probabilities(
     assert saved.read(tmp_path / "direct").loss == "hinge"
 
 
+@pytest.mark.network
 def test_a_file_that_does_not_say_its_loss_is_read_and_claims_nothing(
     tuned: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -234,6 +240,7 @@ def test_a_file_that_does_not_say_its_loss_is_read_and_claims_nothing(
         saved.read(tmp_path)
 
 
+@pytest.mark.network
 def test_a_gap_network_is_weights_up_to_its_last_pooling(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     run_strategy("frozen", manifest, world.weights(), world.params(epochs=1), tmp_path, cache=cache)
     weights = read_canonical(tmp_path / saved.MODEL)
@@ -260,15 +267,21 @@ def test_gains_by_hand() -> None:
     assert gains.gains([[{"val_accuracy": None}]], [curve([0.5])]) is None
 
 
-@pytest.mark.parametrize(
-    ("train", "val", "word"),
-    [
-        ([2.0, 1.0, 0.5, 0.2], [2.0, 1.5, 1.6, 1.9], "Overfits"),
-        ([2.0, 1.5, 1.2], [2.0, 1.6, 1.3], "Not finished"),
-        ([2.0, 2.5, 3.0], [2.0, 2.0, 2.0], "Does not learn"),
-        ([2.0, 1.0, 0.9], [2.0, 1.2, 1.199], "Levelled off"),
-    ],
-)
-def test_a_curve_is_read(train: list[float], val: list[float], word: str) -> None:
-    curve = [{"train_loss": t, "val_loss": v} for t, v in zip(train, val, strict=True)]
-    assert gains.reading(curve).startswith(word)
+def test_an_image_that_needs_too_much_memory_is_left_out_until_there_is_more(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    look = images.cost.look
+
+    def odd(file: BinaryIO, *, max_pixels: int) -> Header:
+        header = look(file, max_pixels=max_pixels)
+        return dataclasses.replace(header, bytes=100 << 20) if file.name == str(manifest.file(3)) else header
+
+    monkeypatch.setattr(images.cost, "look", odd)
+    few = cached(manifest, VIEW, tmp_path, memory_mb=16)
+    assert np.flatnonzero(few.at < 0).tolist() == [3]
+    assert f"{manifest.paths[3]}: needs 100 MB of memory, more than codes.memory_mb (16)" in caplog.text
+    assert cached(manifest, VIEW, tmp_path, memory_mb=16).key == few.key
+    whole = cached(manifest, VIEW, tmp_path, memory_mb=128)
+    assert (whole.at >= 0).all() and whole.key != few.key
+    # What is there needs no decoding, so no memory.
+    assert cached(manifest, VIEW, tmp_path, memory_mb=16).key == whole.key

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.config import TableEntry
 from pipeline.errors import UserError
 from pipeline.finetune import groups
-from pipeline.finetune.outputs import trained_text
+from pipeline.finetune.outputs import never_trained, trained_text
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "conv1_1.weight": (4, 3, 3, 3),
@@ -77,9 +77,37 @@ def test_the_table_as_text_says_what_is_frozen() -> None:
     assert lines[3].endswith("3")
 
 
+def in_words(epochs: int, *table: TableEntry) -> str:
+    return trained_text(resolved(*table), list(dict.fromkeys(groups.layer_of(name) for name in SHAPES)), epochs)
+
+
 def test_what_was_trained_in_words() -> None:
-    assert trained_text(resolved(entry("*")), 3) == "everything at 1"
-    assert trained_text(resolved(entry("*", multiple=0.0)), 3) == "nothing"
+    assert in_words(3, entry("*")) == "everything at 1"
+    assert in_words(3, entry("*", multiple=0.0)) == "nothing"
     table = [entry("conv1_1", "bn1_1", multiple=0.0), entry("conv1_2", multiple=0.1), entry("fc6", from_epoch=2)]
-    assert trained_text(resolved(*table), 3) == "conv1_2 at 0.1, fc6 at 1 from epoch 3"
-    assert trained_text(resolved(*table), 2) == "conv1_2 at 0.1"
+    assert in_words(3, *table) == "conv1_2 at 0.1, fc6 at 1 from epoch 3"
+    assert in_words(2, *table) == "conv1_2 at 0.1"
+    assert never_trained(resolved(*table), 3) == ["conv1_1", "bn1_1"]
+    assert never_trained(resolved(*table), 2) == ["conv1_1", "bn1_1", "fc6"]
+
+
+def test_a_run_of_layers_in_words_holds_all_between_its_ends() -> None:
+    """conv1_1 and conv1_2 share an entry, and the norm between them is frozen by another that stands first."""
+    ends = [entry("bn1_1", multiple=0.0), entry("conv1_1", "conv1_2", multiple=0.1), entry("fc6")]
+    assert in_words(3, *ends) == "conv1_1 at 0.1, conv1_2 at 0.1, fc6 at 1"
+    late = [entry("fc6"), entry("conv1_2", multiple=0.1), entry("conv1_1", "bn1_1", multiple=0.1)]
+    assert in_words(3, *late) == "conv1_1 to conv1_2 at 0.1, fc6 at 1", "in the model's order, not the table's"
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 1.0]), min_size=4, max_size=4), st.permutations(range(4)))
+def test_the_words_say_of_each_layer_what_its_group_does(multiples: list[float], places: list[int]) -> None:
+    layers = list(dict.fromkeys(groups.layer_of(name) for name in SHAPES))
+    found = resolved(*(entry(layers[i], multiple=multiples[i]) for i in places))
+    said: dict[str, float] = {}
+    text = trained_text(found, layers, 1).replace("everything", f"{layers[0]} to {layers[-1]}")
+    for part in () if text == "nothing" else text.split(", "):
+        names, _, multiple = part.rpartition(" at ")
+        first, _, last = names.partition(" to ")
+        for layer in layers[layers.index(first) : layers.index(last or first) + 1]:
+            said[layer] = float(multiple)
+    assert said == {layer: g.multiple for g in found for layer in g.layers if g.multiple}

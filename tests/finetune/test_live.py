@@ -19,6 +19,8 @@ from pipeline.finetune.training import Training
 from tests.finetune import world
 from tests.test_imports import ROOT
 
+pytestmark = pytest.mark.network
+
 
 def written(out: Path, repeat: int) -> dict[str, list[tuple[int, float]]]:
     """File below plots/metrics/ without its ending -> (step, value) of each line."""

@@ -32,6 +32,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("name", NAMES)
 def test_every_strategy_ends_in_its_files(name: str, manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     result = run_strategy(name, manifest, world.weights(), world.params(repeats=2), tmp_path, cache=cache)
@@ -53,13 +54,14 @@ def test_every_strategy_ends_in_its_files(name: str, manifest: Manifest, cache: 
     table = schema.read_json(tmp_path / "groups.json")
     assert sum(g["values"] for g in table) == result["values"]
 
-    # The model on disk answers as the one that was tested.
+    # The model on disk answers in float32, as near to the one that was tested as its precision lets it.
+    near = {"fp32": 2e-3, "bf16": 2e-2}[result["precision"]]
     model = saved.read(tmp_path)
     assert model.classes == world.CLASSES
     first = manifest.rows("test", 0)[:2]
     shown = model.probabilities([manifest.file(int(i)) for i in first])
     for row, own in zip(rows, shown, strict=False):
-        assert [float(row[f"p:{c}"]) for c in world.CLASSES] == pytest.approx(own, abs=2e-3)
+        assert [float(row[f"p:{c}"]) for c in world.CLASSES] == pytest.approx(own, abs=near)
     assert not list(cache.glob("finetune-runs/*"))
 
 
@@ -106,6 +108,7 @@ def test_bf16_and_hinge_run(manifest: Manifest, cache: Path, tmp_path: Path) -> 
     assert len((tmp_path / "inference.txt").read_text().splitlines()) == 9
 
 
+@pytest.mark.network
 def test_the_same_run_gives_the_same_bytes(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         run_strategy("gradual", manifest, world.weights(), world.params(), tmp_path / folder, cache=cache)
@@ -118,6 +121,7 @@ def test_an_unknown_strategy_is_named(manifest: Manifest, cache: Path, tmp_path:
         run_strategy("svm", manifest, world.weights(), world.params(), tmp_path, cache=cache)
 
 
+@pytest.mark.network
 @pytest.mark.slow
 def test_a_real_kill_and_a_second_run_give_the_undisturbed_bytes(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "dataset")

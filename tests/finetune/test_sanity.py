@@ -24,6 +24,8 @@ from pipeline.finetune.sanity.step import VERDICTS, Step, read, write
 from pipeline.finetune.sets import sets_of
 from tests.finetune import world
 
+pytestmark = pytest.mark.network
+
 HOW: dict[str, Any] = {
     "strategies": ["cnn"],
     "batches": 2,
@@ -63,8 +65,9 @@ def test_a_sound_strategy_passes(manifest: Manifest, cache: Path, tmp_path: Path
         assert len({len(values) for values in step.curve.values()}) == 1
         assert step.marks.keys() <= step.curve.keys()
     assert steps[1].curve["accuracy"][-1] == 1.0
-    # Three rates by two decays, then two more rates with the best decay.
-    assert [len(s.curve["rate"]) for s in steps[3:5]] == [6, 8]
+    # Three rates by two decays, then two more rates with the best decay, or one beyond an edge.
+    coarse, finer = (len(s.curve["rate"]) for s in steps[3:5])
+    assert coarse == 6 and finer in (7, 8)
     assert len(set(steps[4].curve["weight_decay"][6:])) == 1
     record = write("cnn", steps, tmp_path)
     assert record["verdict"] == min((s.verdict for s in steps), key=VERDICTS.index)

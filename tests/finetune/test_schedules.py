@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, StepLR
 
 from pipeline.errors import UserError
 from pipeline.finetune.schedules import SCHEDULES, Schedule, scaled_rate
@@ -43,6 +46,26 @@ def test_every_step_after_the_warm_up(warmup: int) -> None:
     assert inverse.at(first - 1) == 1
     for t in range(first, 25):
         assert inverse.at(4 * t - 1) == pytest.approx(inverse.at(t - 1) / 2)
+
+
+def torchs(scheduler: type[LRScheduler], **settings: Any) -> list[float]:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    made, rates = scheduler(optimiser, **settings), []
+    for _ in range(TOTAL):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        made.step()
+    return rates
+
+
+def test_schedules_are_torchs() -> None:
+    def rates(kind: str) -> list[float]:
+        schedule = Schedule(kind, TOTAL, every=4, factor=0.5)
+        return [schedule.at(t) for t in range(TOTAL)]
+
+    assert rates("cosine") == pytest.approx(torchs(CosineAnnealingLR, T_max=TOTAL), abs=1e-9)
+    assert rates("step") == pytest.approx(torchs(StepLR, step_size=4, gamma=0.5))
+    assert rates("linear") == pytest.approx(torchs(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=TOTAL))
 
 
 def test_beyond_the_end_the_last_rate_stays() -> None:

@@ -155,6 +155,10 @@ def test_a_map_is_proposed_by_names() -> None:
     }
 
 
+def test_a_target_may_be_written_in_another_unicode_form() -> None:
+    assert label_map({"cafe\u0301 ": ["goldfish"]}, ("caf\u00e9",), SOURCES) == {"caf\u00e9": ("goldfish",)}
+
+
 def test_label_map_errors_come_together() -> None:
     with pytest.raises(UserError) as e:
         label_map({"dog": ["goldfish"], "cat": ["wolf", "goldfish"]}, ("cat",), SOURCES)
@@ -177,6 +181,7 @@ def test_direct_sums_the_probabilities_of_mapped_classes() -> None:
     assert float(shown[:, 2].detach().max()) < 1e-9
 
 
+@pytest.mark.network
 def test_direct_runs_and_trains_nothing(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     names = ("green", "red", "blue", "sky blue", "x", "y")
     changes = {"scale": 64, "size": 64, "inference_txt": True}

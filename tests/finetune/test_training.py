@@ -25,14 +25,14 @@ from pipeline.finetune.training import Training
 from pipeline.nets import layers
 from tests.finetune import world
 
+pytestmark = pytest.mark.network
+
 LIMITS = Limits(
     epochs=1,
     clip=0.0,
-    accumulate=1,
     select="accuracy",
     patience=0,
     keep_every=0,
-    precision="fp32",
     device="cpu",
     devices=1,
 )
@@ -76,14 +76,18 @@ def run(made: Prepared, folder: Path, *, key: str = "k", **changes: Any) -> dict
     return state_of(made.training)
 
 
+@pytest.fixture
+def tinyvgg_with_norms(monkeypatch: pytest.MonkeyPatch) -> str:
+    name = "tinyvgg_with_norms"
+    monkeypatch.setitem(layers.ARCHS, name, dataclasses.replace(layers.find("tinyvgg"), name=name, batch_norm=True))
+    return name
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_frozen_layers_do_not_move_by_a_bit(
-    batch_norm: bool, manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch_norm: bool, tinyvgg_with_norms: str, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
-    arch = "tinyvgg"
-    if batch_norm:
-        arch = "tinyvgg_with_norms"
-        monkeypatch.setitem(layers.ARCHS, arch, dataclasses.replace(layers.find("tinyvgg"), name=arch, batch_norm=True))
+    arch = tinyvgg_with_norms if batch_norm else "tinyvgg"
     made, training = made_of(
         "it",
         manifest,
@@ -173,6 +177,70 @@ def test_two_optimisers_in_one_table(manifest: Manifest, cache: Path, tmp_path: 
     torch.testing.assert_close(moved, 0.0625 * grads["classifier.bias"], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("sizes", [(24, 5, 5), (10, 5, 2), (9, 3, 3), (20, 4, 5)])
+def test_accumulated_batches_step_as_one_batch_of_their_images(
+    sizes: tuple[int, int, int], manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    """The last batch of an epoch may be smaller, and its last step of fewer batches. 24 images train."""
+    how = {**strategy(kind="scratch"), **SGD, "dropout": 0.0, "learning_rate": 0.1, "precision": "fp32", "l1": 1e-3}
+    large, small, accumulate = sizes
+    ended = []
+    for folder, changes in (("one", {"batch_size": large}), ("many", {"batch_size": small, "accumulate": accumulate})):
+        made, training = made_of("it", manifest, cache, **how, **changes)
+        before = state_of(training)
+        ended.append((run(made, tmp_path / folder, epochs=2, clip=0.5), training.curve))
+    (one, one_curve), (many, many_curve) = ended
+    assert [row["step"] for row in one_curve] == [row["step"] for row in many_curve]
+    for name, tensor in one.items():
+        moved = float((tensor - before[name]).abs().max())
+        assert float((many[name] - tensor).abs().max()) < 1e-3 * moved, name
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "scratch", "finetune", "gradual"])
+def test_batch_norm_on_single_images_is_refused_before_training(
+    name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path
+) -> None:
+    """However large the maps are, and if the norms are unfrozen later, too."""
+    told = (
+        rf"{name} trains batch norms, and finetune.batch_size 1 with 24 training images .* allowed: 2 or more of both"
+    )
+    with pytest.raises(UserError, match=told):
+        made_of(name, manifest, cache, arch=tinyvgg_with_norms, batch_size=1)
+
+
+@pytest.mark.parametrize("name", ["frozen", "scratch", "fc", "direct", "rested"])
+def test_single_images_train_what_has_no_norms_or_leaves_them_at_rest(
+    name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    entry = {"weight_decay": 0.0, "l1": 0.0, "optimiser": "", "from_epoch": 0}
+    table = [entry | {"layers": ["bn*"], "multiple": 0.0}, entry | {"layers": ["conv*", "classifier"], "multiple": 0.1}]
+    rested = {"rested": {"kind": "finetune", "multiple": 0.1, "table": table}}
+    arch = "tinyvgg" if name in ("scratch", "direct") else tinyvgg_with_norms
+    params = world.params(batch_size=1, epochs=1, scale=64, size=64, strategies=world.PARAMS["strategies"] | rested)
+    weights = world.weights(arch, names=(*world.CLASSES, "x", "y", "z"))
+    result = run_strategy(name, manifest, weights, params, tmp_path, cache=cache)
+    assert result["repeats"][0]["n_test"] == 9
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "scratch", "finetune"])
+def test_a_last_batch_of_one_image_trains_no_norm(
+    name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    """24 images in batches of 23: the last one is left out of an epoch, another in each."""
+    made, training = made_of(name, manifest, cache, arch=tinyvgg_with_norms, batch_size=23)
+    run(made, tmp_path)
+    assert training.curve[0]["step"] == 1
+
+
+def test_accumulation_of_one_batch_leaves_lbfgs_as_it_is(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    """Its batch is the whole set, and its penalty is part of the loss."""
+    how = {"optimiser": "lbfgs", "dropout": 0.0, "learning_rate": 1.0, "clip": 0.0, "weight_decay": 0.01}
+    one, many = (
+        run(made_of("frozen", manifest, cache, **how, accumulate=n)[0], tmp_path / str(n), epochs=2) for n in (1, 4)
+    )
+    assert world.same(one, many)
+
+
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"])
 def test_every_optimiser_lowers_the_loss_of_a_head(
     optimiser: str, manifest: Manifest, cache: Path, tmp_path: Path
@@ -202,7 +270,7 @@ SETTINGS = {"optimiser": "adam", "learning_rate": 0.002, "accumulate": 2, "epoch
 def test_a_killed_run_ends_as_an_undisturbed_one(
     name: str, manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {"epochs": 4, "accumulate": 2, "clip": 1.0}
+    limits = {"epochs": 4, "clip": 1.0}
     made, whole = made_of(name, manifest, cache, **SETTINGS)
     expected = run(made, tmp_path / "whole", **limits)
 

@@ -12,12 +12,14 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune.augment import Settings, image_transform
 from pipeline.finetune.batches import CodeRows, PixelRows
-from pipeline.finetune.model import Classifier
+from pipeline.finetune.model import Classifier, autocast
 from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import Place, Prepared, place_of, prepared
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.sets import sets_of
 from tests.finetune import world
+
+pytestmark = pytest.mark.network
 
 VIEWS = 2
 
@@ -45,8 +47,8 @@ def test_the_codes_are_the_bodys_of_each_view(manifest: Manifest, cache: Path) -
         transform = image_transform(["flip"], Settings(32, 0.0, 0.4)) if view else None
         pixels = PixelRows(place.images, picked, ids, targets, size=32, transform=transform, seed=place.params.seed)
         shown = pixels.__getitems__([(view, i) for i in range(5)])[0]
-        with torch.inference_mode():
-            wanted = model.body(model.normalise(shown)).numpy()
+        with torch.inference_mode(), autocast("cpu", place.precision):
+            wanted = model.body(model.normalise(shown)).float().numpy()
         np.testing.assert_allclose(rows.codes[view, rows.at[:5]], wanted, rtol=1e-4, atol=1e-5)
 
 

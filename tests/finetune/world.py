@@ -68,7 +68,7 @@ PARAMS: dict[str, Any] = {
     "select": "accuracy",
     "patience": 0,
     "keep_every": 0,
-    "precision": "fp32",
+    "precision": "auto",
     "device": "cpu",
     "devices": 1,
     "nodes": 1,

@@ -12,6 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy.linalg import orthogonal_procrustes
+from scipy.special import expit
+from sklearn.decomposition import PCA
+from sklearn.random_projection import GaussianRandomProjection
 
 from pipeline.errors import UserError
 from pipeline.hashing import exact, itq
@@ -274,3 +278,54 @@ def test_centres_lie_half_the_bits_apart_while_there_are_such_codes(classes: int
     if nbits & (nbits - 1) == 0:
         first = rows[:nbits]
         np.testing.assert_array_equal(first @ first.T, nbits * np.eye(len(first)))
+
+
+# against scikit-learn, scipy and torch
+
+
+@pytest.mark.parametrize("exact_dim", [2048, 10])
+def test_pca_bits_are_the_signs_of_scikit_learns_components(exact_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.hashing.principal.EXACT_DIM", exact_dim)
+    rng = np.random.default_rng(11)
+    codes = (rng.normal(0, 1, (300, 40)) * 0.8 ** np.arange(40) + rng.normal(0, 1, 40)).astype(np.float32)
+    theirs = PCA(16, svd_solver="full").fit(codes.astype(np.float64))
+    mean, directions = principal(codes, 16, who="pca", seed=0)
+    np.testing.assert_allclose(mean, theirs.mean_, atol=1e-6)
+    sign = np.sign(np.sum(directions * theirs.components_.T, axis=0))
+    np.testing.assert_allclose(directions, theirs.components_.T * sign, atol=2e-4)
+    values = theirs.transform(codes.astype(np.float64)) * sign
+    clear = np.abs(values) > 1e-3  # not so near to the plane that rounding decides
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(Pca(nbits=16).fit(codes).bits(codes)[clear], (values > 0)[clear])
+
+
+@pytest.mark.parametrize("iterations", [1, 20])
+def test_itq_is_the_papers_loop_by_scipy(iterations: int) -> None:
+    projected = np.random.default_rng(13).laplace(0, 1, (300, 8))
+    rotation = np.linalg.qr(np.random.default_rng(2).standard_normal((8, 8)))[0]
+    for _ in range(iterations):
+        rotation = orthogonal_procrustes(projected, np.sign(projected @ rotation))[0]
+    np.testing.assert_allclose(itq.rotate(projected, iterations=iterations, seed=2)[0], rotation, atol=1e-9)
+
+
+def test_lsh_bits_are_the_signs_of_gaussian_projections_from_the_mean() -> None:
+    codes = np.random.default_rng(14).exponential(1, (60, 30)).astype(np.float32)
+    theirs = GaussianRandomProjection(24, random_state=0).fit(codes)
+    hasher = Lsh(nbits=24, seed=3).fit(codes)
+    drawn = np.random.default_rng(3).standard_normal((30, 24))
+    centred = codes - codes.mean(axis=0, dtype=np.float64)
+    np.testing.assert_array_equal(hasher.bits(codes), centred @ drawn.astype(np.float32) > 0)
+    theirs.components_ = drawn.T
+    np.testing.assert_array_equal(hasher.bits(codes), theirs.transform(centred) > 0)
+
+
+def test_median_topk_and_sigmoid_bits_are_those_of_numpy_torch_and_scipy() -> None:
+    codes = np.random.default_rng(15).normal(0, 2, (51, 64)).astype(np.float32)
+    lower = np.quantile(codes, 0.5, axis=0, method="lower")
+    np.testing.assert_array_equal(Median().fit(codes).bits(codes), codes > lower)
+    largest = torch.topk(torch.from_numpy(codes), 9, dim=1)
+    kept = np.zeros(codes.shape, dtype=bool)
+    np.put_along_axis(kept, largest.indices.numpy(), largest.values.numpy() > 0, axis=1)
+    np.testing.assert_array_equal(TopK(k=9).fit(codes).bits(codes), kept)
+    soft = (expit(codes.astype(np.float64)) - 0.5) / 0.5
+    np.testing.assert_array_equal(Sigmoid().fit(codes).bits(codes), soft > 0.5)

@@ -118,6 +118,21 @@ def test_images_without_codes_are_left_out_and_counted(tmp_path: Path) -> None:
     assert sum(result["repeats"][0][f"n_{s}"] for s in ("train", "val", "test")) == 54
 
 
+def test_images_without_a_label_among_others_change_nothing(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 3)
+    labels = np.array([f"c{i}" for i in y])
+    labels[[3, 20, 41, 42, 59]] = ""
+    codes, manifest = dataset(x, labels.tolist())
+    kept = np.flatnonzero(labels != "")
+    alone, bare = dataset(x[kept], labels[kept].tolist(), splits=manifest.splits[:, kept])
+    found = [fit_head(*one, params(), "svm", tmp_path / "out") for one in ((codes, manifest), (alone, bare))]
+    timeless = [
+        [{k: v for k, v in r.items() if not k.endswith("_s")} for r in one["repeats"]] + [one["majority"]]
+        for one in found
+    ]
+    assert timeless[0] == timeless[1] and found[0]["left_out"] == 0
+
+
 def test_one_class_is_refused(tmp_path: Path) -> None:
     x, _ = blobs(20, 8, 2)
     codes, manifest = dataset(x, ["cat"] * 20)
@@ -136,13 +151,53 @@ def test_a_class_that_vanishes_from_train_is_named(tmp_path: Path) -> None:
         fit_head(codes, manifest, params(), "svm", tmp_path)
 
 
-def test_no_val_is_refused_only_where_there_is_a_choice(tmp_path: Path) -> None:
+def test_without_a_val_image_the_middle_of_the_grid_is_taken_and_said(tmp_path: Path) -> None:
     x, y = blobs(40, 8, 2)
     splits = np.where(np.arange(40) // 2 % 2 == 0, "train", "test")[None]
     codes, manifest = dataset(x, named(y), splits=splits)
-    with pytest.raises(UserError, match="3 values of C to choose from and no validation images"):
-        fit_head(codes, manifest, params(), "svm", tmp_path)
-    assert fit_head(codes, manifest, params(c_grid=[1.0]), "svm", tmp_path)["repeats"][0]["chosen"] == {"C": 1.0}
+    (found,) = fit_head(codes, manifest, params(), "svm", tmp_path)["repeats"]
+    assert found["chosen"] == {"C": 1.0} and found["val_score"] is None
+    assert found["notes"] == ["C = 1 without a choice, for want of validation images"]
+    (only,) = fit_head(codes, manifest, params(c_grid=[1.0]), "svm", tmp_path)["repeats"]
+    assert only["notes"] == [] and only["accuracy"] == found["accuracy"]
+
+
+def test_a_k_above_the_number_of_training_images_is_left_out_and_said(tmp_path: Path) -> None:
+    x, y = blobs(20, 8, 2, apart=2.0)
+    codes, manifest = dataset(x, named(y), repeats=1)
+    (found,) = fit_head(codes, manifest, params(k_grid=[1, 3, 50, 80]), "knn", tmp_path)["repeats"]
+    assert found["notes"] == ["k of 50, 80 left out: there are 12 training images"]
+    assert found["chosen"]["k"] in (1, 3)
+    with pytest.raises(UserError, match=r"knn with k of 50 and 16 training images; allowed: k from 1 to 16"):
+        fit_head(codes, manifest, params(k_grid=[50]), "knn", tmp_path)
+
+
+def test_a_class_without_a_test_image_is_named(tmp_path: Path) -> None:
+    x, y = blobs(31, 8, 2, apart=2.0)
+    splits = np.array([[*(["train", "train", "train", "val", "test"] * 6), "train"]])
+    codes, manifest = dataset(x, [*named(y[:30]), "lone"], splits=splits)
+    (found,) = fit_head(codes, manifest, params(), "svm", tmp_path)["repeats"]
+    assert found["notes"] == ["1 of 3 classes have no test image (lone)"]
+    assert found["class_recall"][2] is None
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("each", [2, 3, 5])
+def test_every_head_is_made_of_two_images_a_class_and_up(head: str, each: int, tmp_path: Path) -> None:
+    x, y = blobs(2 * each, 8, 2, apart=2.0)
+    splits = np.repeat(["test", "train", "val", "train", "train"][:each], 2)[None]
+    codes, manifest = dataset(x, named(y), splits=splits)
+    (found,) = fit_head(codes, manifest, params(k_grid=[1, 3, 5, 10, 20]), head, tmp_path)["repeats"]
+    assert found["n_test"] == 2 and Model.load(tmp_path / "model.h5").classes == manifest.classes
+
+
+def test_a_fit_that_stopped_short_of_its_optimum_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = blobs(60, 20, 3, apart=0.5)
+    codes, manifest = dataset(x, named(y), repeats=1)
+    assert fit_head(codes, manifest, params(), "softmax_l1", tmp_path)["repeats"][0]["notes"] == []
+    monkeypatch.setattr("pipeline.heads.proximal.MAX_STEPS", 2)
+    notes = fit_head(codes, manifest, params(c_grid=[0.01, 50.0]), "softmax_l1", tmp_path)["repeats"][0]["notes"]
+    assert notes and all(n.startswith("C = 50 stopped up to") and n.endswith("% above its optimum") for n in notes)
 
 
 def test_the_score_on_val_is_that_of_the_setting_fitted_on_train(tmp_path: Path) -> None:
@@ -206,6 +261,13 @@ def test_the_learning_curve_ends_at_the_heads_own_accuracy(tmp_path: Path) -> No
     for point in points:
         own = result["repeats"][point.repeat]["accuracy"]
         assert point.accuracy == pytest.approx(own, abs=0.05) if point.share == 1 else point.accuracy <= own + 0.1
+
+
+def test_the_learning_curve_of_few_images_has_each_number_once() -> None:
+    x, y = blobs(6, 10, 2)
+    codes, manifest = dataset(x, named(y), splits=np.array([["train", "train", "train", "train", "test", "test"]]))
+    points = learning_curve(codes, manifest, params(), "svm", [0.1, 0.2, 0.4, 0.7, 1.0], settings=[1.0])
+    assert [(p.share, p.n_train) for p in points] == [(0.4, 2), (0.7, 3), (1.0, 4)]
 
 
 def test_the_learning_curve_of_knn_lowers_k_to_the_subset() -> None:

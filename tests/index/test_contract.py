@@ -6,11 +6,13 @@ import logging
 import threading
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from pipeline.errors import UserError
 from pipeline.index import INDEXES, PackedIndex, make
@@ -150,8 +152,8 @@ def test_wrong_input_is_refused_and_changes_nothing(index: PackedIndex) -> None:
             index.search(bad, 1)
         with pytest.raises(UserError, match="bits"):
             index.add(bad, ids)
-    for k in (0, -1, 81):
-        with pytest.raises(UserError, match=f"k = {k} in a collection of 80"):
+    for k in (0, -1):
+        with pytest.raises(UserError, match=f"k = {k}; allowed: 1 or more"):
             index.search(packed[:1], k)
     for radius in (-1, NBITS + 1):
         with pytest.raises(UserError, match="radius"):
@@ -167,6 +169,15 @@ def test_wrong_input_is_refused_and_changes_nothing(index: PackedIndex) -> None:
     with pytest.raises(UserError, match="not in the index"):
         index.remove(np.array([ids[0], "nobody"]))
     assert len(index) == 80
+
+
+def test_k_is_at_most_k(index: PackedIndex) -> None:
+    packed, ids = collection(80)
+    index.add(packed, ids)
+    for k in (81, 5000):
+        distances, found = index.search(packed[:3], k)
+        for i in range(3):
+            assert pairs(distances[i], found[i]) == oracle(packed[i], packed, ids)
 
 
 @pytest.mark.parametrize("name", INDEXES)
@@ -238,3 +249,41 @@ def test_exact_is_the_definition(data: st.DataObject) -> None:
     query = np.array([data.draw(row)], np.uint8)
     distances, found = index.search(query, k)
     assert pairs(distances[0], found[0]) == oracle(query[0], packed, ids)[:k]
+
+
+def lowest_at_the_cut(distances: NDArray[Any], ids: NDArray[np.str_], k: int) -> list[tuple[int, str]]:
+    """Of all rows and their distances by another library, the first k by (distance, id)."""
+    return sorted(pairs(distances, ids))[:k]
+
+
+@pytest.mark.parametrize("k", [1, 10, 137])
+def test_exact_is_faisss_flat_index_and_scikit_learns_brute_force(k: int) -> None:
+    """The collection has copies and many ties, also at the cut."""
+    packed, ids = collection()
+    queries = np.concatenate([packed[:20], collection(20, seed=4)[0]])
+    index = make("exact", NBITS)
+    index.add(packed, ids)
+    distances, found = index.search(queries, k)
+    flat = faiss.IndexBinaryFlat(NBITS)
+    flat.add(packed)
+    theirs, rows = flat.search(queries, N)
+    np.testing.assert_array_equal(distances, theirs[:, :k])
+    bits, query_bits = np.unpackbits(packed, axis=1), np.unpackbits(queries, axis=1)
+    brute = NearestNeighbors(metric="hamming", algorithm="brute").fit(bits)
+    shares, places = brute.kneighbors(query_bits, N)
+    for i in range(len(queries)):
+        mine = pairs(distances[i], found[i])
+        assert mine == lowest_at_the_cut(theirs[i], ids[rows[i]], k)
+        assert mine == lowest_at_the_cut((shares[i] * NBITS).round().astype(int), ids[places[i]], k)
+
+
+@pytest.mark.parametrize("radius", [0, 3, 12])
+def test_a_radius_is_faisss_flat_indexs(index: PackedIndex, radius: int) -> None:
+    packed, ids = collection()
+    index.add(packed, ids)
+    flat = faiss.IndexBinaryFlat(NBITS)
+    flat.add(packed)
+    limits, distances, rows = flat.range_search(packed[:30], radius + 1)  # which leaves its radius out
+    for i, found in enumerate(index.range_search(packed[:30], radius)):
+        part = slice(limits[i], limits[i + 1])
+        assert pairs(*found) == sorted(pairs(distances[part], ids[rows[part]]))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn import metrics as oracle
 
 from pipeline.metrics import classify
@@ -26,6 +27,37 @@ def test_counts_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
         warnings.simplefilter("ignore")
         assert classify.mean_class_recall(counts) == pytest.approx(oracle.balanced_accuracy_score(true, answers))
         assert classify.macro_f1(counts) == pytest.approx(oracle.f1_score(true, answers, average="macro"))
+
+
+@given(PAIRS)
+def test_recall_of_each_class_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    true, answers = (np.array(column) for column in zip(*pairs, strict=True))
+    found = classify.class_recall(classify.confusion(true, answers, 4))
+    wanted = oracle.recall_score(true, answers, labels=range(4), average=None, zero_division=np.nan)
+    np.testing.assert_allclose(np.array(found, dtype=float), wanted)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 2), (5, 40), (300, 3)])
+def test_log_loss_is_that_of_scikit_learn(n: int, k: int) -> None:
+    generator = np.random.default_rng(n)
+    p, true = generator.dirichlet(np.ones(k), n), generator.integers(0, k, n)
+    assert classify.log_loss(true, p) == pytest.approx(oracle.log_loss(true, p, labels=range(k)))
+
+
+@given(
+    arrays(np.float64, (12, 6), elements=st.sampled_from([0.0, 0.5, 1.0])),
+    st.lists(st.integers(0, 5), min_size=12, max_size=12),
+    st.integers(1, 6),
+)
+def test_top_k_with_ties_is_scikit_learns_with_the_classes_turned_round(
+    scores: np.ndarray, labels: list[int], top: int
+) -> None:
+    """Of equal scores its first is the later class, ours the earlier one."""
+    true = np.array(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mirrored = oracle.top_k_accuracy_score(5 - true, scores[:, ::-1], k=top, labels=range(6))
+    assert classify.top_k_accuracy(true, scores, top) == pytest.approx(mirrored)
 
 
 def test_by_hand() -> None:

@@ -6,8 +6,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from pipeline.errors import UserError
 from pipeline.metrics import retrieve
@@ -163,3 +165,64 @@ def test_wrong_input_is_refused() -> None:
             retrieve.average_precision(groups, k)
     with pytest.raises(UserError, match="own"):
         retrieve.neighbour_groups(packed, packed, np.arange(4)[:, None], self_rows=np.arange(4))
+
+
+# against trec_eval and scikit-learn
+
+K = (1, 3, 8)
+
+
+def by_trec_eval(ranked: list[int]) -> dict[str, float]:
+    """trec_eval's figures of one ranking without ties, relevant = 1."""
+    names = [f"d{i:03d}" for i in range(len(ranked))]
+    measures = {"map", *(f"{m}.{k}" for m in ("map_cut", "P", "recall") for k in K)}
+    judged = {"q": dict(zip(names, ranked, strict=True))}
+    scores = {"q": {name: float(len(ranked) - i) for i, name in enumerate(names)}}
+    found: dict[str, float] = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(scores)["q"]
+    return found
+
+
+def ours(groups: TieGroups) -> dict[str, float]:
+    """The same figures. trec_eval divides by all that is relevant; `possible` and `hits` by fewer."""
+    total = int(groups.total_relevant[0])
+    found = {"map": retrieve.average_precision(groups)[0]}
+    for k in K:
+        cut = retrieve.average_precision(groups, k, denominator="possible")[0] * min(total, k) / total
+        found |= {f"map_cut_{k}": cut, f"P_{k}": retrieve.precision_at(groups, k)[0]}
+        found[f"recall_{k}"] = retrieve.recall_at(groups, k)[0]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_figures_without_ties_are_those_of_trec_eval_and_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    distances, relevant = rng.permutation(20) / 7, rng.random(20) < 0.4
+    groups = retrieve.distance_groups(distances[None], relevant[None])
+    ranked = relevant[np.argsort(distances)].astype(int)
+    assert ours(groups) == pytest.approx(by_trec_eval(ranked.tolist()))
+    assert retrieve.average_precision(groups)[0] == pytest.approx(average_precision_score(relevant, -distances))
+    for k in K:
+        if ranked[:k].any():  # over the hits: the first k are the whole collection
+            expected = average_precision_score(ranked[:k], -np.arange(k))
+            assert retrieve.average_precision(groups, k)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_figures_with_ties_are_the_mean_of_trec_evals_over_every_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    distances, relevant = rng.integers(0, 4, 8).astype(float), rng.permutation([True] * 3 + [False] * 5)
+    orders = [order for order in permutations(range(8)) if (np.diff(distances[list(order)]) >= 0).all()]
+    every = [by_trec_eval(relevant[list(order)].astype(int).tolist()) for order in orders]
+    expected = {name: np.mean([one[name] for one in every]) for name in every[0]}
+    assert ours(retrieve.distance_groups(distances[None], relevant[None])) == pytest.approx(expected)
+
+
+def test_the_curve_is_scikit_learns_which_takes_ties_together() -> None:
+    rng = np.random.default_rng(0)
+    distances, relevant = rng.integers(0, 9, 200), rng.random(200) < 0.3
+    counts = np.bincount(distances, minlength=12)[None]
+    hits = np.bincount(distances, weights=relevant, minlength=12).astype(np.int64)[None]
+    precision, recall = retrieve.precision_recall_curve(TieGroups(counts, hits, hits.sum(axis=1)))
+    theirs = precision_recall_curve(relevant, -distances)  # from the last radius down, and a point without answers
+    found = dict.fromkeys(zip(precision.round(12), recall.round(12), strict=True))
+    assert list(found) == list(zip(theirs[0][-2::-1].round(12), theirs[1][-2::-1].round(12), strict=True))

@@ -25,6 +25,15 @@ def test_without_test_rows_it_is_students_t() -> None:
     assert corrected_resampled_t_test(d, n_train=100, n_test=0) == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
 
 
+@pytest.mark.parametrize(("splits", "n_train", "n_test"), [(2, 10, 10), (5, 300, 100), (30, 900, 100)])
+def test_the_corrected_t_is_students_with_the_variance_that_it_corrects(splits: int, n_train: int, n_test: int) -> None:
+    d = np.random.default_rng(splits).normal(0.02, 0.05, splits)
+    plain = stats.ttest_1samp(d, 0)
+    corrected = plain.statistic * math.sqrt((1 / splits) / (1 / splits + n_test / n_train))
+    found = corrected_resampled_t_test(d, n_train=n_train, n_test=n_test)
+    assert found == pytest.approx(2 * stats.t.sf(abs(corrected), plain.df))
+
+
 def test_equal_differences() -> None:
     assert corrected_resampled_t_test(np.zeros(5), n_train=3, n_test=1) == 1.0
     assert corrected_resampled_t_test(np.full(5, 0.1), n_train=3, n_test=1) == 0.0
@@ -45,9 +54,10 @@ def test_mcnemar_by_hand(only_a: int, only_b: int, p: float) -> None:
     assert mcnemar_exact(b, a) == pytest.approx(p)
 
 
-def test_mcnemar_is_the_exact_binomial_test() -> None:
-    generator = np.random.default_rng(1)
-    a, b = generator.random((2, 300)) < 0.7
+@pytest.mark.parametrize(("n", "seed"), [(3, 0), (20, 1), (300, 2), (5000, 3)])
+def test_mcnemar_is_the_exact_binomial_test(n: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    a, b = generator.random((2, n)) < 0.7
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     assert mcnemar_exact(a, b) == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.report import build
 from pipeline.report.inputs import Inputs, read_inputs
 from pipeline.report.neighbours import NEIGHBOURS, QUERIES, shown
 from pipeline.report.sections import hash_training, retrieval
-from pipeline.retrieval.run import evaluate, write
+from pipeline.retrieval.run import Evaluation, evaluate, write
 from tests.report.test_page import Page
 from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
 from tests.retrieval.world import params
@@ -61,18 +62,30 @@ def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
 
 
-def test_the_page_has_the_section_and_its_files(world: Path) -> None:
-    path = build(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
-    page = Page(path)
-    assert "retrieval" in page.ids and page.silent == []
-    assert "<b>cat</b>" in page.text and "<b>cat" not in path.read_text(encoding="utf-8")
-    assert json.loads((path.parent / "metrics.json").read_text())["retrieval"]["spec"] in NAMES
-    assert (path.parent / "plots/retrieval.csv").is_file()
-
-
 def test_without_results_it_is_left_out(world: Path) -> None:
     page = Page(build(world, report_params(), heads=heads_params(), specs=SPECS))
     assert "retrieval" not in page.ids
+
+
+def skip(world: Path, name: str, why: str) -> Path:
+    """Files of a spec that the stage skipped."""
+    write(Evaluation({"spec": name, "hasher": HashSpec.parse(name).hasher, "skipped": why}), None, world / name)
+    return world
+
+
+def test_hashes_that_were_not_measured_are_said_with_the_reason(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "world")
+    skip(tmp_path / "world" / "retrieval", "lsh8-pool5-avg", "its bits <are> all equal")
+    names = (*NAMES, "lsh8-pool5-avg")
+    path = build(tmp_path / "world", report_params(), heads=heads_params(), specs=SPECS, retrieval=names)
+    assert "lsh8-pool5-avg, because its bits <are> all equal." in " ".join(Page(path).text.split())
+    rows = {row["spec"]: row for row in csv.DictReader((path.parent / "retrieval.csv").open(encoding="utf-8"))}
+    assert set(rows) == set(names)
+    assert rows["lsh8-pool5-avg"]["skipped"] == "its bits <are> all equal" and not rows["lsh8-pool5-avg"]["map_at_k"]
+    assert not rows[NAMES[1]]["skipped"]
+    alone = ("lsh8-pool5-avg", NAMES[0])
+    page = Page(build(tmp_path / "world", report_params(), heads=heads_params(), specs=SPECS, retrieval=alone))
+    assert "retrieval" in page.ids and "because its bits <are> all equal" in page.text
 
 
 def test_results_that_are_missing_are_named(world: Path) -> None:

@@ -71,6 +71,11 @@ def place(tmp_path: Path) -> Path:
     make_world(tmp_path, manifest, ["pool5-avg"])
     for root, sharpness in ((tmp_path / "tuned", 50.0), (tmp_path / "tuned/source", -50.0)):
         write_head(root / "heads/pool5-avg-svm", manifest, "pool5-avg", "svm", dim=4, sharpness=sharpness)
+    lone = tmp_path / "tuned/heads/fc7-flatten-svm"
+    write_head(lone, manifest, "fc7-flatten", "svm", dim=4, sharpness=1.0)
+    noted = schema.read_json(lone / "metrics.json")
+    noted["repeats"][0]["notes"] = ["C = 1 without a choice"]
+    schema.write_json(lone / "metrics.json", noted)
     both: dict[str, Any] = {"source": 0.0, "tuned": 1.0}
     record = {
         "strategy": "finetune",
@@ -115,6 +120,7 @@ def test_the_tuned_network_stands_beside_its_source(place: Path) -> None:
         ("itq8-pool5-avg", "mAP@5", "0.25", "0.5", "0.25"),
     ]
     assert "fc7-flatten of the source (it stops at pool5)" in text
+    assert "svm on fc7-flatten of the tuned network: C = 1 without a choice." in text
     assert "Only the first split is used" in text
     gains = json.loads((out / "metrics.json").read_text())["tuned_network"]["gain"]
     assert gains == {"svm on pool5-avg": 1.0, "itq8-pool5-avg": 0.25}

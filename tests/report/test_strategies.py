@@ -35,6 +35,16 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any], tuple[float, ...], tuple[float,
     "asis": ("direct", {"augment": []}, (0.1, 0.2), ()),
 }
 
+CONVOLUTIONS = [f"conv{block}_{i}" for block, count in enumerate((2, 2, 3, 3, 3), start=1) for i in range(1, count + 1)]
+NEVER_TRAINED = {
+    "frozen": CONVOLUTIONS,
+    "<top>": CONVOLUTIONS[:10],
+    "half": CONVOLUTIONS[:7],
+    "small": CONVOLUTIONS[:7],
+    "scratch": [],
+    "asis": [],
+}
+
 
 def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
     kind, settings, accuracies, curve = STRATEGIES[name]
@@ -67,6 +77,7 @@ def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
             "params": {"size": 32},
             "trained": "classifier at 1" if curve else "nothing",
             "trained_values": 100 if curve else 0,
+            "never_trained": NEVER_TRAINED[name],
             "repeats": records,
             "mean": {key: None if None in v else float(np.mean(v)) for key, v in columns.items()},
             "std": {key: None if None in v else float(np.ptp(v)) / math.sqrt(2) for key, v in columns.items()},
@@ -189,6 +200,9 @@ def test_the_depth_of_freezing_compares_what_differs_in_nothing_else(inputs: Inp
     assert frozen_depths(list(inputs.tuned)) == [(7, "half"), (10, "<top>"), (13, "frozen")]
     assert frozen_depths([one for one in inputs.tuned if one.name in ("half", "small")]) is None
     assert frozen_depths([one for one in inputs.tuned if one.kind != "finetune"]) is None
+    # The table of parameters counts, not what the settings promise: a multiple of 0 freezes all.
+    still = [dataclasses.replace(o, record={**o.record, "never_trained": CONVOLUTIONS}) for o in inputs.tuned[:2]]
+    assert frozen_depths(still) is None
 
 
 def test_a_curve_shows_the_groups_that_moved(inputs: Inputs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -24,12 +25,13 @@ from pipeline.index import make
 from pipeline.retrieval import run
 from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.run import evaluate, run_spec, write
+from pipeline.retrieval.sets import sets_of
 from tests.retrieval.world import SPEC, blobs, dataset, params
 
 torch.set_num_threads(1)
 
 SMALL: dict[str, dict[str, Any]] = {
-    "dbn": {"hidden": [8], "epochs": 2, "rbm_epochs": 1},
+    "dbn": {"hidden": [], "epochs": 4, "rbm_epochs": 2},
     "learned": {"epochs": 1, "neighbours": 3, "teacher_bits": 8},
     "supervised": {"epochs": 2, "hidden": 8},
 }
@@ -202,6 +204,20 @@ def test_images_without_codes_are_left_out_and_queries_are_sampled() -> None:
     assert record["n_queries"] == 4
 
 
+def test_in_a_labelled_set_images_without_a_label_are_no_queries_and_no_answers() -> None:
+    x, y, splits = blobs(40, 6)
+    codes, manifest = dataset(x, y, splits)
+    bare = np.arange(40) % 7 == 0
+    found = sets_of(
+        codes, dataclasses.replace(manifest, labels=np.where(bare, "", manifest.labels)), max_queries=99, seed=0
+    )
+    whole = sets_of(codes, manifest, max_queries=99, seed=0)
+    for name in ("train", "val", "database", "queries"):
+        rows = getattr(whole, name)
+        assert getattr(found, name).tolist() == rows[~bare[rows]].tolist()
+    assert found.targets is not None and (found.targets[bare] == -1).all()
+
+
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, splits = blobs(60, 16)
     codes, manifest = dataset(x, y, splits)
@@ -330,3 +346,18 @@ def test_a_killed_training_goes_on_and_leaves_no_checkpoints_once_it_is_done(
     assert not where.exists()
     bits = read_bits(tmp_path / "out" / "bits.h5")
     assert undisturbed.bits is not None and np.array_equal(bits.packed, pack(undisturbed.bits))
+
+
+def test_a_hash_that_tells_no_training_image_apart_is_skipped_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, splits = blobs(60, 16)
+    codes, manifest = dataset(x / 100, y, splits)  # no value passes ln 3
+    (tmp_path / SPEC).mkdir()
+    monkeypatch.setattr(Codes, "open", lambda folder: codes)
+    run_spec(spec_of("sigmoid"), tmp_path, manifest, params(), tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["skipped"].startswith("sigmoid gives all 36 training images the same bits (none set)")
+    # Codes that are all equal are told apart by nothing, and rightly so.
+    same, manifest = dataset(np.ones_like(x), y, splits)
+    assert evaluate(spec_of("sigmoid"), same, manifest, params()).record["precision_at_1"] > 0

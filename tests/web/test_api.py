@@ -19,6 +19,8 @@ from pipeline.collection import Collection
 from tests.codes.conftest import draw
 from tests.web.conftest import HOSTILE, client_of
 
+pytestmark = pytest.mark.network
+
 
 def ids(answer: dict[str, Any]) -> list[str]:
     return [n["id"] for n in answer["neighbours"]]
@@ -74,6 +76,10 @@ def test_filters_and_what_they_leave(client: TestClient, built: Path) -> None:
     own = str(Collection.open(built / "my.index").ids[0])
     found = client.get("/api/search", params={"image": own, "label": HOSTILE, "k": 12}).json()
     assert {n["label"] for n in found["neighbours"]} == {HOSTILE} and 3 <= len(found["neighbours"]) <= 4
+    other = client.get("/api/images", params={"label": "plain"}).json()["images"][0]["id"]
+    for more, count in ({}, 11), ({"label": "plain"}, 3), ({"label": "plain", "radius": 2, "method": "cosine"}, 3):
+        most = client.get("/api/search", params={"image": other, "k": 50, **more}).json()
+        assert len(most["neighbours"]) == count
     none = client.get("/api/search", params={"image": own, "radius": 0, "method": "cosine"}).json()
     assert none["neighbours"] == [] and float(none["nearest"]) > 0
     within = client.get("/api/search", params={"image": own, "radius": 2, "method": "cosine"}).json()
@@ -122,7 +128,13 @@ def test_a_large_map_is_a_sample(built: Path) -> None:
 
 def test_duplicates(client: TestClient) -> None:
     found = client.get("/api/duplicates", params={"method": "lsh", "radius": 64}).json()
-    assert (found["groups"], found["images"], len(found["listed"][0])) == (1, 12, 12)
+    assert (found["groups"], found["images"], len(found["listed"][0]), found["sizes"]) == (1, 12, 12, [12])
+
+
+def test_a_large_group_says_its_size_and_lists_a_part(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.web.questions._LISTED_IN_GROUP", 5)
+    found = client.get("/api/duplicates", params={"method": "lsh", "radius": 64}).json()
+    assert (found["images"], len(found["listed"][0]), found["sizes"]) == (12, 5, [12])
 
 
 @pytest.mark.parametrize(
@@ -133,7 +145,7 @@ def test_duplicates(client: TestClient) -> None:
         ("/api/search", 422, "image: field required"),
         ("/api/search?image=ID&method=itp", 422, "no method 'itp'; allowed: topk, sigmoid"),
         ("/api/search?image=ID&layer=fc9", 422, "no layer 'fc9'; allowed: pool5-flatten, conv5_3-avg"),
-        ("/api/search?image=ID&k=13", 422, "k = 13 in a collection of 12; allowed: 1 to 12"),
+        ("/api/search?image=ID&k=100000", 422, "k = 100000; allowed: 1 to "),
         ("/api/search?image=ID&k=0", 422, "k = 0"),
         ("/api/search?image=ID&k=many", 422, "k: input should be a valid integer"),
         ("/api/search?image=ID&radius=2.5", 422, "radius 2.5 among codes of"),

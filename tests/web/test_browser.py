@@ -17,6 +17,8 @@ from pipeline.collection import Collection
 from tests.codes.conftest import draw
 from tests.web.conftest import HOSTILE, SMALL, running
 
+pytestmark = pytest.mark.network
+
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement

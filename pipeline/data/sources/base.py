@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import DatasetParams
+from pipeline.data.manifest import Failure
 from pipeline.errors import UserError
 
 # Names that a folder, a column or a dataset may use -> the three splits.
@@ -33,10 +34,11 @@ class Record(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """All images of a source, in any order."""
+    """All images of a source, and what lies among them and is left out, in any order."""
 
     root: Path
     records: list[Record]
+    left_out: Sequence[Failure] = ()
 
 
 # (params, an empty folder for images that the source must draw or unpack) -> Listing. Raises UserError.

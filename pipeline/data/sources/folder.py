@@ -1,28 +1,25 @@
 """A folder of images: class = first folder level, or a flat folder without labels, or a labels.csv in the root.
 
-labels.csv has the columns path and label, and may have group and split; its paths are relative to the folder, and
-images that it doesn't list are left out. Symlinks are followed; a link back to a folder above it is not. Hidden files
-and what operating systems leave behind are no images; every other file is one, or a failure to report.
+Images that labels.csv doesn't list are left out. Symlinks are followed; a link back to a folder above it is not. What
+systems and programs put among photographs is left out (`data.left_out`); every other file is an image, or a failure to
+report.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import posixpath
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import DatasetParams
+from pipeline.data import kinds
+from pipeline.data.left_out import LeaveOut
+from pipeline.data.manifest import Failure, printable
+from pipeline.data.sources import labels_csv
 from pipeline.data.sources.base import SPLIT_NAMES, Listing, Record, known_split
 from pipeline.errors import UserError
-
-LABELS = "labels.csv"
-
-_SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
-_COLUMNS = ("path", "label", "group", "split")
 
 log = logging.getLogger(__name__)
 
@@ -33,41 +30,53 @@ def read(params: DatasetParams, images: Path) -> Listing:
     if not root.is_dir():
         kind = "is a file" if root.exists() else "does not exist"
         raise UserError(f"dataset.root: {params.root} {kind}", allowed="a folder of images", see="README.md")
-    if (root / LABELS).is_file():
-        return Listing(root, _listed(root, split_folders=params.splits == "folders"))
-    paths = list(walk(params.root))
+    rules, left_out = LeaveOut(params.leave_out), list[Failure]()
+    paths = list(walk(params.root, rules, left_out))
+    if labels := labels_csv.find(root):
+        return _listed(labels, paths, rules, left_out, split_folders=params.splits == "folders")
+    if unread := [p for p in paths if posixpath.basename(p).casefold() == labels_csv.NAME]:
+        log.warning("%s is not read: a labels.csv counts right in %s", min(unread), params.root)
     if not paths:
-        raise UserError(f"{params.root} holds no files", allowed="a folder of images, or of one folder a class")
+        one = f" but what is left out ({left_out[0].path}: {left_out[0].reason})" if left_out else ""
+        raise UserError(f"{params.root} holds no files{one}", allowed="a folder of images, or of one folder a class")
     if params.splits == "folders":
-        return Listing(root, [_in_split_folder(p) for p in paths])
+        return Listing(root, [_in_split_folder(p, root) for p in paths], left_out)
     tops = {p.partition("/")[0] for p in paths if "/" in p}
     if tops and all(t.casefold() in SPLIT_NAMES for t in tops):
         log.warning("%s are taken as classes; to take them as splits, set dataset.splits: folders", sorted(tops))
-    return Listing(root, [Record(p, label=_first(p)) for p in paths])
+    return Listing(root, [Record(p, label=_first(p)) for p in paths], left_out)
 
 
-def walk(root: str) -> Iterator[str]:
-    """Paths of all files below `root`, relative to it, with `/`. A link that leads nowhere is a path too.
+def walk(root: str, rules: LeaveOut, left_out: list[Failure]) -> Iterator[str]:
+    """Paths of all files below `root`, relative to it, with `/`, but those that the rules leave out.
 
-    Raises UserError if a folder can't be read.
+    These are added to `left_out`, a folder as a whole. A link that leads nowhere is a path too. Raises UserError if a
+    folder can't be read.
     """
     # A link may show one folder in two places, but never below itself: hence the ids of the folders above, each time.
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    top = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119
     while waiting:
         folder, above = waiting.pop()
         try:
             here = os.stat(os.path.join(root, folder))  # noqa: PTH116, PTH118  Path objects would triple the time
             if (here.st_dev, here.st_ino) in above:
                 continue
-            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name in _SYSTEM_FILES:
-                        continue
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_dir():
-                        waiting.append((path, above | {(here.st_dev, here.st_ino)}))
-                    elif entry.is_file() or entry.is_symlink():  # leaves out sockets, pipes and devices
-                        yield path
+            with os.scandir(os.path.join(root, folder)) as found:  # noqa: PTH118
+                entries = list(found)
+            if folder and (why := rules.ours(folder, os.path.join(root, folder), (e.name for e in entries))):  # noqa: PTH118
+                left_out.append(Failure(printable(folder), why, "left_out"))
+                continue
+            parent = folder.rpartition("/")[2] or top
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                is_folder = entry.is_dir()
+                if why := rules.why(path, parent, is_folder=is_folder):
+                    left_out.append(Failure(printable(path), why, "left_out"))
+                elif is_folder:
+                    waiting.append((path, above | {(here.st_dev, here.st_ino)}))
+                elif entry.is_file() or entry.is_symlink():  # leaves out sockets, pipes and devices
+                    yield path
         except OSError as e:
             raise UserError(f"can't read the folder {posixpath.join(root, folder)}: {e.strerror}") from e
 
@@ -78,8 +87,11 @@ def _first(path: str) -> str:
     return folder if slash else ""
 
 
-def _in_split_folder(path: str) -> Record:
+def _in_split_folder(path: str, root: Path | None = None) -> Record:
+    """With `root`, a file that is no image may lie anywhere."""
     top, _, rest = path.partition("/")
+    if root is not None and not (rest and top.casefold() in SPLIT_NAMES) and kinds.is_other(root / path):
+        return Record(path)
     if not rest:
         raise UserError(
             f"dataset.splits is folders, but {top} lies beside the split folders",
@@ -88,42 +100,33 @@ def _in_split_folder(path: str) -> Record:
     return Record(path, label=_first(rest), split=known_split(top, where="dataset.splits is folders, but the root"))
 
 
-def _listed(root: Path, *, split_folders: bool) -> list[Record]:
-    """The rows of labels.csv."""
-    where = str(root / LABELS)
-    try:
-        with (root / LABELS).open(encoding="utf-8-sig", newline="") as f:
-            rows = csv.DictReader(f, strict=True)
-            columns = rows.fieldnames or ()
-            if not {"path", "label"} <= set(columns) <= set(_COLUMNS):
-                raise UserError(f"{where} has the columns {list(columns)}", allowed="path, label[, group][, split]")
-            records = [_row(row, f"{where} line {rows.line_num}", split_folders=split_folders) for row in rows]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{where} is not CSV in UTF-8: {e}") from e
-    if not records:
-        raise UserError(f"{where} lists no images", allowed="one row an image")
-    listed = Counter(r.path for r in records)
-    twice = sorted(path for path, times in listed.items() if times > 1)
-    if twice:
-        raise UserError(f"{where} lists {len(twice)} path(s) twice, the first {twice[0]!r}", allowed="one row an image")
-    if any(r.split for r in records) and not all(r.split for r in records):
-        raise UserError(f"{where} gives some rows a split and others none", allowed="all rows, or no split column")
-    others = sum(path not in listed and path != LABELS for path in walk(str(root)))
+def _listed(file: Path, paths: list[str], rules: LeaveOut, passed_by: list[Failure], *, split_folders: bool) -> Listing:
+    """The rows of labels.csv, but those that the rules leave out; the log says how many of `paths`, the files below the
+    root, it leaves out itself. `passed_by`: what the rules left out beside them."""
+    split_of = (lambda path: _in_split_folder(path).split) if split_folders else None
+    records = labels_csv.read(file, paths, split_of=split_of)
+    others = len(set(paths) - {r.path for r in records} - {file.name})
     if others:
-        log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, root, LABELS)
-    return records
+        log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, file.parent, file.name)
+    reasons = [_left_out(r.path, rules) for r in records]
+    kept = [r for r, why in zip(records, reasons, strict=True) if why is None]
+    if not kept:
+        raise UserError(f"{file} lists nothing but files that are left out ({reasons[0]})", see="docs/params.md")
+    # A folder that the walk passed by, while rows of labels.csv name files in it, is not left out as a whole.
+    entered = {part for r in kept for part in _parts(r.path)}
+    left_out = {f for f in [*passed_by, *filter(None, reasons)] if f.path not in entered}
+    return Listing(file.parent, kept, sorted(left_out))
 
 
-def _row(row: dict[str, str | None], where: str, *, split_folders: bool) -> Record:
-    values = {k: v or "" for k, v in row.items() if k in _COLUMNS}
-    if None in row or None in row.values():
-        raise UserError(f"{where} has more or fewer values than the header")
-    path = posixpath.normpath(values["path"].replace("\\", "/")) if values["path"] else ""
-    if not path or path.startswith(("/", "../")) or path in (".", "..") or "\0" in "".join(values.values()):
-        raise UserError(f"{where} has the path {values['path']!r}", allowed="a path inside the folder")
-    split = values.get("split", "")
-    if split:
-        split = known_split(split, where=where)
-    elif split_folders and "split" not in values:
-        split = _in_split_folder(path).split
-    return Record(path, values["label"], values.get("group", ""), split)
+def _left_out(path: str, rules: LeaveOut) -> Failure | None:
+    """What leaves out a path that labels.csv names: its own name, or a folder above it."""
+    for part in _parts(path):
+        parent = part.rpartition("/")[0].rpartition("/")[2]
+        if why := rules.why(part, parent, is_folder=part != path, named=True):
+            return Failure(printable(part), why, "left_out")
+    return None
+
+
+def _parts(path: str) -> list[str]:
+    """The folders above a path, the highest first, and the path."""
+    return [path[:i] for i, c in enumerate(path) if c == "/"] + [path]

@@ -33,13 +33,11 @@ _ROWS = 64  # images read at a time
 
 def read(params: DatasetParams, images: Path) -> Listing:
     """Unpacks the file `params.root` into PNGs. Raises UserError if it is missing or of no layout above."""
-    import h5py
-
     where = params.root
     if not Path(where).is_file():
         raise UserError(f"dataset.root: {where} is not a file", allowed="an HDF5 file", see="docs/params.md")
     try:
-        with h5py.File(where, "r") as file:
+        with schema.hdf5(where) as file:
             layout = next((read_it for name, read_it in _LAYOUTS.items() if name in file), None)
             if layout is None:
                 raise UserError(f"{where} holds {sorted(file)}", allowed=f"a dataset {' or '.join(_LAYOUTS)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pipeline.config import SanityParams
 from pipeline.errors import UserError
+from pipeline.finetune.losses import guessing
 from pipeline.finetune.prepared import Place, Prepared, prepared
 from pipeline.heads.sets import Sets
 
@@ -21,10 +23,14 @@ class Bench:
 
     @property
     def chance(self) -> float:
-        """The loss of a classifier that knows nothing: ln k, or of the hinge k - 1, where each of the other classes is
-        short of the margin by 1."""
-        k = len(self.place.manifest.classes)
-        return math.log(k) if self.place.params.loss == "cross_entropy" else k - 1.0
+        """The loss of a classifier that knows nothing, before it is trained: all classes are alike."""
+        return guessing(self.place.params.loss, [1] * len(self.place.manifest.classes))
+
+    @property
+    def guess(self) -> float:
+        """The loss of one that has learned how many images each class has, and no more."""
+        counts = np.bincount(self.sets.y_train, minlength=len(self.place.manifest.classes))
+        return guessing(self.place.params.loss, counts.tolist())
 
     def ready(self) -> Prepared:
         """Raises UserError if the strategy trains nothing, or doesn't fit."""

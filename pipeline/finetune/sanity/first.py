@@ -12,7 +12,6 @@ import torch
 
 from pipeline.finetune import lr_find, optimisers
 from pipeline.finetune.batches import Batch
-from pipeline.finetune.predict import autocast
 from pipeline.finetune.prepared import Prepared
 from pipeline.finetune.sanity.bench import Bench
 from pipeline.finetune.sanity.step import Columns, Step, Verdict, column
@@ -31,7 +30,7 @@ def first_loss(at: Bench, made: Prepared) -> Step:
     training = _training(made).eval()
     losses: list[float] = []
     sums, images = 0.0, 0
-    with torch.inference_mode(), autocast(at.place.device, at.place.precision):
+    with torch.inference_mode():
         for batch in _some(at, made):
             loss, _ = training.loss_of(batch, 0)
             losses.append(float(loss))
@@ -96,7 +95,6 @@ def find_rate(at: Bench, made: Prepared) -> tuple[Step, float]:
         clip=at.place.params.clip,
         steps=how.sweep_steps,
         device=at.place.device,
-        precision=at.place.precision,
     )
     name, asked = "learning rate", made.training.recipe.optimiser.rate
     curve: Columns = {"rate": column(found.rates), "loss": column(found.losses)}
@@ -108,7 +106,7 @@ def find_rate(at: Bench, made: Prepared) -> tuple[Step, float]:
     advice = (
         f"The rate is too {'low' if ratio < 1 else 'high'}: try {found.suggested:.2g}." if verdict == "warn" else ""
     )
-    seen = f"The loss falls fastest at {found.suggested:.2g}; the rate asked for is {asked:.2g}."
+    seen = f"By {found.suggested:.2g} the loss has fallen half its way; the rate asked for is {asked:.2g}."
     return Step(name, verdict, seen, advice, curve, {"rate": found.suggested}), found.suggested
 
 
@@ -127,16 +125,16 @@ def _learn(at: Bench, made: Prepared, batches: Sequence[Batch], rate: float) -> 
     accuracies: list[float] = []
     for _ in range(max(1, at.how.overfit_steps // len(batches))):
         right = images = 0
-        loss = torch.zeros(())
+        summed = 0.0
         for batch in batches:
             optimiser.zero_grad()
-            with autocast(at.place.device, at.place.precision):
-                loss, logits = training.loss_of(batch, 0)
+            loss, logits = training.loss_of(batch, 0)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             right += int((logits.argmax(dim=1) == batch[1]).sum())
+            summed += float(loss.detach()) * len(batch[1])
             images += len(batch[1])
-        losses.append(float(loss.detach()))
+        losses.append(summed / images)
         accuracies.append(right / images)
         if right == images or not math.isfinite(losses[-1]):
             break

@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.finetune import gains
+from pipeline.finetune import reading
 from pipeline.finetune.sanity.bench import Bench
 from pipeline.finetune.sanity.step import Columns, Step, Verdict
 from pipeline.finetune.train import Limits, fit
 
 log = logging.getLogger(__name__)
 
-# Shares of the chance loss: a training loss that fell by less has hardly moved, one that stays above is far from
-# learned, and a validation loss that lies above it by less leaves no gap, by more a wide one.
-_HARDLY, _UNLEARNED, _GAP, _WIDE = 0.05, 0.5, 0.1, 0.5
+_VERDICTS: Mapping[reading.Kind, Verdict] = {
+    "none": "fail",
+    "diverged": "fail",
+    "does not learn": "fail",
+    "hardly learns": "fail",
+    "too short": "warn",
+    "unstable": "warn",
+    "overfits": "warn",
+    "not finished": "warn",
+    "underfits": "warn",
+    "levelled off": "pass",
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ def search(at: Bench, rate: float) -> list[Step]:
         rate, decays = best.rate, [best.decay]
         if not at_edge:
             factors = [math.sqrt(f) for f in factors]
-    return [*steps, read_curve(best.curve, at.chance)]
+    return [*steps, read_curve(best.curve, at.guess)]
 
 
 def _step(name: str, at: Bench, runs: Sequence[Run], best: Run, *, at_edge: bool) -> Step:
@@ -89,35 +98,14 @@ def _step(name: str, at: Bench, runs: Sequence[Run], best: Run, *, at_edge: bool
     return Step(name, "warn" if at_edge else "pass", seen, advice, columns, {"rate": best.rate})
 
 
-def read_curve(curve: Sequence[Mapping[str, Any]], chance: float) -> Step:
-    """What a run's losses say: too low a rate, underfitting, or what `gains.reading` sees."""
+def read_curve(curve: Sequence[Mapping[str, Any]], guess: float) -> Step:
+    """What a run's losses say (`reading.read`). `guess`: the loss of guessing."""
     if not curve:
         return Step("curve", "fail", "There is no run that did not diverge.", "Lower the rate.", {})
     columns = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
     drawn: Columns = {c: [row[c] for row in curve] for c in columns}
-    verdict, seen, advice = _reading(curve, chance)
-    return Step("curve", verdict, seen, advice, drawn, {"val_loss": chance})
-
-
-def _reading(curve: Sequence[Mapping[str, Any]], chance: float) -> tuple[Verdict, str, str]:
-    first, last = curve[0], curve[-1]
-    seen, _, advice = gains.reading(curve).partition(". ")
-    begins = seen.partition(":")[0]
-    fell = first["train_loss"] - last["train_loss"]
-    if begins == "Does not learn":
-        return "fail", f"{seen}.", advice
-    if last["train_loss"] > (1 - _HARDLY) * chance and fell < _HARDLY * chance:
-        what = f"training loss went from {first['train_loss']:.3f} to {last['train_loss']:.3f}"
-        return "fail", f"Hardly learns: {what}, where chance is {chance:.3f}.", "The rate is too low: raise it."
-    if begins != "Levelled off":
-        return "warn", seen.rstrip(".") + ".", advice
-    if last["val_loss"] - last["train_loss"] > _WIDE * chance:
-        what = f"validation loss stays at {last['val_loss']:.3f}, far above training loss, {last['train_loss']:.3f}"
-        return "warn", f"Overfits: {what}.", "Regularise, augment, or get more data."
-    if last["train_loss"] > _UNLEARNED * chance and last["val_loss"] - last["train_loss"] < _GAP * chance:
-        what = f"training loss levelled off at {last['train_loss']:.3f}, validation loss at {last['val_loss']:.3f}"
-        return "warn", f"Underfits: {what}.", "Train longer, free more layers, or take a larger model."
-    return "pass", seen.rstrip(".") + ".", advice
+    found = reading.read(curve, guess)
+    return Step("curve", _VERDICTS[found.kind], found.seen, found.advice, drawn, {"val_loss": guess})
 
 
 def _done(runs: Sequence[Run], settings: tuple[float, float]) -> bool:
@@ -132,7 +120,7 @@ def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, An
     made = replace(at, place=replace(at.place, params=p)).ready()
     assert made.training is not None
     assert made.train is not None
-    limits = Limits.of(p, precision=at.place.precision, device=at.place.device, alone=True)
+    limits = Limits.of(p, device=at.place.device, alone=True)
     with tempfile.TemporaryDirectory() as folder:
         try:
             curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.finetune.lr_plot import check
+from pipeline.finetune.lr_plot import check, save
 from pipeline.finetune.sanity.panel import panel
 from pipeline.finetune.sanity.step import Step
 from pipeline.schema import atomic_path
@@ -42,4 +42,4 @@ def draw(steps: Sequence[Step], path: Path, *, title: str) -> None:
         for plot in axes[len(drawn) :]:
             plot.remove()
         with atomic_path(path) as tmp:
-            figure.savefig(tmp, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+            save(figure, tmp)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import FinetuneParams, SanityParams
+from pipeline.config import MEMORY_MB, FinetuneParams, SanityParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.prepared import place_of
 from pipeline.finetune.sanity.bench import Bench
@@ -20,7 +20,14 @@ log = logging.getLogger(__name__)
 
 
 def check(
-    name: str, manifest: Manifest, weights: Weights, params: FinetuneParams, how: SanityParams, *, cache: Path
+    name: str,
+    manifest: Manifest,
+    weights: Weights,
+    params: FinetuneParams,
+    how: SanityParams,
+    *,
+    cache: Path,
+    memory_mb: int = MEMORY_MB,
 ) -> list[Step]:
     """All steps for a strategy on the first split, of which test is never looked at; [] without labels.
 
@@ -29,7 +36,7 @@ def check(
     """
     if not manifest.classes:
         return []
-    place = place_of(name, manifest, weights, params, cache)
+    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)
     steps = []
     for step in _steps(Bench(place, sets, how)):

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import h5py
 import torch
 from torch import Tensor
 
@@ -56,7 +55,7 @@ class Run:
         if path is None or not path.exists():
             return 0
         try:
-            with h5py.File(path, "r") as f:
+            with schema.hdf5(path) as f:
                 if f.attrs["key"] != self.key:
                     return 0
                 stored = {name: torch.from_numpy(f[name][...]) for name in tensors}
@@ -77,7 +76,7 @@ class Run:
         path = self._path(phase)
         if path is not None:
             records: list[dict[str, Any]] = [r for r in self.history if r["phase"] == phase]
-            with schema.atomic_path(path) as tmp, h5py.File(tmp, "w") as f:
+            with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
                 f.attrs["key"], f.attrs["epochs"] = self.key, epochs
                 f.attrs["records"] = schema.canonical_json(records)
                 for name, tensor in tensors.items():

@@ -54,23 +54,36 @@ def read(path: Path, deploy: Path | None = None) -> Canonical | InOrder:
 
 
 def _by_deploy(path: Path, tensors: dict[str, Tensor], deploy: Path) -> InOrder:
+    """The layers that both files have, up to the first that the model has no weights for, or that reads what no
+    architecture here computes. The description may stop before the model does, but has no holes."""
     described = prototxt.read(deploy)
     kinds: dict[str, list[dict[str, Tensor]]] = {"conv": [], "fc": []}
-    problems = []
+    beside = dict.fromkeys(described.foreign, "it is not computed here")
+    problems: list[str] = []
+    kept: list[str] = []
+    end = ""
     for layer in described.layers:
         parts = {part: tensors[f"{layer.name}.{part}"] for part in _PARTS if f"{layer.name}.{part}" in tensors}
-        if "weight" not in parts:
+        rows = parts["weight"].shape[0] if "weight" in parts else None
+        if end or layer.after:
+            beside[layer.name] = f"it comes after {end or layer.after}"
+        elif rows is None and kept:
+            beside[layer.name], end = "the model has no weights for it", layer.name
+        elif rows is None:
             problems.append(f"{layer.name} has no weights in the model")
-        elif parts["weight"].shape[0] != layer.outputs:
-            problems.append(
-                f"{layer.name} has {parts['weight'].shape[0]} outputs in the model, {layer.outputs} in {deploy.name}"
-            )
-        kinds[layer.kind].append(parts)
+        elif rows != layer.outputs:
+            problems.append(f"{layer.name} has {rows} outputs in the model, {layer.outputs} in {deploy.name}")
+        else:
+            kinds[layer.kind].append(parts)
+            kept.append(layer.name)
     known = {layer.name for layer in described.layers}
-    problems += [f"{name} is not in {deploy.name}" for name in tensors if name.rpartition(".")[0] not in known]
+    held = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+    last = max((held.index(name) for name in kept), default=-1)
+    problems += [f"{name} is not in {deploy.name}" for name in held[: last + 1] if name not in known]
     if problems:
         raise UserError(f"{path} and {deploy} are of different networks: {'; '.join(problems)}")
-    return InOrder(kinds["conv"], [], kinds["fc"], described.preprocessing or CAFFE)
+    beside |= {name: f"it is not in {deploy.name}" for name in held if name not in known}
+    return InOrder(kinds["conv"], [], kinds["fc"], described.preprocessing or CAFFE, beside=beside)
 
 
 def _tensors(net: memoryview) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import shapes_of
 from pipeline.nets.weights.match import Entry, leading, match, num_classes_of
 from pipeline.nets.weights.record import Preprocessing, Weights, read_canonical
-from pipeline.nets.weights.sources import is_canonical, open_file, prepared_as
+from pipeline.nets.weights.sources import is_canonical, open_file, origin, prepared_as, require_one_part
 from pipeline.schema import sha256_file
 
 
@@ -36,34 +36,38 @@ def convert(
     deploy: Path | None = None,
     preprocessing: Preprocessing | None = None,
     renew: int | None = None,
+    part: str | None = None,
 ) -> Converted:
     """The weights in a file of any format in WEIGHT_READERS.
 
     Without `arch` the architecture is that of the layers' shapes. Layers that don't fit it are left out with all
     after them; with a seed in `renew` they become random ones, and the network is whole. `deploy` describes a Caffe
-    network. `preprocessing` overrides what the file or its format says.
+    network. `preprocessing` overrides what the file or its format says. `part` chooses one of several sets of weights.
 
-    Raises UserError if the file can't be read, no layer fits, or nothing tells the preprocessing.
+    Raises UserError if the file can't be read, no layer fits, several sets of weights do, or nothing tells the
+    preprocessing.
     """
-    if is_canonical(path):
+    if part is None and is_canonical(path):
         weights = read_canonical(path)
         if arch not in (None, weights.arch):
             raise UserError(f"{path} holds weights of {weights.arch}", allowed=f"--arch {weights.arch}")
         return _converted(path, weights, preprocessing, renew)
-    content = open_file(path, deploy)
+    content = open_file(path, deploy, part)
     arch = layers.find(arch).name if arch is not None else detect(content, str(path))
     sha256 = sha256_file(path)
     entry = torchvision_entry.entry_of(arch, sha256)
-    if entry is not None:
+    if entry is not None and part is None:
         return _converted(path, torchvision_entry.from_file(arch, entry, path), preprocessing, renew)
+    require_one_part(content, arch, path)
     tensors = content.named(arch)
     prepared = prepared_as(path, arch, tensors, content.preprocessing)
     kept, account = _fit(path, arch, tensors, renew)
+    account += tuple(Entry(name, "unused", why) for name, why in content.aside(arch).items())
     weights = Weights.make(
         arch,
         kept,
         preprocessing or prepared.require(path),
-        _provenance(path, account) | {"file_sha256": sha256},
+        _provenance(path, account) | {"file_sha256": sha256} | origin(content, arch),
         prepared.classes if "fc8.weight" in kept else None,
     )
     return Converted(weights, account, "the caller" if preprocessing else prepared.known_by)

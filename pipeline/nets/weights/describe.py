@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights.detect import detect
-from pipeline.nets.weights.foreign import Content, shapes_of
+from pipeline.nets.weights.foreign import WHOLE, Content, shapes_of
 from pipeline.nets.weights.match import leading, num_classes_of
 from pipeline.nets.weights.record import Preprocessing, preprocessing_from, read_canonical, read_safetensors
 from pipeline.nets.weights.sources import is_canonical, open_file, prepared_as, reader_of
@@ -22,7 +22,8 @@ from pipeline.schema import sha256_file
 
 @dataclass(frozen=True)
 class Opened:
-    """A file of any format, read but not checked. `arch` is None where it is not known, for the reason in `why`."""
+    """A file of any format, read but not checked. `arch` is None where it is not known, for the reason in
+    `arch_known_by`. `parts` and `aside` as of `foreign.Content`."""
 
     path: Path
     format: str
@@ -33,6 +34,8 @@ class Opened:
     preprocessing_known_by: str
     classes: tuple[str, ...] | None
     about: Mapping[str, Any]
+    parts: tuple[str, ...] = (WHOLE,)
+    aside: Mapping[str, str] = field(default_factory=dict)
 
 
 def opened(path: Path, *, arch: str | None = None, deploy: Path | None = None) -> Opened:
@@ -51,7 +54,9 @@ def opened(path: Path, *, arch: str | None = None, deploy: Path | None = None) -
     tensors = content.own() if arch is None else content.named(arch)
     prepared = prepared_as(path, arch, tensors, content.preprocessing)
     kind = reader_of(path).__module__.rpartition(".")[2].removesuffix("_file")
-    return Opened(path, kind, arch, known_by, tensors, prepared.preprocessing, prepared.known_by, prepared.classes, {})
+    parts, aside = ((WHOLE,), {}) if arch is None else (content.parts(arch), content.aside(arch))
+    preprocessing, prepared_by = prepared.preprocessing, prepared.known_by
+    return Opened(path, kind, arch, known_by, tensors, preprocessing, prepared_by, prepared.classes, {}, parts, aside)
 
 
 def inspect(path: Path, *, arch: str | None = None, deploy: Path | None = None) -> dict[str, Any]:
@@ -68,6 +73,8 @@ def inspect(path: Path, *, arch: str | None = None, deploy: Path | None = None) 
         "arch": found.arch,
         "arch_known_by": found.arch_known_by,
         "deepest": None,
+        "part": None if found.parts[0] == WHOLE else found.parts[0],
+        "not_used": dict(found.aside),
         "values": sum(tensor.numel() for tensor in found.tensors.values()),
         "preprocessing": None if found.preprocessing is None else asdict(found.preprocessing),
         "preprocessing_known_by": found.preprocessing_known_by,
@@ -136,6 +143,9 @@ def _leading(arch: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
 def _problems(found: Opened) -> list[str]:
     """What keeps the file from being used as it is, in words."""
     problems = []
+    if len(found.parts) > 1:
+        sets = f"{len(found.parts)} sets of weights fit alike: {', '.join(found.parts)}"
+        problems.append(f"{sets}; `weights convert --part` takes one")
     if found.arch is None:
         problems.append(found.arch_known_by)
     elif found.format == "canonical safetensors":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.nets import layers
 from pipeline.nets.weights.record import Preprocessing
 
 NORM_EPS = 1e-5
+WHOLE = "."
 T = TypeVar("T")
 
 
@@ -40,22 +41,16 @@ class Content(Protocol):
         """The tensors under names of the file's own, or by their kind and rank."""
         ...
 
+    def parts(self, arch: str) -> tuple[str, ...]:
+        """Where in the file the sets of weights are that fit `arch` alike, first the one that `named` gives.
 
-@dataclass(frozen=True)
-class StateDict:
-    """Tensors under torchvision's names, timm's, or canonical ones."""
+        `WHOLE` is the file itself. More than one is for the user to choose from.
+        """
+        ...
 
-    tensors: dict[str, Tensor]
-    preprocessing: Preprocessing | None
-
-    def named(self, arch: str) -> dict[str, Tensor]:
-        return from_torch_names(arch, self.tensors)
-
-    def shapes(self, arch: str) -> dict[str, tuple[int, ...]]:
-        return shapes_of(self.named(arch))
-
-    def own(self) -> dict[str, Tensor]:
-        return dict(self.tensors)
+    def aside(self, arch: str) -> dict[str, str]:
+        """What else the file holds, and `named` doesn't: name -> what it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,12 @@ class Canonical:
     def own(self) -> dict[str, Tensor]:
         return dict(self.tensors)
 
+    def parts(self, arch: str) -> tuple[str, ...]:
+        return (WHOLE,)
+
+    def aside(self, arch: str) -> dict[str, str]:
+        return {}
+
 
 @dataclass(frozen=True)
 class InOrder:
@@ -81,7 +82,7 @@ class InOrder:
 
     Each layer is part -> tensor with the parts and layouts of canonical names: `weight` (O, I, kH, kW) or (O, I) and
     `bias`; norms also `running_mean` and `running_var` for NORM_EPS. `channels_last`: the first fc layer reads a map
-    flattened as H, W, C.
+    flattened as H, W, C. `others` are weights of no such layer, for the check to report; `beside`: what `aside` gives.
     """
 
     convs: Sequence[Mapping[str, Tensor]]
@@ -89,6 +90,8 @@ class InOrder:
     fcs: Sequence[Mapping[str, Tensor]]
     preprocessing: Preprocessing | None
     channels_last: bool = False
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, arch: str) -> dict[str, Tensor]:
         tensors = self._joined(*_names(arch))
@@ -103,17 +106,21 @@ class InOrder:
     def own(self) -> dict[str, Tensor]:
         return self._joined([], [], [])
 
+    def parts(self, arch: str) -> tuple[str, ...]:
+        return (WHOLE,)
+
+    def aside(self, arch: str) -> dict[str, str]:
+        return dict(self.beside)
+
     def _joined(self, convs: list[str], norms: list[str], fcs: list[str]) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for name, conv in _numbered(convs, self.convs, "conv"):
-            # Where a norm follows, a convolution is often made without a bias.
-            no_bias = {"weight": conv["weight"], "bias": torch.zeros(conv["weight"].shape[:1])}
-            tensors |= _prefixed(name, {**no_bias, **conv})
+            tensors |= _prefixed(name, _with_bias(conv))
         for name, norm in _numbered(norms, self.norms, "norm"):
             tensors |= _prefixed(name, norm)
         for name, fc in _numbered(fcs, self.fcs, "fc"):
-            tensors |= _prefixed(name, fc)
-        return tensors
+            tensors |= _prefixed(name, _with_bias(fc))
+        return tensors | dict(self.others)
 
 
 def _names(arch: str) -> tuple[list[str], list[str], list[str]]:
@@ -134,6 +141,11 @@ def native(array: np.ndarray) -> Tensor:
 
 def _prefixed(name: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name}.{part}": tensor for part, tensor in parts.items()}
+
+
+def _with_bias(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Zeros where there is none: layers before a norm are often made so, and exporters drop a bias of zeros."""
+    return {"weight": parts["weight"], "bias": torch.zeros(parts["weight"].shape[:1]), **parts}
 
 
 def _numbered(names: list[str], found: Iterable[T], kind: str) -> Iterator[tuple[str, T]]:
@@ -178,15 +190,19 @@ def torch_names(arch: str) -> dict[str, str]:
     return {f"{name}.{part}": f"{ours}.{part}" for name, ours in theirs.items() for part in parts}
 
 
-def from_torch_names(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under canonical names; a name that is none of torch_names' stays, for the check to report.
+def known_names(arch: str) -> dict[str, str]:
+    """`torch_names`, those of the convolutions' list saved alone, which lack `features.`, and the canonical ones."""
+    theirs = torch_names(arch)
+    alone = {name.removeprefix("features."): ours for name, ours in theirs.items() if name.startswith("features.")}
+    return theirs | alone | {ours: ours for ours in theirs.values()}
 
-    The count of batches that torch's norms keep is left out. fc kernels written as convolutions, (O, C, H, W), become
-    (O, C*H*W), which is the same order.
+
+def ours_of(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of torch's under its canonical name, in our layout.
+
+    fc kernels written as convolutions, (O, C, H, W), become (O, C*H*W), which is the same order.
     """
-    ours = torch_names(arch)
-    tensors = {ours.get(name, name): t for name, t in state.items() if not name.endswith(".num_batches_tracked")}
-    return {name: t.flatten(1) if name.startswith("fc") and t.ndim == 4 else t for name, t in tensors.items()}
+    return tensor.flatten(1) if name.startswith("fc") and tensor.ndim == 4 else tensor
 
 
 def columns_hwc_to_chw(matrix: Tensor, channels: int) -> Tensor:

@@ -1,25 +1,39 @@
-"""Reads Keras' .h5 (whole models and weights of keras.applications, with and without top) and .weights.h5 of Keras 3.
+"""Reads Keras' .h5 (whole models and weights of keras.applications, with and without top), .weights.h5 and .keras.
 
 The i-th convolution of the file is the i-th of the architecture, and so with norms and dense layers: names differ from
-one version to the next, the order does not. Kernels are (kH, kW, I, O) and (I, O), and the first dense layer reads a
-map flattened with channels last. An HDF5 file from a stranger is not safe to open: the HDF5 library is not hardened.
+one version to the next, the order does not. Layers of a model inside the model (a VGG16 as the first layer of a
+Sequential) stand in its place. Kernels are (kH, kW, I, O) and (I, O), and the first dense layer reads a map flattened
+with channels last. An HDF5 file from a stranger is not safe to open: the HDF5 library is not hardened.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 from torch import Tensor
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, native, variance_for_our_eps
 from pipeline.nets.weights.preprocessings import CAFFE
 
 # Of keras.layers.BatchNormalization; a weights file doesn't state it.
 _KERAS_EPS = 1e-3
+# Where a file keeps what trained the model.
+_OPTIMISERS = ("optimizer", "optimizer_weights")
+# In a .keras archive, which is a zip.
+_MEMBER = "model.weights.h5"
+# What h5py raises on files that are cut short or made up.
+_BROKEN = (
+    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def read(path: Path) -> InOrder:
@@ -28,13 +42,18 @@ def read(path: Path) -> InOrder:
     Raises UserError if the file is missing, cut short, or no weights file of Keras'.
     """
     try:
-        with h5py.File(path, "r") as file:
-            datasets = list(_layers(path, file))
-            _require_bounded(path, [dataset for layer in datasets for dataset in layer])
-            found = [[native(dataset[()]) for dataset in layer] for layer in datasets if layer]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
+        with schema.hdf5(_hdf5(path)) as file:
+            layers = dict(_layers(path, file))
+            beside = {name: "it trained the model" for name in _OPTIMISERS if name in file}
+            beside |= {
+                d.name: "a count or a seed is no weight" for layer in layers.values() for d in layer if _is_state(d)
+            }
+            kept = {name: [d for d in layer if not _is_state(d)] for name, layer in layers.items()}
+            _require_bounded(path, [dataset for layer in kept.values() for dataset in layer])
+            found = {name: [native(dataset[()]) for dataset in layer] for name, layer in kept.items() if layer}
+    except _BROKEN as e:
         raise UserError(f"{path} is not a whole HDF5 file of Keras' ({e}); it may have been cut short") from None
-    return _by_order(path, found)
+    return _by_order(path, found, beside)
 
 
 def conv_kernel(kernel: Tensor) -> Tensor:
@@ -47,19 +66,33 @@ def dense_kernel(kernel: Tensor) -> Tensor:
     return kernel.T
 
 
-def _by_order(path: Path, found: list[list[Tensor]]) -> InOrder:
-    convs = [layer for layer in found if layer[0].ndim == 4]
-    dense = [layer for layer in found if layer[0].ndim == 2]
-    norms = [layer for layer in found if len(layer) == 4 and layer[0].ndim == 1]
-    if not convs or len(convs) + len(dense) + len(norms) != len(found):
+def _hdf5(path: Path) -> Path | io.BytesIO:
+    """The file itself, or the one inside a .keras archive. Raises UserError if that has none."""
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        # Keras packs nothing: what is larger than the archive is none of Keras'.
+        if _MEMBER not in archive.namelist() or archive.getinfo(_MEMBER).file_size > path.stat().st_size:
+            raise UserError(f"{path} is a zip without {_MEMBER}", allowed="what Keras' model.save(...) writes")
+        return io.BytesIO(archive.read(_MEMBER))
+
+
+def _by_order(path: Path, found: dict[str, list[Tensor]], beside: dict[str, str]) -> InOrder:
+    convs, dense, norms = [], [], []
+    others: dict[str, Tensor] = {}
+    for name, layer in found.items():
+        axes = [tensor.ndim for tensor in layer]
+        if axes in ([4], [4, 1]):
+            convs.append(_parts(conv_kernel(layer[0]), layer[1:]))
+        elif axes in ([2], [2, 1]):
+            dense.append(_parts(dense_kernel(layer[0]), layer[1:]))
+        elif axes == [1, 1, 1, 1]:
+            norms.append(_norm(*layer))
+        else:
+            others |= {f"{name}/{i}": tensor for i, tensor in enumerate(layer)}
+    if not convs:
         raise UserError(f"{path} is not shaped like a VGG", allowed="convolutions, norms and dense layers")
-    return InOrder(
-        [_parts(conv_kernel(kernel), rest) for kernel, *rest in convs],
-        [_norm(*parts) for parts in norms],
-        [_parts(dense_kernel(kernel), rest) for kernel, *rest in dense],
-        CAFFE,
-        channels_last=True,
-    )
+    return InOrder(convs, norms, dense, CAFFE, channels_last=True, others=others, beside=beside)
 
 
 def _parts(weight: Tensor, rest: list[Tensor]) -> dict[str, Tensor]:
@@ -71,21 +104,80 @@ def _norm(gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> dict[s
     return {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": running_var}
 
 
-def _layers(path: Path, file: h5py.File) -> Iterator[list[h5py.Dataset]]:
-    """The datasets of each layer, in the model's order."""
+def _layers(path: Path, file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """(name, datasets) of each layer that has some, in the model's order; of a model inside it, those of its layers."""
     root = _child(path, file, "model_weights") if "model_weights" in file else file
     if "layer_names" in root.attrs:
-        for name in root.attrs["layer_names"]:
-            group = _child(path, root, _text(name))
-            yield [_child(path, group, _text(weight)) for weight in group.attrs["weight_names"]]
-    elif "layers" in root:
-        found = _child(path, root, "layers")
-        for name in sorted(found, key=_natural):
-            layer = _child(path, found, name)
-            variables = _child(path, layer, "vars") if "vars" in layer else {}
-            yield [_child(path, variables, key) for key in sorted(variables, key=int)]
+        yield from _layers_by_name(path, root, _order(file.attrs.get("model_config", "{}")))
+    elif any(name in root for name in ("layers", "vars")):
+        yield from _layers_by_class(path, root)
     else:
-        raise UserError(f"{path} is no weights file of Keras'", allowed="model.save_weights(...), model.save('x.h5')")
+        raise UserError(
+            f"{path} is no weights file of Keras'", allowed="model.save_weights(...), model.save('x.keras')"
+        )
+
+
+def _layers_by_name(path: Path, root: h5py.Group, order: dict[str, int]) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """Of .h5: the layers that `layer_names` lists, each with its `weight_names`."""
+    for name in map(_text, root.attrs["layer_names"]):
+        group = _child(path, root, name)
+        inner: dict[str, list[h5py.Dataset]] = {}
+        for weight in map(_text, group.attrs["weight_names"]):
+            inner.setdefault(f"{name}/{weight}".rpartition("/")[0], []).append(_child(path, group, weight))
+        yield from _sorted(inner, order)
+
+
+def _layers_by_class(path: Path, group: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """Of Keras 3: groups with `vars`, called by class and number, such as layers/functional/layers/conv2d_3/vars/0."""
+    for name in sorted(set(group) - set(_OPTIMISERS), key=_natural):
+        inner = _child(path, group, name)
+        if name == "vars" and len(inner):
+            yield group.name, [_child(path, inner, key) for key in sorted(inner, key=int)]
+        elif name != "vars" and isinstance(inner, h5py.Group):
+            yield from _layers_by_class(path, inner)
+
+
+def _sorted(layers: dict[str, list[h5py.Dataset]], order: dict[str, int]) -> list[tuple[str, list[h5py.Dataset]]]:
+    """The layers of a model inside the model, in its order: the file has those first that were trained last.
+
+    `order` is a layer's place by its name, where the file holds the model. Else the numbers in names that differ in
+    nothing else tell it, such as block1_conv1's; layers of other names stay as they are.
+    """
+    leaves = {name: name.rpartition("/")[2] for name in layers}
+    if all(leaf in order for leaf in leaves.values()):
+        return sorted(layers.items(), key=lambda layer: order[leaves[layer[0]]])
+    names = list(layers)
+    stems: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        stems.setdefault(re.sub(r"\d+", "", leaves[name]), []).append(place)
+    for places in stems.values():
+        alike = sorted((names[place] for place in places), key=lambda name: _numbers(leaves[name]))
+        for place, name in zip(places, alike, strict=True):
+            names[place] = name
+    return [(name, layers[name]) for name in names]
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    """block1_conv2 -> 1, 2."""
+    return tuple(int(number) for number in re.findall(r"\d+", name))
+
+
+def _order(config: str | bytes) -> dict[str, int]:
+    """A layer's place by its name, in a model's description and those of the models in it."""
+    names: list[str] = []
+
+    def walk(model: Any) -> None:
+        for layer in model.get("config", {}).get("layers", []):
+            names.append(str(layer.get("config", {}).get("name")))
+            walk(layer)
+
+    walk(json.loads(_text(config)))
+    return {name: i for i, name in enumerate(names)}
+
+
+def _is_state(dataset: Any) -> bool:
+    """Whether this is a number alone or whole numbers: counts of steps, seeds of generators."""
+    return isinstance(dataset, h5py.Dataset) and (dataset.dtype.kind in "iu" or dataset.shape == ())
 
 
 def _child(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:

@@ -1,7 +1,7 @@
 """Reads .onnx: a chain of convolutions and fc layers shaped like the architecture, whatever its tensors are called.
 
 The i-th Conv of the graph is the i-th convolution, the i-th Gemm or MatMul the i-th fc layer. Only constants are read;
-nothing of the graph is run.
+nothing of the graph is run. Tensors may lie in files beside the model.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.nets import external_data
+from pipeline.nets.external_data import FLOAT_BYTES
 from pipeline.nets.weights.foreign import InOrder, most_values, native, variance_for_our_eps
 
 _CHANNELS_LAST = [0, 2, 3, 1]
-# TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
-_FLOATS = frozenset({1, 10, 11, 16})
 # Nodes that only rename or turn what they read.
 _VIEWS = ("Identity", "Transpose")
 
@@ -25,39 +25,35 @@ _VIEWS = ("Identity", "Transpose")
 def read(path: Path) -> InOrder:
     """The layers in a file; ONNX says nothing of preprocessing.
 
-    Raises UserError if `onnx` is not installed, or the file is missing, broken, or keeps its tensors in other files.
+    Raises UserError if `onnx` is not installed, or the file is missing, broken, or keeps its tensors in files that are
+    not beside it.
     """
     try:
         data = path.read_bytes()
     except OSError as e:
         raise UserError(f"can't read {path} ({e.strerror})") from None
-    return _by_order(_Graph(data, str(path)))
+    return _by_order(_Graph(data, str(path), path))
 
 
 def constants(data: bytes, where: str) -> dict[str, Tensor]:
     """Name -> tensor of every initializer of floats of a serialised model. Raises UserError as `read` does."""
     graph = _Graph(data, where)
-    return {name: graph.tensor(name) for name, proto in graph.initializers.items() if proto.data_type in _FLOATS}
+    return {name: graph.tensor(name) for name, proto in graph.initializers.items() if proto.data_type in FLOAT_BYTES}
 
 
 class _Graph:
     """The nodes of a model, and its constants as tensors."""
 
-    def __init__(self, data: bytes, where: str) -> None:
-        try:
-            import onnx
-            from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-        except ImportError:
-            raise UserError("reading ONNX needs the package onnx", allowed='pip install "cnn-codes[onnx]"') from None
+    def __init__(self, data: bytes, where: str, path: Path | None = None) -> None:
+        """`path`: where the model lies, None if its folder has no part in it."""
         self.where = where
-        try:
-            graph = onnx.load_model_from_string(data).graph
-        except DecodeError as e:
-            raise UserError(f"{where} is not a whole ONNX model ({e}); it may have been cut short") from None
+        self._path = path
+        graph = external_data.model(data, where).graph
         self.nodes = list(graph.node)
         self.initializers: dict[str, Any] = {t.name: t for t in graph.initializer}
         self._makers: dict[str, Any] = {}
         self._values = 0
+        self._used: set[str] = set()
         known = {"", *self.initializers, *(value.name for value in graph.input)}
         for node in self.nodes:
             if not known.issuperset(node.input):
@@ -83,6 +79,7 @@ class _Graph:
             raise UserError(
                 f"{self.where} computes {name}, where weights must be constants", allowed="an exported network"
             )
+        self._used.add(source)
         value = self._decode(proto)
         for turn in reversed(turns):
             perm = list(range(value.ndim - 1, -1, -1) if turn is None else turn)
@@ -90,6 +87,17 @@ class _Graph:
                 raise UserError(f"{self.where} is not a valid ONNX model: it transposes {name} by {perm[:8]}")
             value = value.permute(*perm)
         return value
+
+    def unused(self) -> dict[str, Tensor]:
+        """Constants of several floats that `tensor` never gave, such as a mean that the graph itself takes away."""
+        constants = {n.output[0] for n in self.nodes if n.op_type == "Constant"} - self._used
+        protos = {name: self.attributes(self._makers[name]).get("value") for name in constants}
+        protos |= {name: proto for name, proto in self.initializers.items() if name not in self._used}
+        return {
+            name: self._decode(proto)
+            for name, proto in sorted(protos.items())
+            if proto is not None and proto.data_type in FLOAT_BYTES and math.prod(proto.dims) > 1
+        }
 
     def argument(self, node: Any, i: int) -> Tensor:
         """The constant that is a node's i-th input. Raises UserError if there is none."""
@@ -120,12 +128,13 @@ class _Graph:
     def _decode(self, proto: Any) -> Tensor:
         from onnx import TensorProto, numpy_helper
 
-        if proto.data_location == TensorProto.EXTERNAL:
-            raise UserError(f"{self.where} keeps its tensors in other files", allowed="a model saved as one file")
-        if proto.data_type not in _FLOATS:
+        if proto.data_type not in FLOAT_BYTES:
             raise UserError(f"{self.where} has weights {proto.name} that are no floats")
+        external = external_data.is_external(proto)
+        if external and self._path is None:
+            raise UserError(f"{self.where} keeps its tensors in other files", allowed="a model saved as one file")
         # Each value takes two bytes of the file at least: a shape beyond that is a lie, and never allocated.
-        if any(n < 0 for n in proto.dims) or math.prod(proto.dims) > proto.ByteSize() // 2:
+        if any(n < 0 for n in proto.dims) or (not external and math.prod(proto.dims) > proto.ByteSize() // 2):
             raise UserError(f"{self.where} has a broken tensor {proto.name}: its bytes are not those of its shape")
         # Many nodes may name one tensor, and each gets a copy.
         self._values += math.prod(proto.dims)
@@ -133,6 +142,9 @@ class _Graph:
             raise UserError(
                 f"{self.where} has more than {most_values()} weights", allowed="a network shaped like a VGG"
             )
+        if external and self._path is not None:
+            held = external_data.read(self._path, proto)
+            proto = TensorProto(name=proto.name, dims=proto.dims, data_type=proto.data_type, raw_data=held)
         try:
             return native(numpy_helper.to_array(proto))
         except (ValueError, TypeError) as e:
@@ -147,14 +159,13 @@ def _by_order(graph: _Graph) -> InOrder:
     ]
     if not convs:
         raise UserError(f"{graph.where} has no convolutions", allowed="a network shaped like a VGG")
-    channels_last = bool(dense) and _flattens_channels_last(graph, convs[-1], dense[0])
-    return InOrder(
+    layers = (
         [_conv(graph, node) for node in convs],
         [_norm(graph, node) for node in norms],
         [_dense(graph, i, node) for i, node in enumerate(dense, start=1)],
-        None,
-        channels_last=channels_last,
     )
+    channels_last = bool(dense) and _flattens_channels_last(graph, convs[-1], dense[0])
+    return InOrder(*layers, None, channels_last=channels_last, others=graph.unused())
 
 
 def _conv(graph: _Graph, node: Any) -> dict[str, Tensor]:

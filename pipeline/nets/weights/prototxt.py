@@ -2,7 +2,8 @@
 
 The format is protocol buffers' text format: `field: value`, `field { ... }`. From caffe.proto: a network has `layers`
 (V1, whose types are words such as CONVOLUTION) or `layer` (types such as "Convolution"); both have convolution_param
-and inner_product_param with num_output, and transform_param with mean_value and scale.
+and inner_product_param with num_output, and transform_param with mean_value and scale. A layer reads the values named
+`bottom` and makes those named `top`.
 """
 
 from __future__ import annotations
@@ -31,23 +32,29 @@ _KINDS = {
     "INNER_PRODUCT": ("fc", "inner_product_param"),
     "InnerProduct": ("fc", "inner_product_param"),
 }
+# Steps that no architecture here has, and poolings other than the maximum: what is computed from them is not ours.
+_FOREIGN = frozenset({"sigmoid", "tanh", "elu", "prelu", "bnll", "absval", "power", "exp", "log", "lrn", "batchnorm"})
 Message = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights: `kind` is conv or fc, `outputs` the number of its filters or rows."""
+    """A layer with weights: `kind` is conv or fc, `outputs` the number of its filters or rows. `after`: the step in
+    _FOREIGN that what it reads went through, "" if none."""
 
     name: str
     kind: str
     outputs: int
+    after: str
 
 
 @dataclass(frozen=True)
 class Deploy:
-    """`layers` in the network's order; `preprocessing` None where the file states none."""
+    """`layers` in the network's order; `foreign`: names of the steps in _FOREIGN; `preprocessing` None where the file
+    states none."""
 
     layers: tuple[Layer, ...]
+    foreign: tuple[str, ...]
     preprocessing: Preprocessing | None
 
 
@@ -62,16 +69,35 @@ def read(path: Path) -> Deploy:
     try:
         network = _parse(data.decode("utf-8"))
         found = [layer for field in ("layers", "layer") for layer in network.get(field, [])]
-        weighty = tuple(_layer(layer) for layer in found if _word(layer, "type") in _KINDS)
+        foreign = tuple(_word(layer, "name") for layer in found if _is_foreign(layer))
+        weighty = tuple(_layer(layer, after) for layer, after in _followed(found) if _word(layer, "type") in _KINDS)
         preprocessing = next(filter(None, (_transform(layer) for layer in found)), None)
     except (ValueError, UnicodeDecodeError, ValidationError) as e:
         raise UserError(f"{path} is no description of a Caffe network ({str(e).splitlines()[0]})") from None
     if not weighty:
         raise UserError(f"{path} names no convolutions", allowed="a deploy.prototxt")
-    return Deploy(weighty, preprocessing)
+    return Deploy(weighty, foreign, preprocessing)
 
 
-def _layer(message: Any) -> Layer:
+def _followed(found: list[Any]) -> Iterator[tuple[Any, str]]:
+    """Each layer, and the name of the foreign step that comes before it on its way, "" if none does."""
+    through: dict[str, str] = {}
+    for layer in found:
+        if not isinstance(layer, dict):
+            continue
+        after = next((through[blob] for blob in _words(layer, "bottom") if through.get(blob)), "")
+        yield layer, after
+        # In place, a step makes another value of the same name.
+        through |= dict.fromkeys(_words(layer, "top"), after or (_word(layer, "name") if _is_foreign(layer) else ""))
+
+
+def _is_foreign(message: Any) -> bool:
+    kind = _word(message, "type").lower()
+    pooling = message.get("pooling_param", [{}])[0] if kind == "pooling" else {}
+    return kind in _FOREIGN or (_word(pooling, "pool") or "MAX") != "MAX"
+
+
+def _layer(message: Any, after: str) -> Layer:
     kind, settings = _KINDS[_word(message, "type")]
     stated = message.get(settings, [{}])[0]
     name, outputs = _word(message, "name"), _number(stated, "num_output", 0)
@@ -79,7 +105,7 @@ def _layer(message: Any) -> Layer:
         raise ValueError(f"layer {name!r} has no name or no num_output")
     if _number(stated, "group", 1) != 1:
         raise ValueError(f"layer {name!r} is split into groups, which no architecture here is")
-    return Layer(name, kind, int(outputs))
+    return Layer(name, kind, int(outputs), after)
 
 
 def _transform(message: Any) -> Preprocessing | None:
@@ -98,6 +124,10 @@ def _transform(message: Any) -> Preprocessing | None:
 def _word(message: Any, field: str) -> str:
     value = message.get(field, [""])[0] if isinstance(message, dict) else ""
     return value if isinstance(value, str) else ""
+
+
+def _words(message: Message, field: str) -> list[str]:
+    return [value for value in message.get(field, []) if isinstance(value, str)]
 
 
 def _number(message: Any, field: str, default: float) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.nets.weights.foreign import StateDict
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.nets.weights.record import read_safetensors
+from pipeline.nets.weights.state_dict import StateDict
 
 
 def read(path: Path) -> StateDict:
     """The weights in a file. Raises UserError if it is missing, cut short, or not safetensors."""
     _, tensors = read_safetensors(path)
-    return StateDict(tensors, TORCHVISION)
+    return StateDict.of(tensors, TORCHVISION)

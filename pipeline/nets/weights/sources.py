@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.config import WeightsParams
 from pipeline.errors import UserError
 from pipeline.nets import layers
+from pipeline.nets.mistaken import require_not_mistaken
 from pipeline.nets.weights import (
     caffe_file,
     demo,
@@ -24,7 +25,7 @@ from pipeline.nets.weights import (
     torchvision_entry,
 )
 from pipeline.nets.weights.detect import detect
-from pipeline.nets.weights.foreign import Content
+from pipeline.nets.weights.foreign import WHOLE, Content
 from pipeline.nets.weights.match import fitting, num_classes_of
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION, recognise
 from pipeline.nets.weights.record import (
@@ -34,16 +35,21 @@ from pipeline.nets.weights.record import (
     read_about,
     read_canonical,
 )
+from pipeline.nets.weights.state_dict import StateDict
 from pipeline.schema import read_json, sha256_file
 
-# How each file format is read, by suffix.
+# How each file format is read, by how the file's name ends.
 WEIGHT_READERS: dict[str, Callable[[Path], Content]] = {
     ".pth": torch_file.read,
     ".pt": torch_file.read,
+    ".bin": torch_file.read,
+    ".ckpt": torch_file.read,
+    ".pth.tar": torch_file.read,
     ".safetensors": safetensors_file.read,
     ".onnx": onnx_file.read,
     ".caffemodel": caffe_file.read,
     ".h5": keras_file.read,
+    ".keras": keras_file.read,
     ".p": neon_file.read,
     ".prm": neon_file.read,
 }
@@ -85,14 +91,16 @@ def from_file(path: Path, arch: str) -> Weights:
     if entry is not None:
         return torchvision_entry.from_file(arch, entry, path)
     content = open_file(path)
+    require_one_part(content, arch, path)
     tensors = content.named(arch)
     prepared = prepared_as(path, arch, tensors, content.preprocessing)
-    provenance: dict[str, Any] = {"source": path.name, "file_sha256": sha256}
+    provenance = {"source": path.name, "file_sha256": sha256} | origin(content, arch)
     try:
         return Weights.make(arch, tensors, prepared.require(path), provenance, prepared.classes)
-    except UserError:
+    except UserError as e:
         _require_arch(content, arch, path)
-        raise
+        allowed = e.allowed or f"what `cnncodes weights convert {path}` makes of it, with an account of what fits"
+        raise UserError(f"{path}: {e.what}" if not e.allowed else e.what, allowed=allowed, see=e.see) from None
 
 
 def arch_of(path: Path) -> str:
@@ -100,12 +108,18 @@ def arch_of(path: Path) -> str:
     return detect(open_file(path), str(path))
 
 
-def open_file(path: Path, deploy: Path | None = None) -> Content:
-    """What a file of any format in WEIGHT_READERS holds; `deploy` describes a Caffe network.
+def open_file(path: Path, deploy: Path | None = None, part: str | None = None) -> Content:
+    """What a file of any format in WEIGHT_READERS holds; `deploy` describes a Caffe network, `part` is one of the
+    `parts` of what it holds.
 
     Raises UserError if the file is missing, of an unknown format, or broken.
     """
     reader = reader_of(path)
+    if part is not None:
+        content = reader(path)
+        if not isinstance(content, StateDict):
+            raise UserError(f"{path} has one set of weights, so none to choose", allowed="no --part")
+        return replace(content, part=part)
     if deploy is None:
         return reader(path)
     if reader is not caffe_file.read:
@@ -114,8 +128,8 @@ def open_file(path: Path, deploy: Path | None = None) -> Content:
 
 
 def reader_of(path: Path) -> Callable[[Path], Content]:
-    """Raises UserError if the file is missing or its suffix is none of WEIGHT_READERS."""
-    reader = WEIGHT_READERS.get(path.suffix.lower())
+    """Raises UserError if the file is missing, its name ends as none of WEIGHT_READERS, or it is plainly no weights."""
+    reader = next((WEIGHT_READERS[end] for end in WEIGHT_READERS if path.name.lower().endswith(end)), None)
     if reader is None:
         raise UserError(
             f"weights {str(path)!r} are neither a known name nor a file of a known format",
@@ -124,12 +138,29 @@ def reader_of(path: Path) -> Callable[[Path], Content]:
         )
     if not path.is_file():
         raise UserError(f"there is no weights file {path}")
+    require_not_mistaken(path)
     return reader
 
 
 def is_canonical(path: Path) -> bool:
     """Whether this is a file that `write_canonical` wrote. Raises UserError as `reader_of` does."""
     return reader_of(path) is safetensors_file.read and read_about(path) is not None
+
+
+def require_one_part(content: Content, arch: str, path: Path) -> None:
+    """Raises UserError if a file holds several sets of weights that fit alike: the user has to say which."""
+    parts = content.parts(arch)
+    if len(parts) > 1:
+        raise UserError(
+            f"{path} holds {len(parts)} sets of weights of {arch}: {', '.join(parts)}",
+            allowed=f"`cnncodes weights convert {path} --part {parts[0]}` (or another), and what that writes",
+        )
+
+
+def origin(content: Content, arch: str) -> dict[str, Any]:
+    """For provenance: where in a file its weights lie, and what it holds besides. Empty if they are all of it."""
+    (part, *_), aside = content.parts(arch), content.aside(arch)
+    return ({} if part == WHOLE else {"part": part}) | ({"not_used": aside} if aside else {})
 
 
 @dataclass(frozen=True)

@@ -1,61 +1,129 @@
-"""Reads .pth and .pt: a state dict saved by torch, in torchvision's layout, timm's, or under canonical names."""
+"""Reads what torch.save wrote (.pth, .pt, .bin, .ckpt, .pth.tar): state dicts, and checkpoints that hold one.
+
+Checkpoints of training scripts also hold settings and counts as objects of any package. They are no weights: torch's
+restricted unpickler is given empty stand-ins for them, so that nothing a file names is imported or called.
+"""
 
 from __future__ import annotations
 
 import pickle
+import pickletools
 import struct
+import sys
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.nets.weights.foreign import StateDict
 from pipeline.nets.weights.preprocessings import TORCHVISION
+from pipeline.nets.weights.state_dict import StateDict
 
 # What torch's unpickler raises on files that are cut short or made up. It has no exception of its own for them.
-_BROKEN = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error)
-# Under which a training script's checkpoint keeps the state dict, and what wrappers put before every name.
-_NESTS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_BROKEN = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
+    struct.error, zipfile.BadZipFile, NotImplementedError,
+)  # fmt: skip
+# What of Python's own library a checkpoint may name: plain values, and settings. Any other, such as eval, is code.
+_PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+_VALUES = (
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "set", "slice",
+    "str", "tuple",
+)  # fmt: skip
+_PLAIN = frozenset(
+    {
+        "_codecs.encode", "argparse.Namespace", "collections.Counter", "collections.OrderedDict",
+        "collections.defaultdict", "datetime.date", "datetime.datetime", "datetime.timedelta", "types.SimpleNamespace",
+        "typing.Any", "uuid.UUID", *(f"builtins.{name}" for name in _VALUES),
+        *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
+    }
+)  # fmt: skip
+_ALLOWED = "a state dict: torch.save(model.state_dict(), path), or a .safetensors file"
+# A file of torch before 1.6 is four pickles (magic number, protocol, system, content), then the tensors' bytes.
+_LEGACY_PICKLES = 4
+
+
+class _Opaque:
+    """In place of a number, path or date: takes whatever it is made of, and keeps none of it."""
+
+    def __new__(cls, *_: Any) -> _Opaque:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        return
+
+
+class _Record:
+    """In place of other objects: a dict, since dicts of another class are filled as one."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return OrderedDict()
 
 
 def read(path: Path) -> StateDict:
     """The weights in a file; no code in it is run.
 
-    Raises UserError if the file is missing, broken, holds code or whole modules, or has no state dict.
+    Raises UserError if the file is missing, broken, holds code or a program, or has no tensors under names.
     """
-    return StateDict(state_dict(path), TORCHVISION)
-
-
-def state_dict(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor, without the nesting and prefixes of training scripts. Raises UserError as `read` does."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        first = str(e).strip().splitlines()[0]
+        names = _named(path)
+        _require_no_code(path, names)
+        stand_ins: list[Any] = [(_Opaque if _is_opaque(name) else _Record, name) for name in names]
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _BROKEN:
+        # torch's own words are not passed on: they advise to load the file with its code.
         raise UserError(
-            f"{path} holds more than weights, or was cut short; it was not loaded ({first})",
-            allowed="a state dict: torch.save(model.state_dict(), path), or a .safetensors file",
+            f"{path} is not a whole file of torch's that holds weights; it may have been cut short", allowed=_ALLOWED
         ) from None
-    except _BROKEN as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise UserError(f"{path} is not a whole file of torch's ({first}); it may have been cut short") from None
-    return _unwrap(content, path)
+    if isinstance(content, Mapping) and all(isinstance(name, str) for name in content):
+        found = StateDict.of(content, TORCHVISION)
+        if found.tensors:
+            return found
+    objects = [name for name in names if not _is_opaque(name) and not name.startswith("torch._utils.")]
+    held = f"more than weights (objects: {', '.join(objects)})" if objects else type(content).__name__
+    raise UserError(f"{path} holds {held}, no tensors under names", allowed=_ALLOWED)
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    for nest in _NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
-            content = content[nest]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
-        raise UserError(f"{path} holds {type(content).__name__}, not a state dict", allowed="name -> tensor")
-    strangers = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise UserError(f"{path} holds other values than tensors: {', '.join(strangers)}", allowed="name -> tensor")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
-    return dict(content)
+def _require_no_code(path: Path, names: list[str]) -> None:
+    code = [n for n in names if n.partition(".")[0] in sys.stdlib_module_names and n not in _PLAIN]
+    if code:
+        raise UserError(
+            f"{path} holds more than weights: it names {', '.join(code)}, which is code; it was not loaded",
+            allowed=_ALLOWED,
+        )
+
+
+def _is_opaque(name: str) -> bool:
+    return name.partition(".")[0] in sys.stdlib_module_names | {"numpy"} and name != "collections.defaultdict"
+
+
+def _named(path: Path) -> list[str]:
+    """What a file's pickles name, in order, as `module.name` of Python 3. Raises UserError on a program."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return _names(file, _LEGACY_PICKLES)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        if "constants.pkl" in entries:
+            raise UserError(f"{path} is a TorchScript archive, a program with its weights", allowed=_ALLOWED)
+        # torch packs nothing: a pickle larger than its file is none of torch's.
+        if "data.pkl" not in entries or entries["data.pkl"].file_size > path.stat().st_size:
+            raise ValueError("no pickle")
+        with archive.open(entries["data.pkl"]) as file:
+            return _names(file, 1)
+
+
+def _names(file: IO[bytes], pickles: int) -> list[str]:
+    found: dict[str, None] = {}
+    for _ in range(pickles):
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "GLOBAL":
+                module, name = str(argument).split(" ", 1)
+                module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+                found[f"{module}.{name}"] = None
+    return list(found)

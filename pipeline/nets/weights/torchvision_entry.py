@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
-from pipeline.nets.weights.foreign import from_torch_names
+from pipeline.nets.weights import torch_file
 from pipeline.nets.weights.record import Preprocessing, Weights
-from pipeline.nets.weights.torch_file import state_dict
 from pipeline.schema import sha256_file
 
 _HASH_DIGITS = 8
@@ -49,7 +48,7 @@ def from_file(arch: str, name: str, path: Path) -> Weights:
         raise UserError(
             f"{path} has sha256 {sha256}, torchvision states {_stated(entry.url)}...; delete it and run again"
         )
-    tensors = from_torch_names(arch, state_dict(path))
+    tensors = torch_file.read(path).named(arch)
     classes = entry.meta.get("categories")
     if classes is None:
         # An entry without classes is for its features alone: its fc layers are placeholders of NaN.

@@ -37,6 +37,8 @@ def build(inputs: Inputs) -> Section | None:
         gain=gain,
         before=None if gain is None else count(steps[-2][0]),
         after=count(steps[-1][0]),
+        unfinished=sum(bool(p.unfinished) for p in points),
+        points=len(points),
     )
     rows = [[p.share, p.n_train, p.repeat, p.accuracy, p.mean_class_recall, p.macro_f1] for p in points]
     header = ["share", "n_train", "repeat", "accuracy", "mean_class_recall", "macro_f1"]

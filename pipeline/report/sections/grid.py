@@ -8,6 +8,7 @@ from pipeline.config import LayerSpec
 from pipeline.nets import layers
 from pipeline.report.compare import Comparison
 from pipeline.report.inputs import Inputs
+from pipeline.report.notes import sentences
 from pipeline.report.runs import METRICS, Run
 from pipeline.report.section import Section, number, render
 
@@ -54,6 +55,7 @@ def build(inputs: Inputs) -> Section | None:
         test=TESTS[board.test].format(repeats=len(board.best.repeats)),
         board=board,
         repeats=len(board.best.repeats),
+        notes=sentences((run.name, run.repeats) for run in board.runs),
     )
     return Section("Layers and heads", html)
 

@@ -26,18 +26,22 @@ def build(inputs: Inputs) -> Section:
         codes=_common(inputs.settings),
         heads=sorted((k, plain(v)) for k, v in inputs.heads_params.model_dump().items()) if inputs.runs else [],
         board=inputs.comparison,
-        failures=list(inputs.failures[:FAILURES]),
-        failures_left=max(len(inputs.failures) - FAILURES, 0),
+        failures=list(inputs.lost[:FAILURES]),
+        failures_left=max(len(inputs.lost) - FAILURES, 0),
     )
     return Section("How it was made", html)
 
 
 def _data(inputs: Inputs) -> list[tuple[str, str]]:
     manifest = inputs.manifest
+    bare = int((manifest.targets < 0).sum()) if manifest.classes else 0
     return [
         ("source", manifest.source),
         ("images", count(len(manifest))),
-        ("unreadable files", count(len(inputs.failures))),
+        *([("images without a label", count(bare))] if bare else []),
+        ("unreadable images", count(len(inputs.lost))),
+        ("other files", count(sum(f.kind == "not_an_image" for f in inputs.failures))),
+        ("left out", count(sum(f.kind == "left_out" for f in inputs.failures))),
         ("classes", count(len(manifest.classes)) if manifest.classes else "no labels"),
         ("splits", count(manifest.repeats)),
         ("given by the source", ", ".join(manifest.from_source) or "none"),

@@ -8,11 +8,11 @@ import numpy as np
 
 from pipeline.report.compare import Comparison
 from pipeline.report.inputs import Inputs
+from pipeline.report.notes import sentences, shortened
 from pipeline.report.runs import METRICS
-from pipeline.report.section import Section, and_list, count, number, percent, render, size, spread
+from pipeline.report.section import Section, count, number, percent, render, size, spread
 
 SAMPLES, SAMPLE_SIDE = 14, 88
-NAMED = 6  # combinations named in the sentence; more are counted
 
 CLAIMS = {
     "accuracy": "is right on {} of the test images",
@@ -23,7 +23,7 @@ CLAIMS = {
 
 def build(inputs: Inputs) -> Section:
     board = inputs.comparison
-    values = {"inputs": inputs, "samples": _samples(inputs), "failed": len(inputs.failures)}
+    values = {"inputs": inputs, "samples": _samples(inputs), "failed": len(inputs.lost)}
     if board is None:
         codes = inputs.codes[inputs.best_spec]
         tiles = [
@@ -54,6 +54,7 @@ def build(inputs: Inputs) -> Section:
         noise=_noise(board),
         over=_over(board),
         tiles=tiles,
+        notes=sentences([(best.name, best.repeats)]),
         **values,
     )
     return Section("Result", html, metrics=_metrics(inputs, board))
@@ -80,8 +81,7 @@ def _noise(board: Comparison) -> str:
     names = [run.name for run in tied]
     if len(tied) == 1:
         return f"Of the other {others}, one is within noise of it: {names[0]}."
-    shown = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
-    return f"Of the other {others}, {len(tied)} are within noise of it: {and_list(shown)}."
+    return f"Of the other {others}, {len(tied)} are within noise of it: {shortened(names)}."
 
 
 def _metrics(inputs: Inputs, board: Comparison) -> dict[str, object]:
@@ -98,7 +98,7 @@ def _metrics(inputs: Inputs, board: Comparison) -> dict[str, object]:
         "combinations": len(board.runs),
         "images": len(inputs.manifest),
         "classes": len(inputs.manifest.classes),
-        "failed_images": len(inputs.failures),
+        "failed_images": len(inputs.lost),
     }
 
 

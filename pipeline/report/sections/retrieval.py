@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pipeline.config import HASHER_NUMBERS
 from pipeline.report.inputs import Inputs
 from pipeline.report.neighbours import shown
+from pipeline.report.notes import sentences
 from pipeline.report.retrieved import Retrieved
 from pipeline.report.section import Section, csv_text, number, percent, percent_ticks, render, seconds, size
 from pipeline.report.sections import hash_training
@@ -63,10 +64,11 @@ COLUMNS = (
 
 
 def build(inputs: Inputs) -> Section | None:
-    found = inputs.retrieved
+    found = tuple(one for one in inputs.retrieved if not one.skipped)
+    left_out = [one for one in inputs.retrieved if one.skipped]
     hashes = [one for one in found if not one.is_reference]
     if not hashes:
-        return None
+        return Section("Retrieval", render("left_out.html", left_out=left_out)) if left_out else None
     quality = "map_at_k" if inputs.manifest.classes else "recall_at_neighbours"
     first = found[0].record
     names = {key: first[key] for key in ("k", "neighbours", "radius")}
@@ -98,13 +100,16 @@ def build(inputs: Inputs) -> Section | None:
         ],
         queries=shown(inputs, _methods(found, hashes, best, quality)),
         approximate=_approximate(hashes),
+        left_out=left_out,
+        notes=sentences((one.name, [one.record.get("linear") or {}]) for one in found),
         trained=[(name, hash_training.draw(rows)) for name, rows in training.items()],
     )
     table = [
-        [one.name, one.spec.hasher, one.spec.codes.name, *(one.figure(c.figure) for c in COLUMNS)] for one in found
+        [one.name, one.spec.hasher, one.spec.codes.name, *(one.figure(c.figure) for c in COLUMNS), one.skipped]
+        for one in inputs.retrieved
     ]
     files = {
-        "retrieval.csv": csv_text(["spec", "hasher", "codes", *(c.figure for c in COLUMNS)], table),
+        "retrieval.csv": csv_text(["spec", "hasher", "codes", *(c.figure for c in COLUMNS), "skipped"], table),
         "plots/retrieval.csv": csv_text(
             ["hasher", "codes", "nbits", quality],
             [[one.spec.hasher, one.spec.codes.name, one.nbits, one.figure(quality)] for one in hashes],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.finetune.gains import gains
 from pipeline.report.inputs import Inputs
+from pipeline.report.notes import sentences
 from pipeline.report.runs import METRICS
 from pipeline.report.section import (
     MINUS,
@@ -171,6 +172,7 @@ def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], inputs: Inputs)
             f"{count(own['n_train'] + own['n_val'])} images of train and val to learn from, and codes at "
             f"{inputs.side(heads[0].run.spec.name)} px. Their layer was chosen on val, and so was C."
         )
+        text = " ".join([text, *sentences((one.name, one.repeats) for one in heads)])
     return text
 
 

@@ -95,11 +95,8 @@ def _augments(one: Tuned) -> set[str]:
 
 
 def _frozen(one: Tuned, arch: str) -> int:
-    """Convolutions of the source that the strategy never trains."""
-    names = layers.names(arch)
-    below = one.settings["below"]
-    end = len(names) if one.kind == "frozen" else names.index(below) if below else 0
-    return len(_convolutions(arch, names[:end]))
+    """Convolutions of the source that the strategy never trained, by its per-layer table."""
+    return len(_convolutions(arch, one.record["never_trained"]))
 
 
 def _convolutions(arch: str, names: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ def build(inputs: Inputs) -> Section | None:
             (swatch("c0", shape="square"), "source"),
             (swatch("c1", shape="circle"), f"tuned: {record['strategy']}"),
         ],
+        notes=found.notes,
         alpha=inputs.params.alpha,
     )
     table = [[p.what, p.figure, p.source, p.tuned, p.gain, p.p] for p in found.pairs]

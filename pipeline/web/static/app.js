@@ -97,7 +97,9 @@ async function duplicates(state) {
   const found = await ask("/api/duplicates", asked, { replaces: true });
   const content = make("div", { className: "groups" });
   found.listed.forEach((group, i) => {
-    content.append(make("section", {}, make("h2", { textContent: `Group ${i + 1}: ${plural(group.length, "image")}` }), grid(group, { label: `Group ${i + 1}` })));
+    const shown = group.length < found.sizes[i] ? `, ${count(group.length)} shown` : "";
+    const title = `Group ${i + 1}: ${plural(found.sizes[i], "image")}${shown}`;
+    content.append(make("section", {}, make("h2", { textContent: title }), grid(group, { label: `Group ${i + 1}` })));
   });
   if (!found.groups) content.append(make("p", { className: "empty", textContent: "No two images are so alike." }));
   const listed = found.listed.length < found.groups ? `, the ${count(found.listed.length)} largest listed` : "";

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,6 +18,7 @@ from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Weights, keras_file
 from pipeline.nets.weights.check import check
+from pipeline.nets.weights.convert import convert
 from pipeline.nets.weights.foreign import columns_hwc_to_chw
 from pipeline.nets.weights.preprocessings import CAFFE
 from pipeline.nets.weights.sources import from_file
@@ -174,3 +177,85 @@ def test_keras_own_writer_and_its_own_activations(tmp_path: Path, suffix: str, m
     with torch.inference_mode():
         found = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), ["fc8"])["fc8"].flatten(1).numpy()
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-5
+
+
+def vgg_in_a_sequential(keras: Any, *, names: str = "block{}_conv{}") -> Any:
+    """As people transfer: the convolutions as one layer, some of them frozen, with layers of their own around."""
+    x = entry = keras.Input((64, 64, 3))
+    for op in layers.ops_until("tinyvgg", "pool5"):
+        if op.kind == "conv":
+            name = names.format(*op.name.removeprefix("conv").split("_"))
+            x = keras.layers.Conv2D(op.channels, 3, padding="same", activation="relu", name=name)(x)
+        else:
+            x = keras.layers.MaxPooling2D(2)(x)
+    base = keras.Model(entry, x, name="vgg16")
+    for layer in base.layers[::2]:
+        layer.trainable = False
+    made = [keras.Input((64, 64, 3)), base, keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(7)]
+    return base, keras.Sequential(made)
+
+
+@pytest.fixture
+def keras(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
+    return pytest.importorskip("keras")
+
+
+@pytest.mark.parametrize("names", ["block{}_conv{}", "{}{} by another name"])
+@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
+def test_a_model_inside_a_model_keeps_all_its_layers(tmp_path: Path, keras: Any, suffix: str, names: str) -> None:
+    base, model = vgg_in_a_sequential(keras, names=names.replace("{}{} by", "layer{}x{} by"))
+    model.compile("adam", "mse")
+    model.fit(np.zeros((1, 64, 64, 3)), np.zeros((1, 7)), verbose=0)
+    path = tmp_path / f"w{suffix}"
+    (model.save_weights if suffix == ".weights.h5" else model.save)(path)
+    done = convert(path, arch="tinyvgg")
+    kernels = [layer.get_weights()[0].transpose(3, 2, 0, 1) for layer in base.layers if layer.weights]
+    held = [t.numpy() for name, t in done.weights.tensors.items() if name.endswith("weight")]
+    assert len(held) == len(kernels) == 13 and all(map(np.array_equal, held, kernels))
+    told = {entry.name: entry.outcome for entry in done.account if entry.outcome != "copied"}
+    assert told["fc6"] == "left out" and {"optimizer", "optimizer_weights"} & told.keys()
+    with pytest.raises(UserError, match=r"wrong shape: fc6\.weight"):
+        from_file(path, "tinyvgg")
+
+
+def test_frozen_layers_in_a_weights_file_of_a_model_inside_a_model(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    """Keras lists those that were trained before those that were frozen; block1_conv1 and so on say the order."""
+    held = keras_layers({k: t for k, t in tiny.items() if k.startswith("conv")})
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        group = file.create_group("vgg16")
+        paths = []
+        for name, arrays in held[9:] + held[:9]:
+            for part, array in zip(("kernel:0", "bias:0"), arrays, strict=True):
+                paths.append(f"block{name[4]}_conv{name[6]}/{part}")
+                group[paths[-1]] = array
+        group.attrs["weight_names"] = np.array([p.encode() for p in paths])
+        file.attrs["layer_names"] = np.array([b"vgg16"])
+    weights = from_file(tmp_path / "w.h5", "tinyvgg")
+    assert list(weights.tensors) == [k for k in tiny if k.startswith("conv")]
+    assert all(torch.equal(t, tiny[k]) for k, t in weights.tensors.items())
+
+
+def test_layers_of_other_kinds_are_never_dropped_in_silence(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    write_keras3(tmp_path / "w.weights.h5", tiny)
+    with h5py.File(tmp_path / "w.weights.h5", "a") as file:
+        file["layers/separable_conv2d/vars/0"] = np.ones((3, 3, 4, 1), np.float32)
+        file["layers/separable_conv2d/vars/1"] = np.ones((1, 1, 4, 4), np.float32)
+        file["layers/dropout/seed_generator/vars/0"] = np.array([1, 2], np.uint32)
+        file["layers/normalization/vars/2"] = np.float32(7)
+        file["layers/normalization/vars/0"] = np.ones(3, np.float32)
+    with pytest.raises(UserError, match=r"unexpected: /layers/normalization/0, /layers/separable_conv2d/0, .*conv2d/1"):
+        from_file(tmp_path / "w.weights.h5", "tinyvgg")
+    told = {entry.name for entry in convert(tmp_path / "w.weights.h5").account if entry.outcome != "copied"}
+    assert told == {
+        "/layers/separable_conv2d/0", "/layers/separable_conv2d/1", "/layers/normalization/0",
+        "/layers/normalization/vars/2", "/layers/dropout/seed_generator/vars/0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["", "nothing.h5"])
+def test_a_zip_of_something_else_is_refused(tmp_path: Path, inside: str) -> None:
+    with zipfile.ZipFile(tmp_path / "w.keras", "w") as archive:
+        archive.writestr(inside or "config.json", b"{}")
+    with pytest.raises(UserError, match=r"is a zip without model\.weights\.h5"):
+        keras_file.read(tmp_path / "w.keras")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,11 +15,13 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from pipeline.config import WeightsParams
 from pipeline.errors import UserError
-from pipeline.nets import layers
+from pipeline.nets import external_data, layers
 from pipeline.nets.network import Network
-from pipeline.nets.weights import Preprocessing, Weights, onnx_file
+from pipeline.nets.weights import Preprocessing, Weights, onnx_file, read_canonical
 from pipeline.nets.weights.check import check
+from pipeline.workspace import canonical_weights
 from tests.nets.weights import make_onnx
 
 PREPROCESSING = Preprocessing("rgb", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -105,12 +111,110 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor], ke
         check("tinyvgg", onnx_file.read(path).named("tinyvgg"))
 
 
-def test_tensors_in_other_files_are_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
-    model = onnx.load_model_from_string(make_onnx.like_torch("tinyvgg", tiny))
-    onnx.external_data_helper.convert_model_to_external_data(model, size_threshold=0)
-    (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="keeps its tensors in other files"):
+def external(path: Path, tensors: dict[str, Tensor], **how: Any) -> onnx.ModelProto:
+    """The model at `path` with its tensors in files beside it, as onnx and torch's exporter write it."""
+    model = onnx.load_model_from_string(make_onnx.like_torch("tinyvgg", tensors))
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0, **how)
+    return onnx.load(path, load_external_data=False)
+
+
+def set_entry(path: Path, model: onnx.ModelProto, key: str, value: str) -> None:
+    tensor = model.graph.initializer[0]
+    entries = {entry.key: entry.value for entry in tensor.external_data} | {key: value}
+    del tensor.external_data[:]
+    for k, v in entries.items():
+        tensor.external_data.add(key=k, value=v)
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("how", [{"location": "w.onnx.data"}, {"all_tensors_to_one_file": False}])
+def test_tensors_in_files_beside_the_model(tmp_path: Path, tiny: dict[str, Tensor], how: dict[str, Any]) -> None:
+    external(tmp_path / "w.onnx", tiny, **how)
+    read = onnx_file.read(tmp_path / "w.onnx").named("tinyvgg")
+    assert all(torch.equal(read[k], tiny[k]) for k in tiny)
+    assert len(external_data.files(tmp_path / "w.onnx")) == (1 if "location" in how else len(tiny))
+
+
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../secret.data", "a/../../secret.data", "link.data", "..", ".", ""]
+)
+def test_no_tensor_leads_out_of_the_models_folder(tmp_path: Path, tiny: dict[str, Tensor], location: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    model = external(folder / "w.onnx", tiny, location="w.onnx.data")
+    shutil.copy(folder / "w.onnx.data", tmp_path / "secret.data")
+    (folder / "link.data").symlink_to(tmp_path / "secret.data")
+    (folder / "a").mkdir()
+    set_entry(folder / "w.onnx", model, "location", location)
+    with pytest.raises(UserError, match=r"keeps its tensors at .*; allowed: a file in its folder"):
+        onnx_file.read(folder / "w.onnx")
+    with pytest.raises(UserError, match="keeps its tensors at"):
+        external_data.files(folder / "w.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("offset", "-4"), ("offset", "99999999"), ("offset", "x"), ("length", "431"), ("length", "1" + "0" * 15)],
+)
+def test_places_in_the_other_file_that_lie_are_refused(
+    tmp_path: Path, tiny: dict[str, Tensor], key: str, value: str
+) -> None:
+    model = external(tmp_path / "w.onnx", tiny, location="w.onnx.data")
+    set_entry(tmp_path / "w.onnx", model, key, value)
+    with pytest.raises(UserError, match=r"has a broken tensor c0: its 432 bytes are not in w\.onnx\.data"):
         onnx_file.read(tmp_path / "w.onnx")
+
+
+def test_a_shape_beyond_the_other_file_claims_no_memory(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    model = external(tmp_path / "w.onnx", tiny, location="w.onnx.data")
+    for dims, message in (([1 << 40, 1, 3, 3], "has more than"), ([1 << 20, 3, 3, 3], "has a broken tensor c0")):
+        model.graph.initializer[0].dims[:] = dims
+        set_entry(tmp_path / "w.onnx", model, "location", "w.onnx.data")
+        with pytest.raises(UserError, match=message):
+            onnx_file.read(tmp_path / "w.onnx")
+
+
+def test_a_missing_or_unfetched_file_beside_is_named(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    external(tmp_path / "w.onnx", tiny, location="w.onnx.data")
+    (tmp_path / "w.onnx.data").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 7\n")
+    with pytest.raises(UserError, match=r"w\.onnx\.data is a Git LFS pointer"):
+        onnx_file.read(tmp_path / "w.onnx")
+    (tmp_path / "w.onnx.data").unlink()
+    with pytest.raises(UserError, match=r"w\.onnx keeps its tensors in w\.onnx\.data, which is not beside it"):
+        onnx_file.read(tmp_path / "w.onnx")
+
+
+def test_other_tensors_in_the_file_beside_make_other_weights(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    """The model itself stays the same, byte by byte, when a network is trained on and exported again."""
+    (tmp_path / "w.onnx.json").write_text(json.dumps({"preprocessing": dataclasses.asdict(PREPROCESSING)}))
+    params = WeightsParams.of("tinyvgg", str(tmp_path / "w.onnx"))
+    seen = []
+    for scale in (1, 2):
+        external(tmp_path / "w.onnx", {k: t * scale for k, t in tiny.items()}, location="w.onnx.data")
+        seen.append(read_canonical(canonical_weights(params, tmp_path / "cache")).tensors["fc8.bias"])
+    assert torch.equal(seen[0] * 2, seen[1])
+
+
+def test_constants_that_no_layer_reads_are_reported(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    """As a mean that the graph itself takes away from images."""
+    model = onnx.load_model_from_string(make_onnx.like_torch("tinyvgg", tiny))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((3, 1, 1), np.float32), "mean"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(255), "scale"))
+    (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"unexpected: mean(;|$)"):
+        check("tinyvgg", onnx_file.read(tmp_path / "w.onnx").named("tinyvgg"))
+
+
+def test_a_bias_of_zeros_may_be_left_out(tmp_path: Path, tiny: dict[str, Tensor]) -> None:
+    """As torch's exporter does."""
+    model = onnx.load_model_from_string(make_onnx.like_torch("tinyvgg", tiny))
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            del node.input[2]
+    del model.graph.initializer[1::2]
+    (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
+    whole = check("tinyvgg", onnx_file.read(tmp_path / "w.onnx").named("tinyvgg"))
+    assert all(torch.equal(whole[k], t if k.endswith("weight") else torch.zeros_like(t)) for k, t in tiny.items())
 
 
 def test_a_tensor_that_lies_about_its_size_is_refused(tmp_path: Path, tiny: dict[str, Tensor]) -> None:

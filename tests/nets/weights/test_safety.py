@@ -120,6 +120,19 @@ def _keras_of_lies(path: Path) -> None:
         file.create_dataset("layers/conv2d/vars/0", (1 << 20, 1 << 20, 3, 3), "f4", chunks=(16, 16, 3, 3))
 
 
+def _keras_zip_of_lies(path: Path) -> None:
+    """A hundred megabytes of zeros in a zip of a hundred kilobytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(100_000_000))
+
+
+def _keras_zip_of_links(path: Path) -> None:
+    _keras_link(path.with_suffix(".inner"), h5py.ExternalLink("/etc/passwd", "/x"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(path.with_suffix(".inner"), "model.weights.h5")
+        archive.writestr("config.json", '{"class_name": "Lambda"}')
+
+
 def _caffe(path: Path, blob: bytes) -> None:
     path.write_bytes(message(100, message(1, b"conv1_1") + message(7, blob)))
 
@@ -132,6 +145,10 @@ HOSTILE: dict[str, dict[str, Callable[[Path], None]]] = {
         "a size that lies": _torch_zip_of_lies,
     },
     "pt": {"os.system": _torch_zip},
+    "bin": {"eval, legacy": _torch_legacy, "a size that lies": _torch_zip_of_lies},
+    "ckpt": {"os.system": _torch_zip, "a bare pickle": lambda p: p.write_bytes(pickle.dumps(Evaluates())) and None},
+    "pth.tar": {"os.system": _torch_zip, "eval, legacy": _torch_legacy},
+    "keras": {"a size that lies": _keras_zip_of_lies, "an external link": _keras_zip_of_links},
     "safetensors": {"a size that lies": _safetensors_of_lies, "a header that lies": _safetensors_header},
     "onnx": {
         "data elsewhere": lambda p: _onnx(p, elsewhere="../../etc/passwd"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from pipeline.config import WeightsParams
@@ -16,6 +16,7 @@ from pipeline.nets.weights import WEIGHT_READERS, Weights, read_canonical, resol
 from pipeline.nets.weights.preprocessings import CAFFE, CAFFE_RGB, TORCHVISION, recognise
 from pipeline.nets.weights.sources import from_file
 from stages import weights as stage
+from tests import yaml_files
 from tests.nets.weights import make_neon, make_onnx
 from tests.nets.weights.test_caffe_file import net as caffe_net
 from tests.nets.weights.test_keras_file import write_keras3
@@ -36,6 +37,11 @@ def write(path: Path, tensors: dict[str, Tensor]) -> Path:
         path.write_bytes(make_neon.python2(make_neon.model("tinyvgg", tensors)))
     elif path.suffix == ".h5":
         write_keras3(path, tensors)
+    elif path.suffix == ".keras":
+        write_keras3(path.with_suffix(".h5"), tensors)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(path.with_suffix(".h5"), "model.weights.h5")
+        path.with_suffix(".h5").unlink()
     elif path.suffix == ".safetensors":
         write_canonical(Weights.make("tinyvgg", tensors, TORCHVISION, {"source": "test"}), path)
     else:
@@ -74,7 +80,7 @@ def test_every_format_refuses_a_missing_file_and_a_folder(tmp_path: Path, suffix
         from_file(tmp_path / f"folder{suffix}", "tinyvgg")
 
 
-@pytest.mark.parametrize("source", ["dmeo", "weights.bin", "random", "demo:1"])
+@pytest.mark.parametrize("source", ["dmeo", "weights.txt", "random", "demo:1"])
 def test_an_unknown_source_lists_the_known(source: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"allowed: (demo, torchvision:NAME, random:SEED, or a file ending|random:0)"):
         resolve(params(source), tmp_path)
@@ -132,7 +138,7 @@ def test_oxfords_vgg16_is_recognised_in_either_channel_order() -> None:
 
 def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}}))
+    Path("params.yaml").write_text(yaml_files.dump({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}}))
     stage.main()
     written = Path("out/weights/weights.safetensors")
     assert read_canonical(written).sha256 == resolve(params("random:3"), tmp_path).sha256
@@ -144,7 +150,7 @@ def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest
 def test_a_refused_stage_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights = {"arch": "tinyvgg", "source": "file", "file": "none.pth"}
-    Path("params.yaml").write_text(yaml.safe_dump({"weights": weights}))
+    Path("params.yaml").write_text(yaml_files.dump({"weights": weights}))
     with pytest.raises(UserError, match=r"there is no weights file none\.pth"):
         stage.main()
     assert not Path("out").exists()

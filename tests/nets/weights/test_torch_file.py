@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -100,8 +102,10 @@ def test_a_plain_pickle_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "victim").exists()
 
 
-def test_a_whole_module_is_refused(tmp_path: Path) -> None:
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_whole_module_is_refused(tmp_path: Path, nested: bool) -> None:
+    module = torch.nn.Linear(2, 2)
+    torch.save({"epoch": 1, "model": module} if nested else module, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"holds more than weights.*state dict"):
         torch_file.read(tmp_path / "w.pth")
 
@@ -137,3 +141,43 @@ def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: objec
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w\.pth holds"):
         torch_file.read(tmp_path / "w.pth")
+
+
+class Settings:
+    """An object of a training script's own."""
+
+    def __init__(self) -> None:
+        self.rate = 0.1
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_beside_the_weights_are_not_made(tmp_path: Path, tiny: dict[str, Tensor], zipped: bool) -> None:
+    made: list[str] = []
+    Settings.__setstate__ = lambda *_: made.append("made")  # type: ignore[attr-defined]
+    path = tmp_path / "w.pth"
+    beside = {"args": Settings(), "out": Path("a"), "best": np.float32(1), "seen": collections.defaultdict(list, a=[1])}
+    torch.save({"net": tiny, **beside}, path, _use_new_zipfile_serialization=zipped)
+    read = torch_file.read(path)
+    assert all(torch.equal(read.named("tinyvgg")[k], t) for k, t in tiny.items())
+    assert read.aside("tinyvgg").keys() == beside.keys() and not made
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torchs_advice_to_load_unsafely_is_not_passed_on(tmp_path: Path, zipped: bool, protocol: int) -> None:
+    for i, content in enumerate(
+        (Evil(tmp_path / "victim"), torch.nn.Linear(2, 2), {"f": print}, {"a": torch.device("cpu")})
+    ):
+        path = tmp_path / f"{i}.pth"
+        torch.save(content, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+        with pytest.raises(UserError) as e:
+            torch_file.read(path)
+        assert str(e.value).startswith(str(path)) and "state_dict()" in str(e.value)
+        for advice in ("weights_only", "safe_globals", "trust", "allowlist"):
+            assert advice not in str(e.value)
+
+
+def test_a_program_is_named_as_that(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.pt")
+    with pytest.raises(UserError, match="is a TorchScript archive, a program"):
+        torch_file.read(tmp_path / "w.pt")

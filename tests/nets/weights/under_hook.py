@@ -24,8 +24,8 @@ def main(paths: list[Path]) -> None:
     from pipeline.nets.weights.sources import open_file
 
     # What a reader imports when it first runs is loaded before, by a healthy file of the same format.
-    for suffix in {path.suffix for path in paths}:
-        open_file(paths[0].with_name(f"healthy{suffix}")).named("tinyvgg")
+    for suffix in {path.name.partition(".")[2] for path in paths}:
+        open_file(paths[0].with_name(f"healthy.{suffix}")).named("tinyvgg")
     loaded = set(sys.modules)
     events: list[str] = []
     allowed: list[Path | None] = [None]

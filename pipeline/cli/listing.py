@@ -1,0 +1,47 @@
+"""What all commands that list images share: what they leave out, how many may be broken, and how they tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Files or folders to leave out, as in .gitignore; repeat for more. '!NAME' keeps what a rule leaves out.",
+    ),
+]
+MaxFailedShare = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of the images that may be broken, 0.05 if not given; more end the run."),
+]
+
+
+def dataset(leave_out: Sequence[str] | None, max_failed_share: float | None, **others: Any) -> dict[str, Any]:
+    """The keys of the section `dataset` that were given."""
+    chosen = {"leave_out": list(leave_out) if leave_out else None, "max_failed_share": max_failed_share, **others}
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def left_out(images: Path, made_in: Path | None = None) -> list[dict[str, str]]:
+    """What a command has just left out of a folder of images, for --json: `[{"path", "reason"}, ...]`.
+
+    `made_in`: the folder dataset/ that it made; None if it went away with the command. [] where `images` was no folder
+    of images and nothing was listed.
+    """
+    from pipeline.data.build import kept_failures
+    from pipeline.data.manifest import FAILURES, read_failures
+
+    folder = made_in or kept_failures(images)
+    found = read_failures(folder) if (folder / FAILURES).is_file() else []
+    return [{"path": f.path, "reason": f.reason} for f in found if f.kind == "left_out"]
+
+
+def made_in(where: Path) -> Path | None:
+    """The folder dataset/ of a folder that a run filled; None of a folder of images."""
+    found = where / "dataset"
+    return found if (found / "dataset.json").is_file() else None

@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 # The stages run `python`: let that be the environment's.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: demo test test-precisions test-slow lint format env clean
+.PHONY: demo test test-precisions test-slow lint format env without-git clean
 
-demo: env
+demo: env without-git
 	$(RUN) dvc repro
 	@echo "The comparison is in out/report/index.html"
 
@@ -40,6 +40,10 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
 	touch $@
+
+# A copy without .git, such as a downloaded zip: DVC is told so in .dvc/config.local, which git ignores.
+without-git: env
+	@test -e .git || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) dvc config --local core.no_scm true
 
 clean:
 	rm -rf out .cnncodes

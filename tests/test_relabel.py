@@ -14,6 +14,8 @@ from pipeline.errors import UserError
 from tests.codes.conftest import draw
 from tests.test_collection import SMALL
 
+pytestmark = pytest.mark.network
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -58,7 +58,8 @@ def layout(image: ImageFile, png: Png | None) -> Layout:
     if separate:
         # Pillow takes the planes for 8 bits each.
         suffix = {b"II": ";16L", b"MM": ";16B"}[tags.prefix]
-        image.tile = [tile._replace(args=(tile.args[0] + suffix, *tile.args[1:])) for tile in image.tile]
+        tiles: list[tuple[Any, Any]] = [(tile, tile.args) for tile in image.tile]
+        image.tile = [tile._replace(args=(f"{args[0]}{suffix}", *args[1:])) for tile, args in tiles]
     covered = (0, 0, *image.size)
     if image.format == "GIF" and image.tile:
         covered = image.tile[0].extents or covered

@@ -55,6 +55,9 @@ def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits
         openapi_url="/api/openapi.json",
         docs_url=None,  # its page loads scripts of other hosts
         redoc_url=None,
+        # Below any path of a proxy: seen from openapi.json, and no redirects, which would name host and path.
+        servers=[{"url": ".."}],
+        redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(api.router)
@@ -67,18 +70,25 @@ def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits
 
 def _add_pages(app: FastAPI, live: Live) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        return _templates.get_template("page.html").render(name=live.name)
+    async def page(request: Request) -> str:
+        return _templates.get_template("page.html").render(name=live.name, root=_root(request))
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-    async def docs() -> str:
-        return _templates.get_template("docs.html").render(name=live.name)
+    async def docs(request: Request) -> str:
+        return _templates.get_template("docs.html").render(name=live.name, root=_root(request))
+
+
+def _root(request: Request) -> str:
+    """The way from the page that is asked for to the first one, wherever a proxy puts them: /a/b -> ../"""
+    path: bytes = request.scope["raw_path"]  # as the browser counts: %2F is no step
+    return "../" * (path.count(b"/") - 1) or "./"
 
 
 def _add_errors(app: FastAPI) -> None:
     def told(request: Request, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
         if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/"):
-            page = _templates.get_template("error.html").render(status=status, sentence=sentence)
+            template = _templates.get_template("error.html")
+            page = template.render(status=status, sentence=sentence, root=_root(request))
             return HTMLResponse(page, status, headers=headers)
         return as_json(status, sentence, headers)
 

@@ -12,15 +12,19 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline.errors import UserError
 from pipeline.web.limits import Limits
 from pipeline.web.problems import Problem, as_json
 
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
+_NAME = r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)"
+_HOST = re.compile(rf"{_NAME}(?::[0-9]{{1,5}})?", re.IGNORECASE)
+_ORIGIN = re.compile(rf"https?://(?P<host>{_NAME}(?::[0-9]{{1,5}})?)", re.IGNORECASE)
+# Of a length in bytes; Python reads no number of thousands of digits.
+_MOST_DIGITS = 18
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 SECURITY_HEADERS = {
@@ -39,25 +43,42 @@ SECURITY_HEADERS = {
 
 @dataclass(frozen=True)
 class Hosts:
-    """Names that this server answers to. `addresses`: any literal address too, which no rebinding can forge."""
+    """Names that this server answers to. `addresses`: any literal address too, which no rebinding can forge.
+    `outside`: those of them that were named, by which browsers reach it on any port, and with any Host from a proxy.
+    """
 
     names: frozenset[str]
     addresses: bool = False
+    outside: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, host: str, more: Iterable[str] = ()) -> Hosts:
-        """For a server that listens at `host`, a name or an address."""
-        own = f"[{host}]" if ":" in host else host
-        names = frozenset(n.lower().rstrip(".") for n in (own, *_LOOPBACK, *more))
-        return cls(names, addresses=host in ("0.0.0.0", "::"))
+        """For a server that listens at `host`, a name or an address. Raises UserError if one of `more` is neither."""
+        outside = [_bracketed(name) for name in more]
+        for name in outside:
+            if re.fullmatch(_NAME, name, re.IGNORECASE) is None:
+                allowed = "a name or an address alone, such as photos.example.org"
+                raise UserError(f"--allow-host {name} is no name of a host", allowed=allowed)
+        names = frozenset(map(_plain, (_bracketed(host), *_LOOPBACK, *outside)))
+        return cls(names, addresses=host in ("0.0.0.0", "::"), outside=frozenset(map(_plain, outside)))
 
     def allow(self, header: str) -> bool:
         """Whether a Host header names this server."""
         match = _HOST.fullmatch(header)
         if match is None:
             return False
-        name = match["name"].lower().rstrip(".")
+        name = _plain(match["name"])
         return name in self.names or (self.addresses and _is_address(name.strip("[]")))
+
+    def is_own(self, origin: str, host: str) -> bool:
+        """Whether an Origin header is of a page of this server that a request with this Host header came to.
+
+        A page of the same machine at another port is another site, unless --allow-host names the machine.
+        """
+        match = _ORIGIN.fullmatch(origin)
+        if match is None:
+            return False
+        return match["host"].lower() == host.lower() or _plain(match["name"]) in self.outside
 
 
 class Guard:
@@ -77,7 +98,9 @@ class Guard:
         send = _with_headers(send)
         try:
             self._check(scope)
-            if scope["method"] == "POST":
+            if scope["method"] == "HEAD":
+                await self._ask({**scope, "method": "GET"}, receive, _without_body(send))
+            elif scope["method"] == "POST":
                 await self._upload(scope, receive, send)
             else:
                 await self._ask(scope, receive, send)
@@ -96,7 +119,7 @@ class Guard:
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Uploads have places of their own: those that come slowly keep no search waiting."""
         length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._limits.upload_bytes:
+        if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > self._limits.upload_bytes:
             raise self._too_large()
         if self._uploading >= self._limits.uploads:
             raise Problem(503, f"{self._uploading} images are being uploaded already; try again soon", retry_s=2)
@@ -144,12 +167,24 @@ class Guard:
         if len(hosts) != 1 or not self._hosts.allow(hosts[0]):
             raise Problem(400, "this server answers to its own address only; see --allow-host of `cnncodes serve`")
         origins = headers.getlist("origin")
-        if any(urlsplit(o).netloc.lower() != hosts[0].lower() for o in origins):
-            raise Problem(403, "a page of another site may not use this server")
+        if not all(self._hosts.is_own(origin, hosts[0]) for origin in origins):
+            sentence = "a page of another site may not use this server; behind a proxy see --allow-host"
+            raise Problem(403, f"{sentence} of `cnncodes serve`")
         # A link from elsewhere may be followed; nothing else may come from there.
         followed = scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-dest") == "document"
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not followed:
             raise Problem(403, "a page of another site may not use this server")
+
+
+def _without_body(send: Send) -> Send:
+    """The answer to HEAD is that to GET, its length included, without what it holds."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return sending
 
 
 def _with_headers(send: Send) -> Send:
@@ -162,6 +197,15 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+def _bracketed(host: str) -> str:
+    """As in an address: ::1 -> [::1]."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+
+
+def _plain(name: str) -> str:
+    return name.lower().rstrip(".")
 
 
 def _is_address(text: str) -> bool:

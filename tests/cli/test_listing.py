@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.cli import app, listing
 from pipeline.data.build import kept_failures
 from pipeline.data.manifest import Failure, read_failures
+from pipeline.data.room import Room
 from pipeline.data.verify import verify
 from pipeline.finetune import lr_plot
 from pipeline.finetune.lr_find import Sweep
@@ -20,6 +21,8 @@ from pipeline.finetune.sanity import plot
 from tests.cli.test_codes import BASE
 from tests.cli.test_search import run
 from tests.pictures import draw_classes
+
+pytestmark = pytest.mark.network
 
 LISTS = (
     ["extract"],
@@ -154,5 +157,5 @@ def test_plots_that_were_drawn_here_are_no_photographs(name: str, tmp_path: Path
         lr_plot.draw(Sweep((1e-3, 1e-2), (2.0, 1.0), 1e-2), tmp_path / name, title="Rates")
     else:
         plot.draw([], tmp_path / name, title="Steps")
-    (found,) = verify(tmp_path, [name], max_pixels=10_000_000)
+    (found,) = verify(tmp_path, [name], max_pixels=10_000_000, room=Room())
     assert found == Failure(name, "a picture that cnncodes drew", "left_out")

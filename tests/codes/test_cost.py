@@ -22,6 +22,8 @@ from pipeline.nets.weights.preprocessings import TORCHVISION
 from tests import peak
 from tests.codes.conftest import make_params
 
+pytestmark = pytest.mark.network
+
 # VGG's own maps, without its large fc layers.
 ARCHS = ("vgg16-64px-fc8-8", "vgg11_bn-64px-fc8-8")
 # What is too small to be given back to the system at once.

@@ -20,6 +20,8 @@ from pipeline.errors import UserError
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import draw, make_manifest, make_params
 
+pytestmark = pytest.mark.network
+
 # A picture of 1000 x 1000 pixels takes 10 MB, and another does not fit beside it.
 TIGHT_MB = 16
 WHOLE: dict[str, Any] = {"view": "whole", "layers": ["conv3_3-avg"]}

@@ -79,7 +79,7 @@ def tiff(*tags: int, order: str = "<") -> bytes:
 )
 def test_a_file_without_pixels(tmp_path: Path, name: str, content: bytes, kind: str, words: str) -> None:
     (tmp_path / name).write_bytes(content)
-    (found,) = verify(tmp_path, [name], max_pixels=1000, room=Room())
+    (found,) = verify(tmp_path, [name], max_pixels=1000, room=Room(64))
     assert isinstance(found, Failure) and found.path == name
     assert (found.kind, words in found.reason) == (kind, True), found
 
@@ -98,14 +98,14 @@ def test_a_whole_image_is_one_under_any_name(tmp_path: Path) -> None:
     names = ["1.txt", "2", "3.psd", "4.json"]
     for i, name in enumerate(names):
         (tmp_path / name).write_bytes(encoded("PNG" if i % 2 else "JPEG"))
-    assert all(isinstance(found, Facts) for found in verify(tmp_path, names, max_pixels=1000, room=Room()))
+    assert all(isinstance(found, Facts) for found in verify(tmp_path, names, max_pixels=1000, room=Room(64)))
 
 
 def test_the_thumbnail_in_a_raw_file_is_not_its_picture(tmp_path: Path) -> None:
     (tmp_path / "scan.tif").write_bytes(encoded("TIFF"))
-    assert isinstance(next(verify(tmp_path, ["scan.tif"], max_pixels=1000, room=Room())), Facts)
+    assert isinstance(next(verify(tmp_path, ["scan.tif"], max_pixels=1000, room=Room(64))), Facts)
     (tmp_path / "1.nef").write_bytes(encoded("TIFF"))
-    found = next(verify(tmp_path, ["1.nef"], max_pixels=1000, room=Room()))
+    found = next(verify(tmp_path, ["1.nef"], max_pixels=1000, room=Room(64)))
     assert isinstance(found, Failure) and found.kind == "unread_format"
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_opened_is_judged_by_its_name(tmp_path: Path) -> None:
     names = ["1.jpg", "2", "3.json"]
     for name in names:
         (tmp_path / name).symlink_to("gone")
-    found = [f.kind for f in verify(tmp_path, names, max_pixels=1000, room=Room()) if isinstance(f, Failure)]
+    found = [f.kind for f in verify(tmp_path, names, max_pixels=1000, room=Room(64)) if isinstance(f, Failure)]
     assert found == ["broken", "broken", "not_an_image"]
 
 

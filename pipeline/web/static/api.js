@@ -1,4 +1,5 @@
-// Questions to the server. What can't be answered is an Error with one sentence.
+// Questions to the server. What can't be answered is an Error with one sentence. Addresses are relative to the page,
+// which may lie below any path of a proxy.
 
 let latest = null;
 
@@ -13,7 +14,7 @@ export async function send(image, parameters) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== undefined));
   const body = new FormData();
   body.append("image", image, "image");
-  return answer(`/api/search?${query}`, { method: "POST", body }, true);
+  return answer(`api/search?${query}`, { method: "POST", body }, true);
 }
 
 async function answer(address, options, replaces) {

@@ -44,7 +44,7 @@ async function draw(state, sent = null) {
 }
 
 async function start() {
-  about = await ask("/api/collection");
+  about = await ask("api/collection");
   controls.offer(about);
 }
 
@@ -59,7 +59,7 @@ function tell(sentence, state) {
 }
 
 async function browse(state) {
-  const found = await ask("/api/images", { page: state.page, label: state.label, split: state.split }, { replaces: true });
+  const found = await ask("api/images", { page: state.page, label: state.label, split: state.split }, { replaces: true });
   const content = found.images.length
     ? grid(found.images, { label: "Images of the collection" })
     : make("p", { className: "empty", textContent: "The collection is empty: `cnncodes index add` puts images into it." });
@@ -70,7 +70,7 @@ async function browse(state) {
 }
 
 async function search(state, sent) {
-  const found = sent ?? (await ask("/api/search", { image: state.image, ...controls.wanted(state) }, { replaces: true }));
+  const found = sent ?? (await ask("api/search", { image: state.image, ...controls.wanted(state) }, { replaces: true }));
   const { query: asked, neighbours } = found;
   let content = grid(neighbours, { ranked: true, label: "Neighbours, the nearest first" });
   let title = `Most like ${fileName(asked.name)}`;
@@ -86,7 +86,7 @@ async function search(state, sent) {
 
 async function plane(state) {
   const layers = about.methods.find((method) => method.kind === "cosine").layers;
-  const found = await ask("/api/map", { layer: layers.includes(state.layer) ? state.layer : undefined }, { replaces: true });
+  const found = await ask("api/map", { layer: layers.includes(state.layer) ? state.layer : undefined }, { replaces: true });
   const content = found.points.length ? map(found) : make("p", { className: "empty", textContent: "The collection is empty." });
   return { title: "Map of the collection", summary: `${plural(found.points.length, "image")}, ${found.layer}`, content };
 }
@@ -94,7 +94,7 @@ async function plane(state) {
 async function duplicates(state) {
   const hamming = controls.methodOf(state).kind === "hamming";
   const asked = hamming ? { method: state.method, radius: state.radius } : {};
-  const found = await ask("/api/duplicates", asked, { replaces: true });
+  const found = await ask("api/duplicates", asked, { replaces: true });
   const content = make("div", { className: "groups" });
   found.listed.forEach((group, i) => {
     const shown = group.length < found.sizes[i] ? `, ${count(group.length)} shown` : "";
@@ -170,12 +170,15 @@ async function bringImage(file) {
 
 function addressOf(state, image) {
   const query = new URLSearchParams(Object.entries({ ...state, image }).filter(([key, value]) => value !== undefined && key !== "view" && key !== "page"));
-  return `/?${query}`;
+  return `./?${query}`;
 }
 
 async function random() {
   try {
-    const found = await ask("/api/images/random");
+    const shown = read().image;
+    let found = await ask("api/images/random");
+    // Another one than is there; a collection may hold no other.
+    for (let again = 0; found.id === shown && again < 5; again++) found = await ask("api/images/random");
     go({ view: "search", image: found.id, page: undefined });
   } catch (error) {
     tell(error.message, read());
@@ -238,7 +241,7 @@ $("help").addEventListener("click", () => $("keys").showModal());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", pressTheme);
 
 addEventListener("focus", async () => {
-  const now = await ask("/api/status").catch(() => null);
+  const now = await ask("api/status").catch(() => null);
   if (!now || !about || now.fingerprint === about.fingerprint) return;
   about = null;
   draw(read());

@@ -33,9 +33,9 @@ function record(name, schema) {
   return make("section", {}, make("h2", {}, make("code", { textContent: name.replace("Answer", "") })), table(["key", "type", ""], rows));
 }
 
-$("base").textContent = location.origin;
+$("base").textContent = new URL(".", location).href.replace(/\/$/, "");
 try {
-  const api = await (await fetch("/api/openapi.json")).json();
+  const api = await (await fetch("api/openapi.json")).json();
   for (const [path, verbs] of Object.entries(api.paths)) {
     for (const [verb, about] of Object.entries(verbs)) $("operations").append(operation(path, verb, about));
   }

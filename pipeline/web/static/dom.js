@@ -27,7 +27,7 @@ export const plural = (number, word) => `${count(number)} ${word}${number === 1 
 /** Milliseconds as people read them. */
 export const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(1)} s` : `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`);
 
-export const pictureOf = (id, size = "tile") => `/api/images/${encodeURIComponent(id)}/picture?size=${size}`;
+export const pictureOf = (id, size = "tile") => `api/images/${encodeURIComponent(id)}/picture?size=${size}`;
 
 /** The last part of a path, which is what people look for in a long name. */
 export const fileName = (path) => path.split("/").pop();

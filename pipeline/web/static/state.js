@@ -10,7 +10,7 @@ export function read() {
   return state;
 }
 
-/** The address of a state. */
+/** The address of a state, relative to the page. */
 export function address(state) {
   const query = new URLSearchParams();
   for (const key of KEYS) {
@@ -18,14 +18,14 @@ export function address(state) {
     const implied = (key === "view" && (value === "search" || value === "browse")) || (key === "page" && String(value) === "1");
     if (value !== undefined && value !== null && !implied) query.set(key, value);
   }
-  return query.size ? `/?${query}` : "/";
+  return query.size ? `./?${query}` : "./";
 }
 
 /** Changes the state, as a step that Back takes back unless `replace`. */
 export function go(changes, { replace = false } = {}) {
   const state = { ...read(), ...changes };
-  const target = address(state);
-  if (target !== location.pathname + location.search) history[replace ? "replaceState" : "pushState"](null, "", target);
+  const target = new URL(address(state), location);
+  if (target.pathname + target.search !== location.pathname + location.search) history[replace ? "replaceState" : "pushState"](null, "", target);
   listeners.forEach((listener) => listener(read()));
 }
 

@@ -41,6 +41,7 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
     try:
         head = file.read(12)
         needed, _ = what_pixels_need(file, head, max_pixels)
+        held_bytes = size_bytes if needed is file else 2 * size_bytes  # a copy of what pixels need
         with Image.open(needed, formats=formats_of(head)) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -50,7 +51,7 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
                 image.draft(None, (reduced_to, reduced_to))
             pixels = image.size[0] * image.size[1]
             most = max(_converted(image), _CODECS.get(str(image.format), 0)) * pixels
-            return Header(*image.size, size_bytes + most + at_once)
+            return Header(*image.size, held_bytes + most + at_once)
     except Exception:  # noqa: BLE001  Pillow's parsers raise whatever trips them; the decoder says it
         return Header(0, 0, 0)
     finally:

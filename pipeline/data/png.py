@@ -92,7 +92,8 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         length, kind = struct.unpack(">I4s", head)
         critical = not kind[0] & 0x20  # a capital first letter
         if critical or kind in (b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-            chunk = head + file.read(min(length + 4, end))
+            file.seek(-len(head), os.SEEK_CUR)
+            chunk = file.read(min(length + 12, end))
             if critical or kind == b"tRNS" or _is_sound_metadata(kind, chunk):
                 yield kind, chunk
             if kind == b"IEND":

@@ -90,7 +90,7 @@ def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
         reason = str(e)
         if "pixels are more than" in reason or "bomb" in reason:
             raise Problem(413, f"the image is too large: {max_pixels / 1e6:.0f} megapixels are allowed") from e
-        if reason.startswith(("not an image", "empty file", "HEIC")):
+        if reason.startswith(("not an image", "empty file", "HEIC", "RAW")):
             raise Problem(415, f"the upload can't be used: {reason}") from e
         raise Problem(422, f"the image can't be read: {reason}") from e
 

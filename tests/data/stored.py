@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ def tiff(
     orientation: int = 1,
     sample_format: int = 1,
     deflated: bool = False,
+    tags: Sequence[tuple[int, str, list[int]]] = (),
 ) -> bytes:
     """(H, W, C) samples -> a TIFF (TIFF 6.0) of one strip, or one a plane."""
     height, width, count = samples.shape
@@ -101,7 +103,9 @@ def tiff(
         *([(320, "H", palette)] if palette is not None else []),
         *([(338, "H", [extra])] if extra is not None else []),
         (339, "H", [sample_format] * count),
+        *tags,
     ]
+    entries.sort()
     body += b"\0" * (len(body) % 2)
     at = 8 + len(body) + 2 + 12 * len(entries) + 4
     table, beyond = b"", b""

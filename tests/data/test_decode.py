@@ -458,6 +458,22 @@ def test_which_tiffs_and_ppms_are_dark(channels: int, bits: int, dark: bool) -> 
     assert examine(head + body, max_pixels=MANY).dark == dark
 
 
+def test_the_thumbnail_in_a_raw_file_is_not_its_picture(tmp_path: Path) -> None:
+    plain, thumbnail = tiff(noise(), 8, 2), tiff(noise(), 8, 2, tags=[(254, "I", [1]), (330, "I", [8])])
+    assert decode(plain, max_pixels=MANY).shape == decode(plain, max_pixels=MANY, name="1.tif").shape == (24, 40, 3)
+    (tmp_path / "1.NEF").write_bytes(plain)
+    for refused in (
+        lambda: decode(tmp_path / "1.NEF", max_pixels=MANY),
+        lambda: decode(plain, max_pixels=MANY, name="1.arw"),
+    ):
+        with pytest.raises(DecodeError, match=r"RAW \((NEF|ARW)\), which is not read: export them"):
+            refused()
+    with pytest.raises(DecodeError, match="RAW, which is not read"):
+        decode(thumbnail, max_pixels=MANY)
+    # A pyramid, whose smaller pictures lie below the whole one.
+    assert decode(tiff(noise(), 8, 2, tags=[(330, "I", [8])]), max_pixels=MANY).shape == (24, 40, 3)
+
+
 def test_more_than_max_pixels_is_a_bomb_before_anything_is_decoded() -> None:
     data = encoded(Image.fromarray(noise(20, 10)), "PNG")
     assert decode(data, max_pixels=200).shape == (20, 10, 3)

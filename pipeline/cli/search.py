@@ -176,7 +176,7 @@ def verify(
 def search(
     folder: IndexArgument,
     query: Annotated[str | None, typer.Argument(help="An image file, or the id of an image in the index.")] = None,
-    k: Annotated[int | None, typer.Option("-k", help="At most so many; 12 if not given, all with --radius.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="Neighbours at most; 12 if not given, all with --radius.")] = None,
     radius: Annotated[float | None, typer.Option(help="Only images within this distance.")] = None,
     method: MethodOption = None,
     layer: Annotated[str | None, typer.Option(help="Of those that the method can take, as `info` lists them.")] = None,

@@ -160,7 +160,7 @@ class Collection:
     ) -> Answer:
         """Neighbours of an image file, of its bytes, or of what `look` made of it; one of the collection comes first.
 
-        k: at most so many, 12 if None, with a radius all that are within it. radius: only images within it, itself
+        k: neighbours at most, 12 if None, with a radius all that are within it. radius: only images within it, itself
         included. layer: of the method's; its own if None. label, split: only images that have it. Raises UserError if
         the image can't be read, or as `Index`.
         """

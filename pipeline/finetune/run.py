@@ -159,7 +159,7 @@ def _test_views(place: Place, made: Prepared) -> int:
 
 
 def _trained(made: Prepared, epochs: int) -> str:
-    """What was trained in so many epochs, in words; in direct use the map of classes."""
+    """What was trained in that many epochs, in words; in direct use the map of classes."""
     model = made.ready.model
     if isinstance(model, Direct):
         return f"nothing; {model.told()}"

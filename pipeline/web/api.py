@@ -61,7 +61,7 @@ class Service:
 
 def _wanted(
     *,
-    k: Annotated[int | None, Query(description="at most so many neighbours; 12 if not given")] = None,
+    k: Annotated[int | None, Query(description="neighbours at most; 12 if not given")] = None,
     radius: Annotated[float | None, Query(description="only images within this distance")] = None,
     method: Annotated[str | None, Query(description="one of the collection's methods")] = None,
     layer: Annotated[str | None, Query(description="one of the method's layers")] = None,

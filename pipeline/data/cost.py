@@ -14,10 +14,10 @@ from pipeline.data.decode import formats_of, what_pixels_need
 # keeps 4 (grey 1, 16 bits 2), and its conversions and copies come on top.
 _COLOUR, _OTHER, _TRANSPARENT, _DEEP = 10, 15, 19, 24
 # The same while the codec works, where that is more.
-_CODECS = {"WEBP": 28, "JPEG2000": 28, "AVIF": 28, "HEIF": 28, "TIFF": 16, "JPEG": 13, "MPO": 13}
+_CODECS = {"WEBP": 28, "JPEG2000": 29, "AVIF": 28, "HEIF": 28, "TIFF": 16, "JPEG": 13, "MPO": 13}
 # libjpeg keeps all coefficients of a progressive picture, at full size even where it decodes at less.
 _PROGRESSIVE = 8
-MOST_BYTES_A_PIXEL = 28
+MOST_BYTES_A_PIXEL = 29
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.nets.weights import Weights, resolve, write_canonical
 from tests.codes.conftest import count_images, draw  # noqa: F401  (a fixture)
+from tests.data.stored import png
 
 pytestmark = pytest.mark.network
 
@@ -212,6 +213,28 @@ def test_adding_computes_only_what_is_new(
     done = collection.add(world / "my.index", more)
     assert (done.added, done.known, done.images) == (0, 10, 10)
     assert {after.root(r) for r in range(10)} == {built / "photos", more}
+
+
+def test_images_that_another_version_of_the_decoder_shows_otherwise_are_replaced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count_images: Callable[[], int],  # noqa: F811
+) -> None:
+    """An index of the first version has no column of versions; one file of it is shown otherwise by the second."""
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    photos, index = folder_of_images(tmp_path / "photos"), tmp_path / "my.index"
+    keyed = png(np.random.default_rng(0).integers(0, 16, (80, 72, 1)), 4, 0, key=b"\0\3")
+    (photos / "犬" / "keyed.png").write_bytes(keyed)
+    collection.build(photos, index, **SMALL)
+    with save.updating(index) as saved:
+        row = saved.columns["path"].tolist().index("犬/keyed.png")
+        assert saved.columns.pop("decoder").tolist() == [1 + (r == row) for r in range(10)]
+    count_images()
+    done = collection.add(index, photos)
+    assert (done.added, done.replaced, done.known, done.images) == (0, 1, 9, 10)
+    assert count_images() == 0  # its row is in the store
+    done = collection.add(index, photos)
+    assert (done.added, done.replaced, done.known, done.images) == (0, 0, 10, 10)
 
 
 def test_adding_gives_what_building_gives(tmp_path: Path) -> None:

@@ -107,4 +107,6 @@ def _drawn(manifest: Manifest, most: int) -> Manifest:
     rows = np.arange(min(most, len(manifest)))
     columns = ("ids", "paths", "labels", "groups", "sha256", "widths", "heights")
     taken = {name: getattr(manifest, name)[rows] for name in columns}
+    if manifest.decoders is not None:
+        taken["decoders"] = manifest.decoders[rows]
     return dataclasses.replace(manifest, **taken, splits=manifest.splits[:, rows])

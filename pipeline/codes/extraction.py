@@ -111,7 +111,8 @@ def _compute(
         for group in groups:
             forward = Forward(weights, [plan.settings[name] for name in group.specs])
             sources = [
-                loading.Source(files[i], plan.digests[i].decode(), _pixels(manifest, plan, i)) for i in group.images
+                loading.Source(files[i], str(manifest.sha256[plan.first_row[i]]), _pixels(manifest, plan, i))
+                for i in group.images
             ]
             _run_group(plan, group, forward, sources, room, failures=failures, advance=advance)
 
@@ -186,9 +187,9 @@ def require_finite(result: Result, batch: loading.Batch, forward: Forward) -> No
 
 def _export(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path) -> dict[str, Codes] | None:
     """Makes `out` from the store; None if a shard turned out damaged."""
-    digests = manifest.sha256.astype("S64")
+    digests = manifest.pixel_digests.astype("S64")
     failed = {plan.digests[i].decode(): reason for i, reason in failures.items()}
-    has_row = np.array([d not in failed for d in manifest.sha256], dtype=bool)
+    has_row = np.array([d not in failed for d in manifest.pixel_digests], dtype=bool)
     found = {}
     for name, settings in plan.settings.items():
         codes = parts.export_parts(settings, plan.stores[name], manifest.ids[has_row], digests[has_row], out / name)
@@ -198,7 +199,7 @@ def _export(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path)
     parts.remove_other_specs(out, list(found))
     lost = np.flatnonzero(~has_row)
     parts.write_failures(
-        out, {str(manifest.ids[i]): (str(manifest.paths[i]), failed[str(manifest.sha256[i])]) for i in lost}
+        out, {str(manifest.ids[i]): (str(manifest.paths[i]), failed[str(manifest.pixel_digests[i])]) for i in lost}
     )
     if len(lost):
         log.warning("%d images have no codes: see %s", len(lost), out / parts.FAILURES)
@@ -207,10 +208,10 @@ def _export(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path)
 
 def _files(plan: Plan, manifest: Manifest) -> list[tuple[Path | bytes, ...]]:
     """The files of each image of the plan; equal files are one image."""
-    at = np.searchsorted(plan.digests, manifest.sha256.astype("S64"))
+    at = np.searchsorted(plan.digests, manifest.pixel_digests.astype("S64"))
     files: list[list[Path]] = [[] for _ in plan.digests]
     for row, position in enumerate(np.minimum(at, len(files) - 1)):
-        if plan.digests[position].decode() == manifest.sha256[row]:
+        if plan.digests[position].decode() == manifest.pixel_digests[row]:
             files[position].append(manifest.file(row))
     return [tuple(f) for f in files]
 

@@ -75,7 +75,14 @@ def load_views(source: Source, settings: Settings, admit: Callable[[Header], Non
                 data = opened.read()
             if source.digest is not None and hashlib.sha256(data).hexdigest() != source.digest:
                 raise ImageError("the file changed since the dataset was listed")
-            image = decode(data, background=settings.background, max_pixels=source.max_pixels, reduced_to=reduced_to)
+            image = decode(
+                data,
+                background=settings.background,
+                max_pixels=source.max_pixels,
+                reduced_to=reduced_to,
+                known_whole=source.digest is not None,
+                name="" if isinstance(file, bytes) else file.name,
+            )
             return views.make(image, view=settings.view, crop=settings.crop, scales=settings.scales, flip=settings.flip)
         except OSError as e:
             reasons.append(f"can't be read: {e.strerror or e}")

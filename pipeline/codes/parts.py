@@ -124,7 +124,9 @@ def info(folder: str | Path) -> dict[str, Any]:
 def _write_part(settings: Settings, store: Store, ids: NDArray[np.str_], digests: Digests, path: Path) -> str | None:
     """The part's checksum, None if the store turned out damaged."""
     names = ids.astype("S")
-    content = hashlib.sha256(settings.key.encode() + names.tobytes()).hexdigest()
+    # An id tells the file; of pixels that the decoder shows otherwise than in its first version, their digest as well.
+    shown_otherwise = digests[digests.astype("S16") != names.astype("S16")]
+    content = hashlib.sha256(settings.key.encode() + names.tobytes() + shown_otherwise.tobytes()).hexdigest()
     if (found := _checksum_if_fresh(path, content)) is not None:
         return found
     codes = store.read(digests)

@@ -36,7 +36,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """`digests`: every image once, ascending. `first_row`: (n,) its first row in the manifest."""
+    """`digests`: the pixels of every image (`Manifest.pixel_digests`) once, ascending. `first_row`: (n,) its first row
+    in the manifest.
+    """
 
     settings: dict[str, Settings]
     stores: dict[str, Store]
@@ -117,7 +119,7 @@ def make_plan(
         name: Store(s.as_json(), dim=s.dim(num_classes=weights.num_classes), dtype=s.dtype, root=cache or cache_root())
         for name, s in settings.items()
     }
-    digests, first_row = np.unique(manifest.sha256.astype("S64"), return_index=True)
+    digests, first_row = np.unique(manifest.pixel_digests.astype("S64"), return_index=True)
     if shard is not None:
         i, n = shard
         if not 1 <= i <= n:

@@ -20,13 +20,13 @@ from pipeline import schema
 from pipeline.codes import views
 from pipeline.codes.pooling import POOLINGS
 from pipeline.config import CodesParams, LayerSpec, Section
-from pipeline.data import decode
 from pipeline.errors import UserError
 from pipeline.nets import layers
 
-# The decoder's version and this package's own: raised whenever the same file could give other pixels or other values
-# than before. Every key changes with it.
-PREPROCESSING_VERSION = f"{decode.VERSION}.1"
+# Raised whenever the same pixels, or the same file of any kind, could give other values than before: every key changes
+# with it. What a version of the decoder changed of some kinds of file alone is in the names of their rows, and their
+# rows alone are made again (`Manifest.pixel_digests`).
+PREPROCESSING_VERSION = "1.1"
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["cpu", "cuda", "mps"]

@@ -1,4 +1,7 @@
-"""The content-keyed store: immutable HDF5 shards of codes, rows keyed by the sha256 of the image's file.
+"""The content-keyed store: immutable HDF5 shards of codes, rows keyed by the image's pixels.
+
+Pixels are named by the sha256 of the image's file, or by one that holds the decoder's version as well
+(`Manifest.pixel_digests`).
 
 `<cache>/codes/<key>/shard-<sha256>.h5`, where the key is the fingerprint of everything that changes a value. A shard is
 named by the sha256 of its bytes, so that two runs at once either write different files or the same one, and no lock is
@@ -33,7 +36,7 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Digests = NDArray[np.bytes_]  # (n,) S64: sha256 of image files, as 64 hex digits
+Digests = NDArray[np.bytes_]  # (n,) S64: what names the pixels of images, 64 hex digits
 Rows = NDArray[np.floating[Any]]  # (n, dim) float16 or float32
 
 DAMAGED = ".damaged"

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.collection.about import absent
 from pipeline.collection.collection import require_collection
-from pipeline.collection.encode import Rows, encode, hasher_from, photos
+from pipeline.collection.encode import DECODER, Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
+from pipeline.data.manifest import pixel_digest
 from pipeline.data.sources import labels_csv
 from pipeline.errors import UserError
 from pipeline.index import save
@@ -28,7 +29,7 @@ class Added:
     """What became of the images of a folder, by number; a file counts once. `known`: nothing changed, or its content is
     in the index by another path. `relabelled`: known, and the folder gives another label or split than before. `moved`:
     a known image was found elsewhere, where it no longer is at its old place. `replaced`: a known file with a new
-    content, whose old row is gone.
+    content, or one that this version of the decoder shows otherwise, whose old row is gone.
     """
 
     added: int = 0
@@ -151,6 +152,7 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
 
 def _apply(saved: save.Saved, rows: Rows, roots: list[str]) -> Added:
     """Puts new rows into the index and says what came of them. `roots`: what the root numbers of both mean."""
+    saved.columns.setdefault(DECODER, np.ones(len(saved.index), dtype=np.int64))
     change = _compare(saved, rows, roots)
     columns, relabelled = saved.columns, len(change.named.keys() - change.moved.keys())
     if change.new or change.moved:
@@ -187,18 +189,18 @@ def _apply(saved: save.Saved, rows: Rows, roots: list[str]) -> Added:
 def _compare(saved: save.Saved, rows: Rows, roots: Sequence[str]) -> _Change:
     """Which of the new rows are known, have moved, replace another or are new.
 
-    A file is known by its path and content, else by its content: then it has moved if no file of that content is left
+    A file is known by its path and pixels, else by its pixels: then it has moved if no file of these pixels is left
     at its old place, and otherwise is another path to the same image.
     """
     change, path_of = _Change(), _paths(saved)
     row_of_path = {path: row for row, path in enumerate(path_of)}
-    paths, digests = _absolute(rows.columns, roots), rows.columns["sha256"].tolist()
+    paths, digests, known = _absolute(rows.columns, roots), _pixel_digests(rows.columns), _pixel_digests(saved.columns)
     own: dict[int, int] = {}  # row -> position of that very file
     others: list[int] = []
     edited: set[int] = set()
     for position, digest in enumerate(digests):
         row = row_of_path.get(paths[position])
-        if row is not None and saved.columns["sha256"][row] == digest:
+        if row is not None and known[row] == digest:
             own[row] = position
             continue
         others.append(position)
@@ -207,7 +209,7 @@ def _compare(saved: save.Saved, rows: Rows, roots: Sequence[str]) -> _Change:
             edited.add(position)
     left: dict[str, list[int]] = defaultdict(list)
     for row in sorted(set(range(len(path_of))) - set(change.gone)):
-        left[str(saved.columns["sha256"][row])].append(row)
+        left[known[row]].append(row)
     copies: dict[int, list[int]] = defaultdict(list)
     # Of equal new files one with a label stands for the image.
     first: dict[str, int] = {}
@@ -224,6 +226,11 @@ def _compare(saved: save.Saved, rows: Rows, roots: Sequence[str]) -> _Change:
     change.replaced = len(edited & set(change.new))
     change.named = _names(saved, rows, {**own, **change.moved}, copies)
     return change
+
+
+def _pixel_digests(columns: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What names the pixels of each row, as in a manifest."""
+    return list(map(pixel_digest, columns["sha256"].tolist(), columns[DECODER].tolist()))
 
 
 def _names(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# The column of the decoder's version that each image's pixels are of; an index that has none was made by the first.
+DECODER = "decoder"
 # Codes that are in memory at once, for hashing.
 _BLOCK_BYTES = 64 << 20
 # A working folder this old belongs to a run that was killed.
@@ -98,6 +100,7 @@ def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, A
         "label": manifest.labels[at],
         "split": manifest.splits[0][at],
         "sha256": manifest.sha256[at],
+        DECODER: manifest.decoder_versions[at],
     }
     for spec in made_by["layers"]:
         columns[codes_column(spec)] = found.codes[spec].rows(slice(None))

@@ -185,6 +185,7 @@ def _describe(
         splits=assigned,
         seed=params.seed,
         from_source=tuple(s for s in SPLITS if s in given),
+        decoders=np.array([facts.decoder for _, facts in whole], dtype=np.int64),
     )
     counts = ", ".join(f"{len(manifest.rows(s))} {s}" for s in SPLITS)
     lost = sum(f.is_image for f in failures)

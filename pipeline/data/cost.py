@@ -8,16 +8,16 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from pipeline.data.decode import formats_of
+from pipeline.data.decode import formats_of, what_pixels_need
 
 # Bytes a pixel at the highest, measured of `decode` for each kind of image (tests/data/test_cost.py holds that): Pillow
 # keeps 4 (grey 1, 16 bits 2), and its conversions and copies come on top.
 _COLOUR, _OTHER, _TRANSPARENT, _DEEP = 10, 15, 19, 24
 # The same while the codec works, where that is more.
-_CODECS = {"WEBP": 28, "JPEG2000": 28, "AVIF": 28, "HEIF": 28, "TIFF": 16}
+_CODECS = {"WEBP": 28, "JPEG2000": 29, "AVIF": 28, "HEIF": 28, "TIFF": 16, "JPEG": 13, "MPO": 13}
 # libjpeg keeps all coefficients of a progressive picture, at full size even where it decodes at less.
 _PROGRESSIVE = 8
-MOST_BYTES_A_PIXEL = 28
+MOST_BYTES_A_PIXEL = 29
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
     size_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
-        formats = formats_of(file.read(12))
-        file.seek(0)
-        with Image.open(file, formats=formats) as image:
+        head = file.read(12)
+        needed, _ = what_pixels_need(file, head, max_pixels)
+        held_bytes = size_bytes if needed is file else 2 * size_bytes  # a copy of what pixels need
+        with Image.open(needed, formats=formats_of(head)) as image:
             width, height = image.size
             if width * height > max_pixels:
                 return Header(0, 0, 0)
@@ -50,7 +51,7 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
                 image.draft(None, (reduced_to, reduced_to))
             pixels = image.size[0] * image.size[1]
             most = max(_converted(image), _CODECS.get(str(image.format), 0)) * pixels
-            return Header(*image.size, size_bytes + most + at_once)
+            return Header(*image.size, held_bytes + most + at_once)
     except Exception:  # noqa: BLE001  Pillow's parsers raise whatever trips them; the decoder says it
         return Header(0, 0, 0)
     finally:

@@ -9,29 +9,45 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-Pixels = NDArray[np.uint8]
-
-# Raise it whenever a pixel of any image could come out different: codes are keyed by it.
-VERSION = 1
+from pipeline.data import colours, jpeg, kinds, png
+from pipeline.data.colours import Pixels
+from pipeline.data.jpeg import Jpeg
+from pipeline.data.png import Png
 
 # Formats that state their size up front and run no foreign program. Others (EPS, PDF, ICO, ...) are refused.
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _ORIENTATION_TAG = 0x0112
-_TIFF_BITS_TAG = 0x0102
-_TIFF_PHOTOMETRIC_TAG = 0x0106
+
+# libjpeg goes over the whole picture once a scan, and a scan can be a few bytes long. Encoders make about ten.
+_MOST_SCANS = 64
+_MOST_SCANNED_PIXELS = 1 << 31
+# Put behind a JPEG's data to see whether pixels depend on it. Against the zeros that libjpeg puts there itself.
+_BAND_ROWS = 64
+_OTHER_END = bytes(range(0xB5, 0x75, -1)) + jpeg.END
 
 
 class DecodeError(Exception):
     """A file that is not a readable image; `str()` is the reason in words, without the path."""
+
+
+class Seen(NamedTuple):
+    """Of an image that decodes. `height`, `width` in pixels as shown; `decoder`: the version that its pixels are of
+    (see `colours.VERSION`); `dark`: 16 bit values of which none needs more than 12 bits.
+    """
+
+    height: int
+    width: int
+    decoder: int
+    dark: bool
 
 
 def decode(
@@ -40,52 +56,96 @@ def decode(
     background: tuple[int, int, int] = (255, 255, 255),
     max_pixels: int,
     reduced_to: int | None = None,
+    known_whole: bool = False,
+    name: str = "",
 ) -> Pixels:
     """An image file, its bytes or an open file -> (H, W, 3) uint8 RGB, C-contiguous.
 
     `background` is the RGB, 0..255, under transparent pixels. `reduced_to` lets libjpeg decode a JPEG at 1/2, 1/4 or
     1/8, the least that keeps both sides at `reduced_to` pixels or more; other formats come whole. 16-bit grey is scaled
-    by 255/65535, not clipped. Raises DecodeError on any file that can't be shown whole: empty, truncated, not an image,
-    of a format or mode that is not read here, or of more than `max_pixels` pixels (Pillow's own limit, twice
-    `Image.MAX_IMAGE_PIXELS`, holds above that).
+    by 255/65535, not clipped. `known_whole`: the same bytes were decoded before, so that data which end early need not
+    be looked for (a JPEG is decoded twice for that). `name`: of the file, where `source` isn't its path; some RAW files
+    are known by it alone. Raises DecodeError on any file that can't be shown whole: empty,
+    truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
+    thumbnail), or of more than `max_pixels` pixels (Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds above
+    that).
     """
+    read = functools.partial(
+        _decode,
+        name=name or (str(source) if isinstance(source, str | Path) else ""),
+        background=background,
+        max_pixels=max_pixels,
+        reduced_to=reduced_to,
+        known_whole=known_whole,
+    )
+    return _opened(source, read).pixels
+
+
+def examine(source: str | Path | bytes | BinaryIO, *, max_pixels: int) -> Seen:
+    """Decodes an image as `decode` does, and tells what is to be known of it. Raises DecodeError."""
+    pixels, decoder, dark = _opened(source, functools.partial(_decode, max_pixels=max_pixels))
+    return Seen(pixels.shape[0], pixels.shape[1], decoder, dark)
+
+
+class _Decoded(NamedTuple):
+    pixels: Pixels
+    decoder: int
+    dark: bool
+
+
+def _opened(source: str | Path | bytes | BinaryIO, read: Callable[[BinaryIO], _Decoded]) -> _Decoded:
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), background, max_pixels, reduced_to)
+        return read(io.BytesIO(source))
     if not isinstance(source, str | Path):
-        return _decode(source, background, max_pixels, reduced_to)
+        return read(source)
     try:
         with Path(source).open("rb") as file:
-            return _decode(file, background, max_pixels, reduced_to)
+            return read(file)
     except OSError as e:
         raise DecodeError(f"can't be read: {e.strerror or e}") from e
 
 
-def _decode(file: BinaryIO, background: tuple[int, int, int], max_pixels: int, reduced_to: int | None) -> Pixels:
-    head = file.read(12)
+def _decode(
+    file: BinaryIO,
+    *,
+    name: str = "",
+    background: tuple[int, int, int] = (255, 255, 255),
+    max_pixels: int,
+    reduced_to: int | None = None,
+    known_whole: bool = False,
+) -> _Decoded:
+    head = file.read(kinds.HEAD_BYTES)
     file.seek(0)
     if not head:
         raise DecodeError("empty file")
+    if kinds.is_raw(name, head):
+        raise DecodeError(kinds.judge(name, head, "").reason)
     formats = formats_of(head)
     try:
-        with Image.open(file, formats=formats) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise DecodeError(f"{width} x {height} pixels are more than max_pixels ({max_pixels})")
+        image_file, about = what_pixels_need(file, head, max_pixels)
+        with Image.open(image_file, formats=formats) as image:
+            _require_size(*image.size, max_pixels)
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (reduced_to, reduced_to))
+            layout = colours.layout(image, about if isinstance(about, Png) else None)
             image.load()
+            if not known_whole:
+                _require_whole(image, about)
             # After load, since PNG may hold its EXIF behind the pixels and TIFF is turned by load itself.
             turn = _orientation(image)
-            pixels = _to_rgb(image, background)
+            pixels = colours.to_rgb(image, background, layout)
+            dark = colours.is_dark(image, layout)
     except DecodeError:
         raise
+    except colours.ModeError as e:
+        raise DecodeError(str(e)) from e
     except UnidentifiedImageError:
         raise DecodeError("not an image of a format that is read here, or cut off in its first bytes") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise DecodeError(f"decompression bomb: {e}") from e
     except Exception as e:  # Pillow's parsers raise whatever a broken file makes them trip over; one row, not the run
         raise DecodeError(f"broken: {' '.join(str(e).split()) or type(e).__name__}") from e
-    return np.ascontiguousarray(_turn(pixels, turn))
+    return _Decoded(np.ascontiguousarray(_turn(pixels, turn)), layout.decoder, dark)
 
 
 @functools.cache
@@ -109,33 +169,62 @@ def _formats_with_heif() -> list[str]:
     return [*_formats(), "HEIF"]
 
 
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
-    """A loaded image of any mode -> (H, W, 3) uint8."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return _grey16_to_rgb(image, background)
-    if image.mode in ("I", "F"):
-        raise DecodeError(f"{image.format} with 32-bit values of unknown range")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        flat = Image.new("RGB", image.size, background)
-        flat.paste(rgba, mask=rgba.getchannel("A"))
-        return np.asarray(flat)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+def what_pixels_need(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Png | Jpeg | None]:
+    """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
+
+    Raises DecodeError on a JPEG of more pixels or scans than are allowed.
+    """
+    file.seek(0)
+    if head.startswith(png.SIGNATURE):
+        found = png.read(file)
+        file.seek(0)
+        return (io.BytesIO(found.needed), found) if found else (file, None)
+    if not head.startswith(jpeg.SIGNATURE):
+        return file, None
+    picture = jpeg.read(file.read())
+    file.seek(0)
+    if picture is None:
+        return file, None
+    # Before anything is decoded, as a file of some kilobytes can ask for minutes of work.
+    _require_size(picture.width, picture.height, max_pixels)
+    if picture.scans > _MOST_SCANS:
+        raise DecodeError(f"a JPEG of more than {_MOST_SCANS} scans ({picture.scans}), which no camera makes")
+    if picture.scans * picture.width * picture.height > _MOST_SCANNED_PIXELS:
+        raise DecodeError(
+            f"a JPEG of {picture.scans} scans of {picture.width} x {picture.height} pixels: all scans together may "
+            f"have {_MOST_SCANNED_PIXELS / 1e6:.0f} million"
+        )
+    return io.BytesIO(picture.body + jpeg.END), picture
 
 
-def _grey16_to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
-    """Grey of up to 16 bits, which Pillow's own conversion would clip at 255."""
-    grey = np.asarray(image).astype(np.int64)  # (H, W), 0..65535
-    tags: Any = getattr(image, "tag_v2", {})
-    top = (1 << int(tags.get(_TIFF_BITS_TAG, (16,))[0])) - 1
-    if tags.get(_TIFF_PHOTOMETRIC_TAG) == 0:  # white is zero; Pillow inverts 8 bits and fewer, not these
-        grey = top - grey
-    shown = (grey * 255 + top // 2) // top
-    rgb = np.repeat(shown.astype(np.uint8)[:, :, None], 3, axis=2)  # (H, W, 3)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        rgb[grey == transparent] = background
-    return rgb
+def _require_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DecodeError(f"{width} x {height} pixels are more than max_pixels ({max_pixels})")
+
+
+def _require_whole(image: Image.Image, about: Png | Jpeg | None) -> None:
+    """Raises DecodeError if the data of a loaded image end early, where the decoder fills what is missing."""
+    if isinstance(about, Jpeg):
+        if about.missing:
+            raise DecodeError(f"broken: cut off ({about.missing})")
+        if about.huffman and _depends_on_the_end(image, about):
+            raise DecodeError("broken: cut off in its picture data")
+    if isinstance(about, Png):
+        last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
+        # Rows are written one after another into zeros, so that most files need no count.
+        if (about.interlaced or not last_row.any()) and not about.holds_every_row():
+            raise DecodeError("broken: its picture data end before the last row")
+
+
+def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:
+    """Whether other bytes behind a JPEG's data give other pixels: only where the data don't hold all of them."""
+    with Image.open(io.BytesIO(about.body + _OTHER_END), formats=["JPEG", "MPO"]) as other:
+        other.draft(None, image.size)
+        other.load()
+        # In bands, as Pillow's arrays are copies.
+        width, height = image.size
+        bands = ((0, top, width, min(top + _BAND_ROWS, height)) for top in range(0, height, _BAND_ROWS))
+        return any(image.crop(band).tobytes() != other.crop(band).tobytes() for band in bands)
 
 
 def _orientation(image: Image.Image) -> int:

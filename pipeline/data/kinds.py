@@ -92,6 +92,7 @@ _WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 _DNG_VERSION = 0xC612  # a tag that every DNG has, and no other TIFF
+_SUBFILE_TYPE, _SUB_DIRECTORIES = 0xFE, 0x14A  # bit 0 of the first: a picture of less resolution than another
 
 
 class Judgement(NamedTuple):
@@ -136,7 +137,7 @@ def _unread(found: Format, path: str) -> Judgement:
 
 def is_raw(path: str, head: bytes) -> bool:
     """Whether a file holds a camera's raw data. Most are TIFF files too, whose first picture is a thumbnail."""
-    if any(pattern.match(head) for pattern, found in _UNREAD_PATTERNS if found is RAW) or _is_dng(head):
+    if any(pattern.match(head) for pattern, found in _UNREAD_PATTERNS if found is RAW) or _is_raw_tiff(head):
         return True
     return named_raw(path) and head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -202,8 +203,10 @@ def _is_text(head: bytes) -> bool:
     return True
 
 
-def _is_dng(head: bytes) -> bool:
-    """A TIFF whose first directory, as far as it lies in `head`, has the tag DNGVersion."""
+def _is_raw_tiff(head: bytes) -> bool:
+    """A TIFF whose first directory, as far as it lies in `head`, has the tag DNGVersion, or says that its picture is a
+    small one of another that lies in a directory below (as in NEF and ARW).
+    """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
     if order is None or len(head) < 10:
         return False
@@ -211,5 +214,8 @@ def _is_dng(head: bytes) -> bool:
     if start + 2 > len(head):
         return False
     (entries,) = struct.unpack_from(f"{order}H", head, start)
-    tags = range(start + 2, min(start + 2 + 12 * entries, len(head) - 1), 12)
-    return any(struct.unpack_from(f"{order}H", head, at)[0] == _DNG_VERSION for at in tags)
+    tags = {}
+    for at in range(start + 2, min(start + 2 + 12 * entries, len(head) - 11), 12):
+        tag, _, _, value = struct.unpack_from(f"{order}HHII", head, at)
+        tags[tag] = value
+    return _DNG_VERSION in tags or (_SUB_DIRECTORIES in tags and tags.get(_SUBFILE_TYPE, 0) & 1 == 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -19,7 +20,7 @@ SPLITS = ("train", "val", "test")
 FAILURES = "failures.csv"
 IMAGES = "images"  # the folder, beside manifest.csv, of the images that a source drew or unpacked
 
-_COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height")
+_COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height", "decoder")
 
 Kind = Literal["left_out", "not_an_image", "unread_format", "broken", "too_large"]
 
@@ -47,7 +48,8 @@ class Manifest:
     `ids` are the first 16 hex digits of the file's sha256, `-`, and an ordinal among files that share them. `paths` are
     relative to `root`, with `/`. `labels` and `groups` are "" where there is none. `widths`, `heights` are pixels as
     shown (after EXIF rotation). `splits` is (repeats, n): train, val or test. `from_source` names the splits that the
-    source gave, which are the same in every repeat.
+    source gave, which are the same in every repeat. `decoders`: the version of the decoder that each image's pixels are
+    of (`colours.VERSION`), 0 where that is not known; None: 1 for all.
     """
 
     root: Path
@@ -62,10 +64,11 @@ class Manifest:
     splits: Strings
     seed: int
     from_source: tuple[str, ...]
+    decoders: Ints | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        columns = (self.paths, self.labels, self.groups, self.sha256, self.widths, self.heights)
+        columns = [self.paths, self.labels, self.groups, self.sha256, self.widths, self.heights, self.decoder_versions]
         if n == 0 or any(c.shape != (n,) for c in columns) or self.splits.ndim != 2 or self.splits.shape[1] != n:
             raise UserError("a manifest needs one value of each column an image, and at least one image")
         if np.any(self.ids[1:] <= self.ids[:-1]):
@@ -96,6 +99,22 @@ class Manifest:
         numbers = np.searchsorted(np.array(self.classes, dtype=np.str_), self.labels)
         return np.where(self.labels == "", -1, numbers).astype(np.int64)
 
+    @property
+    def decoder_versions(self) -> Ints:
+        """(n,), see `decoders`."""
+        return np.ones(len(self), dtype=np.int64) if self.decoders is None else self.decoders
+
+    @functools.cached_property
+    def pixel_digests(self) -> Strings:
+        """(n,) 64 hex digits that name the pixels of each image, and with them all that is made of it and kept.
+
+        The sha256 of the file; where its pixels are of a later version of the decoder than the first, the sha256 of
+        that and the version. Raises UserError if the versions are not known.
+        """
+        if not self.decoder_versions.all():
+            raise UserError("this list of images was made by an earlier version of this program", see=_REMAKE)
+        return _strings(list(map(pixel_digest, self.sha256.tolist(), self.decoder_versions.tolist())))
+
     def rows(self, split: str, repeat: int = 0) -> Ints:
         """Indices of a split's images in one repeat, ascending. Raises UserError on an unknown split or repeat."""
         if split not in SPLITS:
@@ -110,7 +129,8 @@ class Manifest:
     def write(self, folder: str | Path, failures: Sequence[Failure] = ()) -> None:
         """manifest.csv, failures.csv, and last dataset.json, which holds the checksum of the first."""
         folder = Path(folder)
-        columns = [self.ids, self.paths, self.labels, self.groups, self.sha256, self.widths, self.heights, *self.splits]
+        facts = [self.sha256, self.widths, self.heights, self.decoder_versions]
+        columns = [self.ids, self.paths, self.labels, self.groups, *facts, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
         schema.write_text(folder / "manifest.csv", _csv([header, *zip(*(c.tolist() for c in columns), strict=True)]))
         write_failures(folder, failures)
@@ -157,6 +177,7 @@ class Manifest:
                 splits=np.array([columns[f"split_{r}"] for r in range(record["repeats"])], dtype=np.str_),
                 seed=record["seed"],
                 from_source=tuple(record["from_source"]),
+                decoders=np.array(columns.get("decoder", [0] * len(rows)), dtype=np.int64),
             )
         except FileNotFoundError:
             raise UserError(f"{path} does not exist", see=_REMAKE) from None
@@ -167,6 +188,11 @@ class Manifest:
 
 
 _REMAKE = "`dvc repro dataset`, which makes it again"
+
+
+def pixel_digest(sha256: str, decoder: int) -> str:
+    """See `Manifest.pixel_digests`."""
+    return sha256 if decoder == 1 else hashlib.sha256(f"{sha256} decoder {decoder}".encode()).hexdigest()
 
 
 def printable(path: str) -> str:

@@ -17,25 +17,31 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# The layout of the table; another one is thrown away, as all in it can be had again.
-_VERSION = 1
+# The layout of the table, and what the decoder takes as whole; another one is thrown away, as all in it can be had
+# again.
+_VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
-    path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER
+    path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER,
+    decoder INTEGER, dark INTEGER
 ) WITHOUT ROWID"""
-_GET = "SELECT path, size, mtime_ns, ctime_ns, sha256, width, height FROM files WHERE path IN ({})"
+_GET = "SELECT path, size, mtime_ns, ctime_ns, sha256, width, height, decoder, dark FROM files WHERE path IN ({})"
 _AT_ONCE = 500  # SQLite's least limit of variables is 999
-_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 # A file changed this shortly before it is read could change again within one tick of its time stamps.
 TICK_NS = 50_000_000
 
 
 class Facts(NamedTuple):
-    """Of a file that decodes. `width` and `height` in pixels as shown (after EXIF rotation)."""
+    """Of a file that decodes. `width` and `height` in pixels as shown (after EXIF rotation); `decoder` and `dark` as in
+    `decode.Seen`.
+    """
 
     sha256: str
     width: int
     height: int
+    decoder: int = 1
+    dark: bool = False
 
 
 class Stamp(NamedTuple):
@@ -94,7 +100,8 @@ class Memory:
                 some = paths[start : start + _AT_ONCE]
                 for path, *row in self._db.execute(_GET.format(",".join("?" * len(some))), some):
                     if stamps[path] == tuple(row[:3]):
-                        known[path] = Facts(*row[3:])
+                        sha256, width, height, decoder, dark = row[3:]
+                        known[path] = Facts(sha256, width, height, decoder, bool(dark))
         except sqlite3.Error as e:
             self._give_up(e)
         return known

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipeline.cache import cache_root
 from pipeline.data import cost, kinds, made_here
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data.decode import DecodeError, examine
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Facts, Memory, Stamp
 from pipeline.data.room import NoRoomError, Room
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # Files looked up, read and remembered together: bounds memory, and a run that is killed keeps what it had.
 _BATCH = 2048
 _LOG_EVERY_S = 15.0
+_SHOWN = 3  # paths in a warning
 
 
 class _Checked(NamedTuple):
@@ -39,6 +40,7 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Roo
     memory = Memory(cache_root() / "files.sqlite")
     folder = os.path.abspath(root)  # noqa: PTH100  strings: a million Path objects cost seconds
     read, logged_s = 0, time.monotonic()
+    dark: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for start in range(0, len(paths), _BATCH):
@@ -56,11 +58,27 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Roo
                 if time.monotonic() - logged_s > _LOG_EVERY_S:
                     logged_s = time.monotonic()
                     log.info("checked %d of %d files", start + len(batch), len(paths))
-                yield from (found[path] for path in batch)
+                for path in batch:
+                    facts = found[path]
+                    if isinstance(facts, Facts) and facts.dark:
+                        dark.append(path)
+                    yield facts
         finally:
             memory.close()
             pool.shutdown(cancel_futures=True)
     log.info("checked %d files, %d of them by reading", len(paths), read)
+    _warn_of_dark(dark)
+
+
+def _warn_of_dark(paths: Sequence[str]) -> None:
+    if paths:
+        shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+        log.warning(
+            "%d file(s) of 16 bits use the lowest 12 or fewer, and are shown almost black (%s): multiply their values "
+            "by 16, or whatever brings the brightest near 65535",
+            len(paths),
+            shown,
+        )
 
 
 def _recall(
@@ -104,7 +122,7 @@ def _check(folder: str, path: str, max_pixels: int, room: Room) -> _Checked:
                 return _Checked(Failure(path, "a picture that cnncodes drew", "left_out"), None)
             # First, since it stops early at what is no image, such as a video of gigabytes.
             with room.hold(cost.look(file, max_pixels=max_pixels).bytes):
-                height, width, _ = decode(file, max_pixels=max_pixels).shape
+                seen = examine(file, max_pixels=max_pixels)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except NoRoomError as e:
@@ -113,7 +131,8 @@ def _check(folder: str, path: str, max_pixels: int, room: Room) -> _Checked:
         return _Checked(_failure(path, head, str(e)), None)
     except OSError as e:
         return _Checked(_failure(path, None, f"can't be read: {e.strerror}"), None)
-    return _Checked(Facts(sha256, width, height), stamp if stamp.is_settled(now_ns) else None)
+    facts = Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
+    return _Checked(facts, stamp if stamp.is_settled(now_ns) else None)
 
 
 def _failure(path: str, head: bytes | None, reason: str) -> Failure:

@@ -1,7 +1,7 @@
 """Decoded, resized images in the cache: an epoch reads pixels, it decodes nothing.
 
 One immutable file holds the images of one set at one view: its name is the fingerprint of both. Its rows are in the
-order of the images' sha256, so that the file is the same whatever the images are called.
+order of the digests of their pixels, so that the file is the same whatever the images are called.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
     Images that can't be read, whose file changed since it was listed, or that alone need more memory are left out with
     a warning. Raises UserError if none can be read or the disk is too small.
     """
-    digests, inverse = np.unique(manifest.sha256, return_inverse=True)
+    digests, inverse = np.unique(manifest.pixel_digests, return_inverse=True)
     first = np.unique(inverse, return_index=True)[1]
     key = schema.fingerprint(
         {
@@ -147,17 +147,19 @@ def from_file(file: Path, view: CachedView, *, digest: str | None, max_pixels: i
         with file.open("rb") as opened:
             header = cost.look(opened, max_pixels=max_pixels)
             with room.hold(made_bytes(header, view=view.view, sizes=[(view.scale, view.scale)])):
-                return from_bytes(opened.read(), view, digest=digest, max_pixels=max_pixels)
+                return from_bytes(opened.read(), view, digest=digest, max_pixels=max_pixels, name=file.name)
     except OSError as e:
         return f"can't be read: {e.strerror or e}"
 
 
-def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels: int) -> Pixels | str:
+def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels: int, name: str = "") -> Pixels | str:
     """A file's bytes -> (scale, scale, 3), or in words why there is none. `digest`: the sha256 they must have."""
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         return "the file changed since the dataset was listed"
     try:
-        image = decode(data, background=view.background, max_pixels=max_pixels)
+        image = decode(
+            data, background=view.background, max_pixels=max_pixels, known_whole=digest is not None, name=name
+        )
     except DecodeError as e:
         return str(e)
     return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]

@@ -37,7 +37,7 @@ class Album:
             # The manifest's own size is the limit: a file that was swapped for a larger one is not worth a wait.
             limit = int(self.manifest.widths[row] * self.manifest.heights[row])
             path = self.manifest.file(row)
-            pixels = decode(path, background=self.background, max_pixels=limit, reduced_to=side)
+            pixels = decode(path, background=self.background, max_pixels=limit, reduced_to=side, known_whole=True)
         except DecodeError:
             return ""
         image = Image.fromarray(pixels)

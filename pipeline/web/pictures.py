@@ -15,7 +15,8 @@ from PIL import Image
 
 from pipeline.collection import Collection
 from pipeline.data import cost
-from pipeline.data.decode import DecodeError, Pixels, decode
+from pipeline.data.colours import Pixels
+from pipeline.data.decode import DecodeError, decode
 from pipeline.data.room import NoRoomError, Room
 from pipeline.web.problems import Problem
 
@@ -23,9 +24,7 @@ Size = Literal["tile", "large"]
 SIDES: dict[Size, int] = {"tile": 256, "large": 1024}
 MEDIA_TYPE = "image/jpeg"
 # Raised whenever the same image could give other bytes: part of the ETag.
-_VERSION = 1
-# libjpeg decodes every scan of a progressive JPEG over the whole picture, and a scan can be a few bytes long.
-_MOST_SCANS = 64
+_VERSION = 2
 
 
 def forbid_bombs() -> None:
@@ -54,7 +53,8 @@ class Pictures:
         data = _indexed_bytes(collection, row)
         try:
             with self._room.hold(cost.look(data, max_pixels=max_pixels, reduced_to=reduced_to).bytes):
-                made = render(decode(data, max_pixels=max_pixels, reduced_to=reduced_to), size)
+                pixels = decode(data, max_pixels=max_pixels, reduced_to=reduced_to, known_whole=True)
+                made = render(pixels, size)
         except (DecodeError, NoRoomError) as e:
             raise Problem(404, f"there is no picture: {e}") from e
         with self._lock:
@@ -84,15 +84,13 @@ def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
     """(H, W, 3) of an uploaded image. Raises Problem: 415 for what is no image of a known format, 413 for too many
     pixels, 422 for a broken one.
     """
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MOST_SCANS:
-        raise Problem(422, f"the image is a JPEG of more than {_MOST_SCANS} scans, which no camera makes")
     try:
         return decode(data, max_pixels=max_pixels)
     except DecodeError as e:
         reason = str(e)
         if "pixels are more than" in reason or "bomb" in reason:
             raise Problem(413, f"the image is too large: {max_pixels / 1e6:.0f} megapixels are allowed") from e
-        if reason.startswith(("not an image", "empty file", "HEIC")):
+        if reason.startswith(("not an image", "empty file", "HEIC", "RAW")):
             raise Problem(415, f"the upload can't be used: {reason}") from e
         raise Problem(422, f"the image can't be read: {reason}") from e
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
 import shutil
 import threading
@@ -67,6 +68,25 @@ def test_only_what_is_new_is_computed(images: Path, weights: Weights, tmp_path: 
     extract(make_manifest(images), weights, make_params(), out)
     assert count_images() == 0
     assert not (out / "conv4_1-max").exists()
+
+
+def test_pixels_of_another_version_of_the_decoder_are_computed_again_and_no_others(
+    images: Path, weights: Weights, tmp_path: Path, count_images: Count
+) -> None:
+    """As after an update: the rows of the earlier version are in the store, under the sha256 of each file."""
+    manifest, out = make_manifest(images), tmp_path / "out"
+    before = extract(manifest, weights, make_params(), out)["conv3_3-avg"].rows(slice(None))
+    count_images()
+    versions = np.ones(len(manifest), dtype=np.int64)
+    extract(dataclasses.replace(manifest, decoders=versions), weights, make_params(), out)
+    assert count_images() == 0
+    versions[[2, 5]] = 2
+    rows = extract(dataclasses.replace(manifest, decoders=versions), weights, make_params(), out)["conv3_3-avg"]
+    assert count_images() == 2
+    assert np.array_equal(rows.ids, manifest.ids)
+    np.testing.assert_array_equal(rows.rows(slice(None)), before)
+    extract(manifest, weights, make_params(), out)
+    assert count_images() == 0
 
 
 def test_outs_do_not_depend_on_the_past(images: Path, weights: Weights, tmp_path: Path, monkeypatch: Any) -> None:

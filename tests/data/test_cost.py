@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image, features
 from pipeline.data import cost
 from pipeline.data.decode import decode
 from tests import peak
+from tests.data.stored import chunk, png
 
 WIDTH, HEIGHT = 2000, 1500
 SMOOTH = np.random.default_rng(0).integers(0, 256, (HEIGHT // 25, WIDTH // 25, 4), dtype=np.uint8)
@@ -66,6 +68,21 @@ def test_the_header_tells_what_decoding_takes(mode: str, kind: str, options: dic
     taken = peak.of(lambda: decode(data, max_pixels=WIDTH * HEIGHT))
     assert told.bytes / 3 < taken < told.bytes + (4 << 20)
     assert told.bytes <= len(data) + WIDTH * HEIGHT * cost.MOST_BYTES_A_PIXEL
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_the_header_of_16_bit_rgb_tells_what_decoding_takes(keyed: bool) -> None:
+    samples = np.asarray(picture("RGB")).astype(np.int64) * 257
+    data = png(samples, 16, 2, key=bytes(6) if keyed else None)
+    told = cost.look(data, max_pixels=WIDTH * HEIGHT)
+    taken = peak.of(lambda: decode(data, max_pixels=WIDTH * HEIGHT))
+    assert told.bytes / 3 < taken < told.bytes + (4 << 20)
+
+
+def test_chunks_around_the_pixels_do_not_hide_what_they_take() -> None:
+    plain = written("RGB", "PNG", {})
+    data = plain[:33] + chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(3 << 20))) + plain[33:]
+    assert cost.look(data, max_pixels=WIDTH * HEIGHT).bytes >= cost.look(plain, max_pixels=WIDTH * HEIGHT).bytes
 
 
 def test_a_file_is_left_at_its_beginning(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data.decode import DecodeError, decode, examine
+from tests.data.stored import bmp32, chunk, encoded, png, segment, tiff
 
 MANY = 1_000_000
-
-
-def encoded(image: Image.Image, fmt: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, fmt, **options)
-    return out.getvalue()
 
 
 def noise(height: int = 24, width: int = 40, channels: int = 3) -> np.ndarray:
@@ -95,13 +92,7 @@ def test_big_endian_16_bit_tiff() -> None:
 
 
 def test_16_bit_grey_png_with_a_transparent_value() -> None:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    rows = b"\0" + struct.pack(">2H", 1000, 65535)
-    head = struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"tRNS", struct.pack(">H", 1000))
-    data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    data = png(np.array([[[1000], [65535]]]), 16, 0, key=struct.pack(">H", 1000))
     got = decode(data, background=(1, 2, 3), max_pixels=MANY)
     assert got.tolist() == [[[1, 2, 3], [255, 255, 255]]]
 
@@ -251,6 +242,236 @@ def test_any_flipped_byte_gives_pixels_or_a_decode_error(fmt: str) -> None:
         except DecodeError:
             outcomes.add("error")
     assert "error" in outcomes and outcomes <= {3, "error"}
+
+
+# ---- sound pixels with something around them, and data that end early
+
+LONG = 3 << 20
+PACKED = zlib.compress(b"a" * LONG)
+PNG_CHUNKS: dict[str, bytes] = {
+    "tEXt": chunk(b"tEXt", b"k\0" + b"a" * LONG),
+    "zTXt": chunk(b"zTXt", b"k\0\0" + PACKED),
+    "iTXt": chunk(b"iTXt", b"k\0\1\0\0\0" + PACKED),
+    "XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + PACKED),
+    "Exif in a text": chunk(b"zTXt", b"Raw profile type exif\0\0" + PACKED),
+    "iCCP": chunk(b"iCCP", b"k\0\0" + PACKED),
+    "texts of 70 MB": b"".join(chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 1_000_000)) for _ in range(70)),
+    "unknown": chunk(b"prVt", b"a" * LONG),
+    "bad checksum": chunk(b"tEXt", b"k\0a")[:-1] + b"?",
+    "bad checksum of Exif": chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\0\0\0")[:-1] + b"?",
+}
+
+
+@pytest.mark.parametrize("name", PNG_CHUNKS)
+def test_png_with_long_chunks_around_sound_pixels(name: str) -> None:
+    pixels = noise()
+    data = encoded(Image.fromarray(pixels), "PNG")
+    for at in (33, len(data) - 12):  # before the pixels and behind them
+        np.testing.assert_array_equal(decode(data[:at] + PNG_CHUNKS[name] + data[at:], max_pixels=MANY), pixels)
+
+
+@pytest.mark.parametrize("where", ["eXIf", "text", "XMP"])
+def test_png_is_turned_by_whatever_metadata_says_so(where: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = noise()
+    data = encoded(Image.fromarray(np.ascontiguousarray(STORED[6](upright))), "PNG")
+    said = {
+        "eXIf": chunk(b"eXIf", exif.tobytes()[6:]),
+        "text": chunk(
+            b"zTXt",
+            b"Raw profile type exif\0\0"
+            + zlib.compress(b"\nexif\n%8d\n" % len(exif.tobytes()) + exif.tobytes().hex().encode() + b"\n"),
+        ),
+        "XMP": chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation="6"/>'),
+    }[where]
+    np.testing.assert_array_equal(decode(data[:33] + said + data[33:], max_pixels=MANY), upright)
+
+
+def test_png_without_its_end_chunk_or_its_checksums_is_whole() -> None:
+    pixels = noise()
+    data = encoded(Image.fromarray(pixels), "PNG")
+    for lacking in (12, 6, 16):  # the end chunk, half of it, and the data's checksum with it
+        np.testing.assert_array_equal(decode(data[:-lacking], max_pixels=MANY), pixels)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "depth"), [(0, 1), (0, 16), (2, 8), (2, 16), (3, 4), (6, 8)])
+def test_png_whose_data_end_early_is_broken_and_one_that_is_black_is_not(
+    colour: int, depth: int, interlaced: bool
+) -> None:
+    channels = {0: 1, 2: 3, 3: 1, 6: 4}[colour]
+    palette = bytes(48) if colour == 3 else None
+    rows = 3 + 3 + 2 + 5 + 4 + 9 + 8 if interlaced else 17
+    black = np.zeros((17, 9, channels), dtype=np.int64)
+    for samples in (noise(17, 9, channels).astype(np.int64) % (1 << depth), black):
+        whole = png(samples, depth, colour, palette=palette, interlaced=interlaced)
+        assert decode(whole, max_pixels=MANY).shape == (17, 9, 3)
+        for held in (1, rows - 1):
+            cut = png(samples, depth, colour, palette=palette, interlaced=interlaced, rows=held)
+            with pytest.raises(DecodeError, match="before the last row"):
+                decode(cut, max_pixels=MANY)
+
+
+JPEG_SEGMENTS: dict[str, bytes] = {
+    "comments": segment(0xFE, b"a" * 65_000) * 400,
+    "profile": segment(0xE2, b"ICC_PROFILE\0\1\1" + b"a" * 65_000) * 40,
+    "Photoshop": segment(0xED, b"Photoshop 3.0\0" + b"a" * 65_000) * 40,
+    "long XMP": segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"a" * 65_000) * 40,
+    "frames that aren't there": segment(0xE2, b"MPF\0II*\0\x08\0\0\0" + b"\xff" * 90),
+    "garbage": segment(0xFE, b"") + b"\0\1\2",
+}
+
+
+@pytest.mark.parametrize("name", JPEG_SEGMENTS)
+def test_jpeg_with_long_segments_around_sound_pixels(name: str) -> None:
+    data = encoded(Image.fromarray(noise()), "JPEG")
+    plain = decode(data, max_pixels=MANY)
+    for at in (2, data.rindex(b"\xff\xda")):
+        np.testing.assert_array_equal(decode(data[:at] + JPEG_SEGMENTS[name] + data[at:], max_pixels=MANY), plain)
+
+
+@pytest.mark.parametrize("fmt", ["WEBP", "TIFF", "GIF"])
+def test_other_formats_with_long_metadata_around_sound_pixels(fmt: str) -> None:
+    image = Image.fromarray(noise())
+    options: dict[str, Any] = {
+        "WEBP": {"lossless": True, "xmp": b"a" * LONG, "icc_profile": b"a" * LONG, "exif": b"Exif\0\0" + b"a" * LONG},
+        "TIFF": {"icc_profile": b"a" * LONG, "description": "a" * LONG},
+        "GIF": {"comment": b"a" * LONG},
+    }[fmt]
+    short = decode(encoded(image, fmt, **({"lossless": True} if fmt == "WEBP" else {})), max_pixels=MANY)
+    data = encoded(image, fmt, **options)
+    assert len(data) > LONG
+    np.testing.assert_array_equal(decode(data, max_pixels=MANY), short)
+    np.testing.assert_array_equal(decode(data + b"behind" * 1000, max_pixels=MANY), short)
+
+
+JPEG_KINDS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "subsampling": {"subsampling": 0},
+    "optimised": {"optimize": True},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 2},
+    "progressive restarts": {"progressive": True, "restart_marker_rows": 1},
+}
+PICTURES: dict[str, Callable[[], Image.Image]] = {
+    "noise": lambda: Image.fromarray(noise(61, 75)),
+    "grey": lambda: Image.fromarray(noise(61, 75)[:, :, 0]),
+    "white": lambda: Image.new("RGB", (75, 61), "white"),
+    "CMYK": lambda: Image.frombytes("CMYK", (75, 61), noise(61, 75, 4).tobytes()),
+    "tiny": lambda: Image.fromarray(noise(1, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("picture", PICTURES)
+def test_jpeg_that_lacks_its_end_marker_alone_is_whole(picture: str, kind: str) -> None:
+    data = encoded(PICTURES[picture](), "JPEG", **JPEG_KINDS[kind])
+    with Image.open(io.BytesIO(data)) as image:
+        plain = np.asarray(image.convert("RGB"))
+    video = b"\0\0\0\x18ftypmp42" + b"\xff\xda\xff\xd8\xff\xd9" * 500
+    for sound in (data, data[:-2], data[:-1], data[:-2] + b"\xff\xff", data + b"\0" * 99, data + video):
+        np.testing.assert_array_equal(decode(sound, max_pixels=MANY), plain)
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("picture", ["noise", "grey", "CMYK"])
+def test_jpeg_that_is_cut_in_its_data_is_broken_also_when_closed_again(picture: str, kind: str) -> None:
+    data = encoded(PICTURES[picture](), "JPEG", **JPEG_KINDS[kind])
+    scan = data.index(b"\xff\xda")
+    start = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+    for end in (start + 1, start + 50, *(int(start + (len(data) - start) * s) for s in (0.3, 0.6, 0.9)), len(data) - 6):
+        for closing in (b"", b"\xff\xd9", b"\xff\xd9" + b"video" * 99):
+            with pytest.raises(DecodeError, match="cut off"):
+                decode(data[:end] + closing, max_pixels=MANY)
+
+
+def test_jpeg_that_ends_between_scans_is_broken() -> None:
+    data = encoded(Image.fromarray(noise()), "JPEG", progressive=True)
+    at = 0
+    while (at := data.find(b"\xff\xda", at + 1)) >= 0:
+        with pytest.raises(DecodeError):
+            decode(data[:at] + b"\xff\xd9", max_pixels=MANY)
+
+
+def test_jpeg_of_hundreds_of_scans_is_refused_at_once() -> None:
+    data = encoded(Image.new("RGB", (2000, 2000), "white"), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xc4") : -2]
+    assert decode(data[:-2] + last * 20 + data[-2:], max_pixels=5_000_000).shape == (2000, 2000, 3)
+    started_s = time.perf_counter()
+    with pytest.raises(DecodeError, match=r"more than 64 scans \(510\)"):
+        decode(data[:-2] + last * 500 + data[-2:], max_pixels=5_000_000)
+    assert time.perf_counter() - started_s < 0.5
+    # Few enough scans, of too many pixels: the sizes are what the header says.
+    size = data.index(b"\xff\xc2") + 5
+    wide = data[:size] + struct.pack(">HH", 12_000, 12_000) + data[size + 4 :]
+    with pytest.raises(DecodeError, match=r"20 scans of 12000 x 12000 pixels"):
+        decode(wide[:-2] + last * 10, max_pixels=10**9)
+
+
+def test_a_known_picture_is_not_looked_through_twice() -> None:
+    data = encoded(Image.fromarray(noise()), "JPEG")
+    np.testing.assert_array_equal(decode(data, max_pixels=MANY, known_whole=True), decode(data, max_pixels=MANY))
+
+
+@pytest.mark.parametrize(
+    ("data", "decoder"),
+    [
+        (png(noise()[:, :, :1] % 4, 2, 0, key=b"\0\1"), 2),
+        (png(noise()[:, :, :1] % 16, 4, 0, key=b"\0\1"), 2),
+        (png(noise(), 16, 2, key=bytes(6)), 2),
+        (bmp32(noise(channels=4)), 2),
+        (tiff(noise(), 16, 2, planes=True), 2),
+        (png(noise()[:, :, :1] % 2, 1, 0, key=b"\0\1"), 1),
+        (png(noise()[:, :, :1] % 4, 2, 0), 1),
+        (png(noise(), 8, 2, key=bytes(6)), 1),
+        (png(noise(), 16, 2), 1),
+        (tiff(noise(), 16, 2), 1),
+        (tiff(noise(), 8, 2, planes=True), 1),
+        (encoded(Image.fromarray(noise()), "BMP"), 1),
+        (encoded(Image.fromarray(noise()), "GIF"), 1),
+        (encoded(Image.fromarray(noise()), "JPEG"), 1),
+    ],
+)
+def test_whose_pixels_the_second_version_changed(data: bytes, decoder: int) -> None:
+    assert examine(data, max_pixels=MANY).decoder == decoder
+
+
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_a_12_bit_picture_in_16_bits_is_dark(colour: int) -> None:
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    samples = np.random.default_rng(0).integers(0, 1 << 12, (9, 9, channels))
+    if colour in (4, 6):
+        samples[:, :, -1] = 65535
+    assert examine(png(samples, 16, colour), max_pixels=MANY).dark
+    samples[3, 3, 0] = 1 << 12
+    assert not examine(png(samples, 16, colour), max_pixels=MANY).dark
+
+
+@pytest.mark.parametrize(("bits", "dark"), [(8, False), (16, True)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_which_tiffs_and_ppms_are_dark(channels: int, bits: int, dark: bool) -> None:
+    samples = np.random.default_rng(0).integers(0, 16, (9, 9, channels))
+    assert examine(tiff(samples, bits, {1: 1, 3: 2}[channels]), max_pixels=MANY).dark == dark
+    head = {1: b"P5", 3: b"P6"}[channels] + b" 9 9 %d\n" % ((1 << bits) - 1)
+    body = samples.astype(f">u{bits // 8}").tobytes()
+    assert examine(head + body, max_pixels=MANY).dark == dark
+
+
+def test_the_thumbnail_in_a_raw_file_is_not_its_picture(tmp_path: Path) -> None:
+    plain, thumbnail = tiff(noise(), 8, 2), tiff(noise(), 8, 2, tags=[(254, "I", [1]), (330, "I", [8])])
+    assert decode(plain, max_pixels=MANY).shape == decode(plain, max_pixels=MANY, name="1.tif").shape == (24, 40, 3)
+    (tmp_path / "1.NEF").write_bytes(plain)
+    for refused in (
+        lambda: decode(tmp_path / "1.NEF", max_pixels=MANY),
+        lambda: decode(plain, max_pixels=MANY, name="1.arw"),
+    ):
+        with pytest.raises(DecodeError, match=r"RAW \((NEF|ARW)\), which is not read: export them"):
+            refused()
+    with pytest.raises(DecodeError, match="RAW, which is not read"):
+        decode(thumbnail, max_pixels=MANY)
+    # A pyramid, whose smaller pictures lie below the whole one.
+    assert decode(tiff(noise(), 8, 2, tags=[(330, "I", [8])]), max_pixels=MANY).shape == (24, 40, 3)
 
 
 def test_more_than_max_pixels_is_a_bomb_before_anything_is_decoded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.errors import UserError
+from pipeline.schema import sha256_file
 
 SHA = ["0" * 64, "1" * 64, "2" * 64]
 ODD = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=8)
@@ -72,13 +74,35 @@ def test_any_unicode_survives_the_round_trip(
 
 
 def test_the_layout_is_pinned(tmp_path: Path) -> None:
-    manifest(paths=np.array(["a/1.png", 'b/"2", é.png', "a/3.png"])).write(tmp_path)
+    odd = np.array(["a/1.png", 'b/"2", é.png', "a/3.png"])
+    manifest(paths=odd, decoders=np.array([1, 2, 1])).write(tmp_path)
     assert (tmp_path / "manifest.csv").read_bytes().decode() == (
-        "id,path,label,group,sha256,width,height,split_0,split_1\n"
-        f"0000000000000000-0,a/1.png,a,,{SHA[0]},1,4,train,test\n"
-        f'"1111111111111111-0","b/""2"", é.png","b","","{SHA[1]}","2","5","val","train"\n'
-        f"2222222222222222-0,a/3.png,a,g,{SHA[2]},3,6,test,train\n"
+        "id,path,label,group,sha256,width,height,decoder,split_0,split_1\n"
+        f"0000000000000000-0,a/1.png,a,,{SHA[0]},1,4,1,train,test\n"
+        f'"1111111111111111-0","b/""2"", é.png","b","","{SHA[1]}","2","5","2","val","train"\n'
+        f"2222222222222222-0,a/3.png,a,g,{SHA[2]},3,6,1,test,train\n"
     )
+
+
+def test_pixels_are_named_by_the_file_and_by_a_decoder_that_shows_them_otherwise(tmp_path: Path) -> None:
+    assert manifest().pixel_digests.tolist() == SHA
+    salted = hashlib.sha256(f"{SHA[1]} decoder 2".encode()).hexdigest()
+    manifest(decoders=np.array([1, 2, 1])).write(tmp_path)
+    assert Manifest.read(tmp_path).pixel_digests.tolist() == [SHA[0], salted, SHA[2]]
+
+
+def test_a_list_of_an_earlier_version_is_read_but_gives_no_pixels(tmp_path: Path) -> None:
+    manifest().write(tmp_path)
+    path = tmp_path / "manifest.csv"
+    path.write_text(
+        "".join(",".join(c for i, c in enumerate(line.split(",")) if i != 7) for line in path.open(encoding="utf-8"))
+    )
+    record = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(record | {"manifest_sha256": sha256_file(path)}))
+    old = Manifest.read(tmp_path)
+    assert old.labels.tolist() == ["a", "b", "a"]
+    with pytest.raises(UserError, match="earlier version"):
+        _ = old.pixel_digests
 
 
 def test_images_inside_the_folder_move_with_it(tmp_path: Path) -> None:

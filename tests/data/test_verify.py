@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from pipeline.data.manifest import Failure
 from pipeline.data.memory import Facts, Memory, Stamp
 from pipeline.data.room import Room
 from pipeline.errors import UserError
+from tests.data.stored import png
 from tests.data.world import picture
 
 
@@ -185,23 +187,40 @@ def test_what_needs_more_memory_than_there_is_is_a_failure_with_the_number(tmp_p
     assert reads == ["large.png", "small.png", "large.png"]
 
 
+def test_what_the_decoder_tells_is_remembered_and_dark_pictures_are_named(
+    tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pictures of 12 bits in files of 16, and one whose pixels the second version of the decoder changed."""
+    twelve = np.random.default_rng(0).integers(0, 1 << 12, (9, 9, 1))
+    for name, samples in {"dark.png": twelve, "light.png": twelve * 16}.items():
+        (tmp_path / name).write_bytes(png(samples, 16, 0))
+    (tmp_path / "keyed.png").write_bytes(png(twelve % 16, 4, 0, key=b"\0\3"))
+    names = ["dark.png", "keyed.png", "light.png"]
+    for _ in range(2):
+        found = run(tmp_path, names)
+        assert [(f.decoder, f.dark) for f in found if isinstance(f, Facts)] == [(1, True), (2, False), (1, False)]
+        assert "1 file(s) of 16 bits use the lowest 12 or fewer, and are shown almost black (dark.png)" in caplog.text
+        caplog.clear()
+    assert sorted(reads) == names
+
+
 def test_images_that_do_not_fit_together_are_checked_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, seen, lock = [0], [], threading.Lock()
-    decode = verify.decode
+    examine = verify.examine
 
     def counted(*args: object, **how: int) -> object:
         with lock:
             now[0] += 1
             seen.append(now[0])
         try:
-            return decode(*args, **how)  # type: ignore[arg-type]
+            return examine(*args, **how)  # type: ignore[arg-type]
         finally:
             with lock:
                 now[0] -= 1
 
-    monkeypatch.setattr(verify, "decode", counted)
+    monkeypatch.setattr(verify, "examine", counted)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for i in range(6):
         Image.new("RGB", (1000, 1000), (i, 0, 0)).save(tmp_path / f"{i}.png")

@@ -111,6 +111,18 @@ def test_images_are_decoded_once(manifest: Manifest, tmp_path: Path, monkeypatch
     assert sorted(p.suffix for p in (tmp_path / images.FOLDER).iterdir()) == [".json", ".npy"]
 
 
+def test_images_that_another_version_of_the_decoder_shows_otherwise_are_decoded_again(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(manifest, VIEW, tmp_path)
+    monkeypatch.setattr(images, "decode", None)
+    versions = np.ones(len(manifest), dtype=np.int64)
+    cached(dataclasses.replace(manifest, decoders=versions), VIEW, tmp_path)
+    versions[3] = 2
+    with pytest.raises(TypeError):
+        cached(dataclasses.replace(manifest, decoders=versions), VIEW, tmp_path)
+
+
 def test_broken_images_are_left_out_and_never_anothers(
     manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

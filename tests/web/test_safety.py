@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection
@@ -70,6 +70,22 @@ def jpeg_of_many_scans() -> bytes:
     return data[:start] + data[start:-2] * 200 + b"\xff\xd9"
 
 
+def raw() -> bytes:
+    """A camera's file whose first picture is a thumbnail."""
+    out = io.BytesIO()
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0xC612] = b"\1\4\0\0"  # DNGVersion
+    Image.new("RGB", (16, 12)).save(out, "TIFF", tiffinfo=tags)
+    return out.getvalue()
+
+
+def motion_photo() -> bytes:
+    """A JPEG, a video with all markers of a JPEG many times, and what phones append."""
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(out, "JPEG")
+    return out.getvalue() + b"\0\0\0\x18ftypmp42" + b"\xff\xda\xff\xd8\xff\xd9\xff\xc4" * 5000 + b"SEFT"
+
+
 def polyglot() -> bytes:
     """A page that starts like a GIF."""
     return b"GIF89a/*<html><script>alert(1)</script>*/=1;"
@@ -89,6 +105,7 @@ def polyglot() -> bytes:
         (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not an image"),
         (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not an image"),
         (polyglot, 415, "not an image"),
+        (raw, 415, "RAW, which is not read"),
         (lambda: b"", 415, "empty file"),
         (lambda: png(1)[:300], 422, "can't be read"),
         (lambda: png(1)[:12], 415, "cut off"),
@@ -124,6 +141,10 @@ def test_uploads_that_are_refused(
 def test_bodies_that_are_no_upload(client: TestClient, body: bytes, kind: str, status: int) -> None:
     answer = client.post("/api/search", content=body, headers={"content-type": kind})
     assert answer.status_code == status and set(answer.json()) == {"error"}
+
+
+def test_a_motion_photo_is_taken(client: TestClient) -> None:
+    assert client.post("/api/search", files={"image": ("x.jpg", motion_photo(), "image/jpeg")}).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "%2e%2e/%2e%2e/x", "a\\..\\b", "x" * 4000, "<img src=x>", ".."])

@@ -1,0 +1,124 @@
+"""What of a PNG its pixels need, told from its chunks, and whether its data hold every row (PNG 3rd ed., 5 and 10)."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB = 0, 2
+
+_SAMPLES = {GREY: 1, RGB: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# Adam7: first column, first row, and the steps of both, of each pass.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# Keywords of texts that may say how the picture is turned, and the most that Pillow unpacks of one.
+_METADATA = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+_MOST_TEXT_BYTES = 1 << 20
+_AT_ONCE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Png:
+    """`depth` in bits a sample; `keyed`: a colour is transparent (tRNS); `needed`: a PNG of the same pixels alone."""
+
+    width: int
+    height: int
+    depth: int
+    colour: int
+    interlaced: bool
+    keyed: bool
+    needed: bytes
+    data: tuple[memoryview, ...]  # zlib's stream, in pieces
+
+    def holds_every_row(self) -> bool:
+        """Whether the compressed data make all bytes that the size asks for: a decoder leaves missing rows black."""
+        missing = self._data_bytes()
+        inflate = zlib.decompressobj()
+        try:
+            for part in self.data:
+                rest: bytes | memoryview = part
+                while rest and missing > 0 and not inflate.eof:
+                    missing -= len(inflate.decompress(rest, _AT_ONCE_BYTES))
+                    rest = inflate.unconsumed_tail
+            return missing <= len(inflate.flush())
+        except zlib.error:
+            return False
+
+    def _data_bytes(self) -> int:
+        """Bytes of all rows before compression, each after a byte that names its filter."""
+        bits = self.depth * _SAMPLES[self.colour]
+        sizes = [(self.width, self.height)]
+        if self.interlaced:
+            sizes = [(-(-(self.width - x) // dx), -(-(self.height - y) // dy)) for x, y, dx, dy in _PASSES]
+        return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
+
+
+def read(file: BinaryIO) -> Png | None:
+    """The PNG at the start of a file, read up to its end chunk or where it is cut; None if its header is not sound.
+
+    Chunks that no pixel needs (texts, profiles, what other programs left) are skipped, however long they are.
+    """
+    kept, kept_bytes = [SIGNATURE], len(SIGNATURE)
+    places: list[slice] = []
+    keyed, header = False, b""
+    for kind, chunk in _chunks(file):
+        length = int.from_bytes(chunk[:4], "big")
+        if kind == b"IHDR":
+            header = header or chunk[8 : 8 + length]
+        keyed |= kind == b"tRNS"
+        if kind == b"IDAT":
+            places.append(slice(kept_bytes + 8, kept_bytes + min(8 + length, len(chunk))))
+        kept.append(chunk)
+        kept_bytes += len(chunk)
+    if len(header) != 13:
+        return None
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    if colour not in _SAMPLES:
+        return None
+    needed = b"".join(kept)
+    data = tuple(memoryview(needed)[place] for place in places)
+    return Png(width, height, depth, colour, interlace == 1, keyed, needed, data)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, the whole chunk) of those that decide pixels; the last may be cut short."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(len(SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        critical = not kind[0] & 0x20  # a capital first letter
+        if critical or kind in (b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            file.seek(-len(head), os.SEEK_CUR)
+            chunk = file.read(min(length + 12, end))
+            if critical or kind == b"tRNS" or _is_sound_metadata(kind, chunk):
+                yield kind, chunk
+            if kind == b"IEND":
+                return
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+
+
+def _is_sound_metadata(kind: bytes, chunk: bytes) -> bool:
+    """Whether a chunk that is not vital is whole, and holds Exif or XMP of no more than Pillow reads."""
+    body, checksum = chunk[8:-4], chunk[-4:]
+    if zlib.crc32(chunk[4:-4]).to_bytes(4, "big") != checksum:
+        return False
+    if kind == b"eXIf":
+        return True
+    keyword, _, rest = body.partition(b"\0")
+    if keyword not in _METADATA:
+        return False
+    if kind == b"tEXt" or (kind == b"iTXt" and rest[:1] == b"\0"):
+        return True
+    # zTXt: method, text. iTXt: whether it is packed, method, language, translated keyword, text.
+    packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
+    inflate = zlib.decompressobj()
+    try:
+        inflate.decompress(packed, _MOST_TEXT_BYTES)
+    except zlib.error:
+        return False
+    return not inflate.unconsumed_tail

@@ -147,7 +147,7 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
         write_bits(out / "bits.h5", codes.ids, result.bits, hasher=result.hasher.name, hasher_fingerprint=mark)
     else:
         for name in ("hasher.h5", "bits.h5"):
-            with schema.atomic_path(out / name) as tmp, schema.hdf5(tmp, "w") as f:
+            with schema.new_hdf5(out / name) as f:
                 f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
     points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
     schema.write_text(out / "curve.csv", _csv(["recall", "precision"], [[f"{r:.6f}", f"{p:.6f}"] for r, p in points]))

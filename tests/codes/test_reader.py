@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.codes import Codes, info, parts, reader
+from pipeline.codes import Codes, info, parts, stated
 from pipeline.codes.settings import Settings
 from pipeline.codes.store import Store
 from pipeline.errors import UserError
@@ -87,7 +87,7 @@ def test_not_whole(folder: Path) -> None:
     content = part.read_bytes()
     with h5py.File(part, "r+") as f:
         f["codes"][0, 0] += 1
-    assert not info(folder)["whole"] and "part-00001.h5 does not match" in info(folder)["problem"]
+    assert not info(folder)["whole"] and "part-00001.h5 is missing, cut short or not" in info(folder)["problem"]
     for broken in (content[:-100], b""):
         part.write_bytes(broken)
         assert not info(folder)["whole"]
@@ -95,8 +95,8 @@ def test_not_whole(folder: Path) -> None:
             Codes.open(folder)
     part.write_bytes(content)
     assert info(folder)["whole"] and info(folder)["images"] == N
-    about = json.loads((folder / reader.INDEX).read_text())
-    (folder / reader.INDEX).write_text(json.dumps(about | {"version": 99}))
+    about = json.loads((folder / stated.INDEX).read_text())
+    (folder / stated.INDEX).write_text(json.dumps(about | {"version": 99}))
     with pytest.raises(UserError, match="version 99; allowed: 1"):
         Codes.open(folder)
     with pytest.raises(UserError, match="holds no codes"):

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.hashing.save import PackedBits, read_bits, read_hasher, write_bits, write_hasher
 from pipeline.hashing.topk import TopK
@@ -128,6 +129,7 @@ def test_a_newer_version_and_an_unknown_hasher_are_refused(tmp_path: Path) -> No
     write(tmp_path / "bits.h5")
     with h5py.File(tmp_path / "bits.h5", "a") as f:
         f.attrs["version"] = 99
+    schema.state_digest(tmp_path / "bits.h5")
     with pytest.raises(UserError, match="version 99"):
         read_bits(tmp_path / "bits.h5")
 

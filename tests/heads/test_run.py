@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.heads.curve import learning_curve, nested_order
 from pipeline.heads.model import Model, predict
@@ -246,6 +247,9 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with h5py.File(path, "r+") as f:
         f["head/intercepts"][0] += 1
+    with pytest.raises(UserError, match="do not match the digest that it states"):
+        Model.load(path)
+    schema.state_digest(path)
     with pytest.raises(UserError, match="fingerprint does not fit"):
         Model.load(path)
     with pytest.raises(UserError, match="does not exist"):

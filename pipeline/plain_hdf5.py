@@ -55,17 +55,11 @@ def require_plain(file: h5py.File, file_bytes: int, where: object, *, texts: boo
         stated = sum(_bytes(dataset) for dataset in datasets)
         if stated > FREE_BYTES + MAX_RATIO * file_bytes:
             raise _too_much(where, "its arrays", stated, file_bytes)
-        beside = text_bytes(datasets, file_bytes)
+        beside = _beside(datasets, file_bytes)
         for found in objects:
             _require_attributes(found, beside, where)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as e:
         raise OSError(f"HDF5 can't read what it holds: {' '.join(str(e).split())[:200]}") from e
-
-
-def text_bytes(datasets: list[h5py.Dataset], file_bytes: int) -> int:
-    """At most so many bytes of a file are texts of any length: those that no array lies in."""
-    stored = {h5o.get_info(d.id).addr: d.id.get_storage_size() for d in datasets}
-    return max(0, file_bytes - sum(stored.values()))
 
 
 def _objects(file: h5py.File, where: object) -> Iterator[Object]:
@@ -144,6 +138,12 @@ def _require_attributes(found: Object, beside: int, where: object) -> None:
             f"{where}: {found.name} has {texts} attributes or texts in them, of {texts * beside:,} bytes at most",
             allowed=f"{MAX_TEXT_BYTES:,} bytes, or text of a fixed length",
         )
+
+
+def _beside(datasets: list[h5py.Dataset], file_bytes: int) -> int:
+    """At most so many bytes of a file are texts of any length: those that no array lies in."""
+    stored = {h5o.get_info(d.id).addr: int(d.id.get_storage_size()) for d in datasets}
+    return max(0, file_bytes - sum(stored.values()))
 
 
 def _bytes(dataset: h5py.Dataset) -> int:

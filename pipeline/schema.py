@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -152,7 +153,7 @@ def hdf5(
     if (now, theirs) not in _plain:
         _require_digest(path, theirs=theirs)
         _checked_hdf5(path, now[2], path, theirs=theirs).close()
-        if state(path) == now:
+        if state(path) == now and is_settled(now):
             _plain.add((now, theirs))
     return _open_hdf5(path, mode)
 
@@ -225,6 +226,15 @@ def _require_digest(path: str | Path, *, theirs: bool) -> None:
             return
         if block != _digest_block(hashlib.file_digest(file, "sha256").hexdigest()):
             raise OSError("its bytes do not match the digest that it states")
+
+
+def is_settled(found: tuple[int, ...]) -> bool:
+    """Whether a change of a file in this `state` would show in it: one within a tick of the last has the same times."""
+    return not 0 <= time.time_ns() - found[-1] < _TICK_NS
+
+
+# Of the clocks of file systems, with some to spare.
+_TICK_NS = 100_000_000
 
 
 def _digest_block(digest: str) -> bytes:

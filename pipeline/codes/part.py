@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 
 # What HDF5 says of a file that is not what was written.
 _BROKEN = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
-# Parts whose rows were checked in this process: path, checksum and the file's state.
+# Parts that were checked in this process: what codes.json says of them, and the file's state.
 _checked: set[tuple[Any, ...]] = set()
 
 
@@ -90,17 +90,19 @@ def checked_ids(folder: Path, name: str, stated: Stated) -> NDArray[np.bytes_]:
 
 def _require(f: h5py.File, path: Path, name: str, stated: Stated) -> None:
     """Raises ValueError unless a part is of the codes that codes.json says."""
-    key = (path, stated.parts[name].checksum, stated.fingerprint, *schema.state(path))
+    part, now = stated.parts[name], schema.state(path)
+    key = (part.rows, part.checksum, stated.dim, stated.dtype, stated.fingerprint, now)
     if key in _checked:
         return
-    part, codes, ids = stated.parts[name], f["codes"], f["ids"]
+    codes, ids = f["codes"], f["ids"]
     if f.attrs["checksum"] != part.checksum or f.attrs["fingerprint"] != stated.fingerprint:
         raise ValueError("its checksum or its fingerprint is another")
     if codes.shape != (part.rows, stated.dim) or codes.dtype != stated.dtype or ids.shape != (part.rows,):
         raise ValueError(f"it has {codes.shape} {codes.dtype}, not {(part.rows, stated.dim)} {stated.dtype}")
     if not schema.states_digest(path) and not _has_its_checksum(f):
         raise ValueError("its rows do not match their checksum")
-    _checked.add(key)
+    if schema.is_settled(now):
+        _checked.add(key)
 
 
 def _has_its_checksum(f: h5py.File) -> bool:

@@ -111,7 +111,7 @@ def test_every_byte_of_a_part_counts_in_all_that_reads(folder: Path, tmp_path: P
     path = folder / "part-00001.h5"
     codes = Codes.open(folder)
     with h5py.File(path) as f:
-        first = f["codes"].id.get_offset() + 512
+        first = f["codes"].id.get_offset()
     for old in (False, True):
         whole = path.read_bytes()[512 * old :]
         at = first - 512 * old
@@ -152,7 +152,7 @@ def rename(about: dict[str, Any], name: str) -> None:
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "dtype": (lambda a: a.update(dtype="float32"), "dtype float32 is not that of its settings"),
     "a strange dtype": (lambda a: a.update(dtype="O"), "dtype do not fit"),
-    "dim": (lambda a: a.update(dim=DIM - 1), r"part-00000\.h5 .* it has \(\d+, 6\) float16"),
+    "dim": (lambda a: a.update(dim=DIM - 1), r"part-00000\.h5.* .it has \(\d+, 6\) float16"),
     "no dim": (lambda a: a.pop("dim"), "dim do not fit"),
     "another key": (lambda a: a.update(more=1), "more do not fit"),
     "rows": (lambda a: a.update(rows=N + 1), "the rows of its parts"),
@@ -169,7 +169,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
             a.update(rows=N + 1),
             a["parts"]["part-00000.h5"].update(rows=a["parts"]["part-00000.h5"]["rows"] + 1),
         ),
-        r"part-00000\.h5 .* it has",
+        r"part-00000\.h5.* .it has",
     ),
     "a part elsewhere": (lambda a: rename(a, "../part-00000.h5"), "parts that are none"),
     "a part that is none": (lambda a: rename(a, "/dev/zero"), "parts that are none"),

@@ -114,6 +114,12 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_last_json(path: str | Path, value: Any) -> None:
+    """As `write_json`: the last file of a folder that has one writer, so that what killed ones left can go."""
+    write_json(path, value)
+    clear_leftovers(Path(path).parent, "*")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
     with atomic_path(path) as tmp:

@@ -74,7 +74,7 @@ def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, o
     Model(head, first.head, first.scaling, manifest.classes, codes.spec, codes.dim, codes.settings).save(
         out / "model.h5"
     )
-    schema.write_json(out / "metrics.json", result)
+    schema.write_last_json(out / "metrics.json", result)
     return result
 
 
@@ -159,5 +159,5 @@ def _write_skipped(out: Path, spec: str, head: str, reason: str) -> dict[str, An
         with schema.new_hdf5(out / name) as f:
             f.attrs.update({"version": schema.VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
     result = {"spec": spec, "head": head, "skipped": reason}
-    schema.write_json(out / "metrics.json", result)
+    schema.write_last_json(out / "metrics.json", result)
     return result

@@ -154,7 +154,7 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
     header = list(dict.fromkeys(["phase", "epoch", *(name for row in result.training for name in row)]))
     rows = [[row.get(name, "") for name in header] for row in result.training]
     schema.write_text(out / "training.csv", _csv(header, rows))
-    schema.write_json(out / "metrics.json", result.record)
+    schema.write_last_json(out / "metrics.json", result.record)
 
 
 def _about(task: _Task) -> Record:

@@ -13,7 +13,6 @@ from pipeline.collection.methods import SHORTLIST, SHORTLIST_FACTOR, Method
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.pack import pack
 from pipeline.index import INDEXES, PackedIndex
-from pipeline.index.base import State
 from pipeline.index.cosine import Cosine
 from pipeline.index.rerank import TwoStage
 
@@ -102,4 +101,4 @@ class Finder:
 def _exact(ids: NDArray[np.str_], packed: NDArray[np.uint8]) -> PackedIndex:
     """An exact index over rows that are sorted by id, which is not copied."""
     nbits = packed.shape[1] * 8
-    return INDEXES["exact"].restored(nbits, {}, State(ids, packed, None, np.arange(len(ids))))
+    return INDEXES["exact"].restored(nbits, {}, ids, packed)

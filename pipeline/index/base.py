@@ -155,13 +155,24 @@ class PackedIndex(ABC):
         return self._state
 
     @classmethod
-    def restored(cls, nbits: int, settings: dict[str, Any], state: State) -> Self:
-        """An index from a saved state; without a backend one is built."""
+    def restored(cls, nbits: int, settings: dict[str, Any], ids: Ids, packed: Packed, *, kept: bytes = b"") -> Self:
+        """An index of rows in the order of their ids. `kept`: what the saved one's `kept` gave, by whoever wrote it.
+
+        Raises UserError if that is none of this kind's.
+        """
         index = cls(nbits, **settings)
-        if len(state.ids) and state.backend is None:
-            state = State(state.ids, state.packed, index._build(state.packed), np.arange(len(state.ids)))
-        index._state = state
+        if len(ids):
+            backend = index._rebuilt(packed, kept) if kept else index._build(packed)
+            index._state = State(ids, packed, backend, np.arange(len(ids)))
         return index
+
+    def kept(self) -> bytes:
+        """What the rows alone don't tell of the backend, to be saved beside them; b"" if there is nothing."""
+        return b""
+
+    def _rebuilt(self, packed: Packed, kept: bytes) -> Any:
+        """A backend over rows 0 .. n-1, by what was kept; earlier versions kept what the rows tell too."""
+        return self._build(packed)
 
     def add(self, packed: Packed, ids: Ids) -> Change:
         old = self._state

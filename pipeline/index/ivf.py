@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State
-from pipeline.index.faiss_backend import copied
+from pipeline.index.faiss_backend import centres, copied, to_bytes
 
 # Below this many rows a list, k-means has too little to go by (faiss's own rule).
 _ROWS_PER_LIST = 39
@@ -40,6 +40,22 @@ class Ivf(PackedIndex):
         backend = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(self.nbits), self.nbits, lists)
         backend.nprobe = min(self.probes, lists)
         backend.train(packed)
+        backend.add_with_ids(packed, np.arange(len(packed)))
+        return backend
+
+    def kept(self) -> bytes:
+        """The centres: they stay where they are while rows come and go."""
+        return b"" if self.state.backend is None else to_bytes(self.state.backend)
+
+    def _rebuilt(self, packed: Packed, kept: bytes) -> Any:
+        import faiss
+
+        found = centres(kept, self.nbits)
+        quantizer = faiss.IndexBinaryFlat(self.nbits)
+        quantizer.add(found)
+        backend = faiss.IndexBinaryIVF(quantizer, self.nbits, len(found))
+        backend.is_trained = True
+        backend.nprobe = min(self.probes, len(found))
         backend.add_with_ids(packed, np.arange(len(packed)))
         return backend
 

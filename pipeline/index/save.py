@@ -3,21 +3,25 @@
     my.index/current.json            {"version", "generation", "manifest_sha256"}
     my.index/gen-000002/manifest.json what made it, settings, counts, and each file's size and sha256
     my.index/gen-000002/rows.h5      ids, packed bits, columns (label, path, a second code, ...)
-    my.index/gen-000002/backend.bin  faiss's own bytes, for indexes that take long to build
+    my.index/gen-000002/backend.bin  what the rows don't tell of the index: the centres of inverted lists
     my.index/gen-000002/files/...    what else belongs to it (the hasher)
 
 A change writes a whole new generation and then replaces `current.json`: killed at any instant, or read meanwhile,
 there is the old index or the new one. Readers take no lock. Everything read is first checked against its sha256, so
-that a folder cut short is refused; but checksums don't make a stranger's index safe: open that with `rebuild`, which
-leaves `backend.bin` unread.
+that a folder cut short is refused. Checksums don't make a stranger's index safe. So only the files that have a name
+above are read, if they are files (no links, pipes or devices) of the size that the manifest states; and faiss never
+reads their bytes: an index is built from its rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,15 +34,17 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.index import INDEXES
-from pipeline.index.base import Change, Ids, Packed, PackedIndex, State, checked_ids
-from pipeline.index.faiss_backend import from_bytes, to_bytes
+from pipeline.index.base import Change, Ids, Packed, PackedIndex, checked_ids
 from pipeline.index.lock import LOCKS, writing
 from pipeline.schema import sync
 
 POINTER = "current.json"
+_ROWS, _BACKEND = "rows.h5", "backend.bin"
+_MOST_MANIFEST_BYTES = 16 << 20
 _KEPT_GENERATIONS = 2  # the one in force, and the one that a reader may just have looked up
 _ATTEMPTS = 5
 _MANIFEST_KEYS = {"version", "kind", "index", "nbits", "settings", "count", "made_by", "columns", "files"}
+_TYPES = {"nbits": int, "count": int, "settings": dict, "made_by": dict, "columns": list, "files": dict}
 
 
 @dataclass
@@ -108,17 +114,16 @@ def updating(folder: str | Path) -> Iterator[Saved]:
         _publish(folder, saved)
 
 
-def load(folder: str | Path, *, rebuild: bool = False) -> Saved:
+def load(folder: str | Path) -> Saved:
     """The index in force, every byte of it checked.
 
-    Raises UserError if there is none, or it is of another version, cut short, or changed by other hands. With
-    `rebuild` the backend is built from the rows in place of being read.
+    Raises UserError if there is none, or it is of another version, cut short, or changed by other hands.
     """
     folder = Path(folder)
     for attempt in range(_ATTEMPTS):
         pointer = _read_pointer(folder)
         try:
-            return _read(folder / pointer["generation"], pointer["manifest_sha256"], rebuild=rebuild)
+            return _read(folder / pointer["generation"], pointer["manifest_sha256"])
         except FileNotFoundError as e:
             # Two changes since the pointer was read have removed what it named: look again.
             if attempt == _ATTEMPTS - 1 or _read_pointer(folder) == pointer:
@@ -131,7 +136,7 @@ def info(folder: str | Path) -> dict[str, Any]:
     pointer = _read_pointer(Path(folder))
     path = Path(folder) / pointer["generation"] / "manifest.json"
     try:
-        data = path.read_bytes()
+        data = _bytes(path, most=_MOST_MANIFEST_BYTES)
     except FileNotFoundError:
         raise UserError(f"{folder} is not whole: {path.name} is missing", see=_MEND) from None
     return {**_manifest(data, path, pointer["manifest_sha256"]), "fingerprint": pointer["manifest_sha256"]}
@@ -169,8 +174,8 @@ def _write(folder: Path, saved: Saved) -> str:
     index, state = saved.index, saved.index.state
     need = state.packed.nbytes * 2 + sum(v.nbytes for v in saved.columns.values()) + state.ids.nbytes
     schema.require_space(folder, need, what="the index")
-    names = ["rows.h5"]
-    with schema.atomic_path(folder / "rows.h5") as tmp, schema.hdf5(tmp, "w") as f:
+    names = [_ROWS]
+    with schema.atomic_path(folder / _ROWS) as tmp, schema.hdf5(tmp, "w") as f:
         _put(f, "ids", state.ids)
         f.create_dataset("packed", data=state.packed)
         f.create_dataset("row_of", data=state.row_of)
@@ -178,8 +183,8 @@ def _write(folder: Path, saved: Saved) -> str:
         for name in sorted(saved.columns):
             _put(columns, name, saved.columns[name])
     blobs = {f"files/{_plain(name)}": data for name, data in saved.files.items()}
-    if state.backend is not None:
-        blobs["backend.bin"] = to_bytes(state.backend)
+    if kept := index.kept():
+        blobs[_BACKEND] = kept
     for name, data in blobs.items():
         with schema.atomic_path(folder / name) as tmp:
             tmp.write_bytes(data)
@@ -202,24 +207,30 @@ def _write(folder: Path, saved: Saved) -> str:
     return schema.sha256_file(folder / "manifest.json")
 
 
-def _read(folder: Path, manifest_sha256: str, *, rebuild: bool) -> Saved:
+def _read(folder: Path, manifest_sha256: str) -> Saved:
     path = folder / "manifest.json"
-    manifest = _manifest(path.read_bytes(), path, manifest_sha256)
-    wanted = {n: e for n, e in manifest["files"].items() if not (rebuild and n == "backend.bin")}
-    data = {name: _checked(folder / name, entry) for name, entry in wanted.items() if name != "rows.h5"}
-    _check(folder / "rows.h5", wanted["rows.h5"], schema.sha256_file(folder / "rows.h5"))
+    manifest = _manifest(_bytes(path, most=_MOST_MANIFEST_BYTES), path, manifest_sha256)
+    data = {name: _checked(folder / name, entry) for name, entry in manifest["files"].items() if name != _ROWS}
+    rows, entry = folder / _ROWS, manifest["files"][_ROWS]
+    with _regular(rows, bytes_=entry["bytes"]) as file:
+        _check(rows, entry, hashlib.file_digest(file, "sha256").hexdigest())
     name, nbits, count = manifest["index"], manifest["nbits"], manifest["count"]
-    if name not in INDEXES:
-        raise UserError(f"{path} is of an unknown index {name!r}", allowed=INDEXES)
-    with schema.hdf5(folder / "rows.h5") as f:
-        ids, packed, row_of = _get(f["ids"]), f["packed"][:], f["row_of"][:]
-        columns = {n: _get(f["columns"][n]) for n in manifest["columns"]}
-    if len(ids) != count or packed.shape != (count, nbits // 8) or any(len(c) != count for c in columns.values()):
+    try:
+        with schema.hdf5(rows) as f:
+            ids, packed = _get(f["ids"]), f["packed"][:]
+            columns = {n: _get(f["columns"][n]) for n in manifest["columns"]}
+    except (KeyError, ValueError) as e:
+        raise UserError(f"{rows} does not hold what its manifest names: {e}", see=_MEND) from None
+    told = packed.dtype == np.uint8 and packed.shape == (count, nbits // 8)
+    if not told or any(len(values) != count for values in (ids, *columns.values())):
         raise UserError(f"{folder} does not hold the {count} rows of {nbits} bits that its manifest names", see=_MEND)
     if (ids[1:] <= ids[:-1]).any():
         raise UserError(f"{folder} holds ids out of order or twice", see=_MEND)
-    backend = from_bytes(data.pop("backend.bin")) if "backend.bin" in data else None
-    index = INDEXES[name].restored(nbits, manifest["settings"], State(ids, packed, backend, row_of))
+    kept = data.pop(_BACKEND, b"")
+    try:
+        index = INDEXES[name].restored(nbits, manifest["settings"], ids, packed, kept=kept)
+    except TypeError as e:
+        raise UserError(f"{path} has settings that {name} doesn't know: {e}", see=_MEND) from None
     files = {n.removeprefix("files/"): blob for n, blob in data.items()}
     return Saved(index, manifest["made_by"], columns, files)
 
@@ -227,7 +238,7 @@ def _read(folder: Path, manifest_sha256: str, *, rebuild: bool) -> Saved:
 def _read_pointer(folder: Path) -> dict[str, str]:
     if not (folder / POINTER).is_file():
         raise UserError(f"{folder} is not an index", allowed=f"a folder with {POINTER}", see="`cnncodes index`")
-    pointer = schema.read_json(folder / POINTER)
+    pointer = _json(_bytes(folder / POINTER, most=_MOST_MANIFEST_BYTES), folder / POINTER)
     if not isinstance(pointer, dict) or pointer.keys() != {"version", "generation", "manifest_sha256"}:
         raise UserError(f"{folder / POINTER} does not name a generation", see=_MEND)
     _require_version(folder / POINTER, pointer["version"])
@@ -239,11 +250,72 @@ def _read_pointer(folder: Path) -> dict[str, str]:
 def _manifest(data: bytes, path: Path, sha256: str) -> dict[str, Any]:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{path} is not what was written: it was cut short or changed", see=_MEND)
-    manifest = json.loads(data)
-    _require_version(path, manifest.get("version"))
-    if manifest.keys() != _MANIFEST_KEYS or manifest["kind"] != "index":
-        raise UserError(f"{path} is no manifest of an index", allowed=sorted(_MANIFEST_KEYS), see=_MEND)
-    return dict(manifest)
+    manifest = _json(data, path)
+    if not isinstance(manifest, dict) or manifest.keys() != _MANIFEST_KEYS or manifest["kind"] != "index":
+        raise UserError(f"{path} is not the manifest of an index", allowed=sorted(_MANIFEST_KEYS), see=_MEND)
+    _require_version(path, manifest["version"])
+    if not isinstance(manifest["index"], str) or manifest["index"] not in INDEXES:
+        raise UserError(f"{path} is of an unknown index {manifest['index']!r}", allowed=INDEXES)
+    wrong = [key for key, kind in _TYPES.items() if type(manifest[key]) is not kind]
+    wrong += [key for key in ("nbits", "count") if key not in wrong and manifest[key] < 0]
+    if wrong or not all(isinstance(name, str) for name in manifest["columns"]):
+        raise UserError(f"{path} has other values than an index has in {', '.join(wrong) or 'columns'}", see=_MEND)
+    _require_files(path, manifest["files"])
+    return manifest
+
+
+def _require_files(path: Path, files: dict[str, Any]) -> None:
+    """Raises UserError unless the manifest names the rows, nothing beyond what an index has, and each one's size."""
+    if _ROWS not in files:
+        raise UserError(f"{path} names no {_ROWS}", see=_MEND)
+    for name, entry in files.items():
+        if name not in (_ROWS, _BACKEND):
+            folder, slash, rest = name.partition("/")
+            if (folder, slash) != ("files", "/"):
+                raise UserError(f"{path} names {name!r}", allowed=f"{_ROWS}, {_BACKEND} and files/NAME", see=_MEND)
+            _plain(rest)
+        sound = isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"}
+        if not sound or type(entry["bytes"]) is not int or not isinstance(entry["sha256"], str):
+            raise UserError(f"{path} does not state the size and sha256 of {name}", see=_MEND)
+
+
+def _json(data: bytes, path: Path) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path} is not JSON ({str(e)[:80]}); it may have been cut short", see=_MEND) from None
+
+
+@contextlib.contextmanager
+def _regular(path: Path, *, bytes_: int) -> Iterator[io.BufferedReader]:
+    """A file for reading, of the stated size. Raises UserError for a link, pipe, device or folder in its place."""
+    try:
+        # Without waiting: a pipe has no other end.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+        raise UserError(f"{path} can't be read: {why}", allowed="a file, no link", see=_MEND) from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path} is not a file", see=_MEND)
+        if found.st_size != bytes_:
+            raise UserError(f"{path} is not what was written: {found.st_size} of {bytes_} bytes", see=_MEND)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def _bytes(path: Path, *, most: int) -> bytes:
+    """All of a small file whose size nothing states."""
+    size = path.lstat().st_size
+    if size > most:
+        raise UserError(f"{path} has {size} bytes", allowed=f"up to {most}", see=_MEND)
+    with _regular(path, bytes_=size) as file:
+        return file.read()
 
 
 def _require_version(path: Path, version: object) -> None:
@@ -252,7 +324,8 @@ def _require_version(path: Path, version: object) -> None:
 
 
 def _checked(path: Path, entry: dict[str, Any]) -> bytes:
-    data = path.read_bytes()
+    with _regular(path, bytes_=entry["bytes"]) as file:
+        data = file.read()
     _check(path, entry, hashlib.sha256(data).hexdigest())
     return data
 
@@ -260,8 +333,7 @@ def _checked(path: Path, entry: dict[str, Any]) -> bytes:
 def _check(path: Path, entry: dict[str, Any], sha256: str) -> None:
     """Raises UserError unless a file has the checksum of its manifest entry."""
     if sha256 != entry["sha256"]:
-        size = path.stat().st_size
-        raise UserError(f"{path} is not what was written: {size} of {entry['bytes']} bytes, or changed", see=_MEND)
+        raise UserError(f"{path} is not what was written: it was changed", see=_MEND)
 
 
 def _put(group: h5py.Group, name: str, values: NDArray[Any]) -> None:

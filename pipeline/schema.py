@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -112,6 +114,12 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_last_json(path: str | Path, value: Any) -> None:
+    """As `write_json`: the last file of a folder that has one writer, so that what killed ones left can go."""
+    write_json(path, value)
+    clear_leftovers(Path(path).parent, "*")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
     with atomic_path(path) as tmp:
@@ -128,16 +136,73 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
 
 
-def hdf5(path: str | Path | BytesIO, mode: Literal["r", "w"] = "r") -> h5py.File:
+def hdf5(
+    path: str | Path | BytesIO, mode: Literal["r", "w"] = "r", *, theirs: bool = False, where: object = None
+) -> h5py.File:
     """An HDF5 file, opened without HDF5's own lock, which network file systems may lack.
 
-    None is needed: what is read never changes, and what is written has a name of its own until it is whole. Raises
-    UserError if the environment insists on the lock where there is none, else what h5py raises.
+    None is needed: what is read never changes, and what is written has a name of its own until it is whole.
+
+    What is read was checked, once as long as the file stays as it is: its bytes against the digest that it states
+    (`new_hdf5`) before HDF5 sees them, then that it is plain (`plain_hdf5`). `theirs`: the file may be another
+    program's, which may begin with any block of bytes and hold text of any length. `where`: how to call what has no
+    path of its own.
+
+    Raises UserError if the file is not plain, or the environment insists on the lock where there is none; OSError if it
+    is missing, cut short, changed or no HDF5 file.
     """
+    if mode == "w":
+        return _open_hdf5(path, mode)
+    if isinstance(path, BytesIO):
+        return _checked_hdf5(path, len(path.getbuffer()), where, theirs=theirs)
+    now = state(path)
+    if (now, theirs) not in _plain:
+        _require_digest(path, theirs=theirs)
+        _checked_hdf5(path, now[2], path, theirs=theirs).close()
+        if state(path) == now and is_settled(now):
+            _plain.add((now, theirs))
+    return _open_hdf5(path, mode)
+
+
+@contextlib.contextmanager
+def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """An HDF5 file to fill, whole or not there (`atomic_path`), whose first 512 bytes state the sha256 of the others.
+
+    HDF5 leaves such a block to its user and looks for its own content behind it. Raises UserError as `atomic_path`.
+    """
+    with atomic_path(path) as tmp:
+        with _open_hdf5(tmp, "w", userblock_size=_DIGEST_BYTES) as file:
+            yield file
+        state_digest(tmp)
+
+
+def state_digest(path: str | Path) -> None:
+    """Fills the first 512 bytes of a file of `new_hdf5`'s layout."""
+    with Path(path).open("r+b") as file:
+        file.seek(_DIGEST_BYTES)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.write(_digest_block(digest))
+
+
+def states_digest(path: str | Path) -> bool:
+    """Whether an HDF5 file states the digest of its bytes; those of earlier versions don't."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_DIGEST_MARK)) == _DIGEST_MARK
+
+
+_DIGEST_MARK = b"cnncodes-sha256 "
+_DIGEST_BYTES = 512  # the least that HDF5 allows
+_HDF5_MARK = b"\x89HDF\r\n\x1a\n"
+# Files that were checked in this process: a state as `state` has it, and whether they may be another program's.
+_plain: set[tuple[tuple[int, ...], bool]] = set()
+
+
+def _open_hdf5(path: str | Path | BytesIO, mode: str, **settings: Any) -> h5py.File:
     import h5py
 
     try:
-        return h5py.File(path, mode, locking=False)
+        return h5py.File(path, mode, locking=False, **settings)
     except OSError as e:
         if "unable to lock file" in str(e):
             raise UserError(
@@ -145,6 +210,49 @@ def hdf5(path: str | Path | BytesIO, mode: Literal["r", "w"] = "r") -> h5py.File
                 allowed="HDF5_USE_FILE_LOCKING=FALSE, or the variable unset",
             ) from e
         raise
+
+
+def _checked_hdf5(path: str | Path | BytesIO, file_bytes: int, where: object, *, theirs: bool) -> h5py.File:
+    from pipeline.plain_hdf5 import require_plain
+
+    file = _open_hdf5(path, "r")
+    try:
+        require_plain(file, file_bytes, where, texts=theirs)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _require_digest(path: str | Path, *, theirs: bool) -> None:
+    """Raises OSError unless a file has the digest that it states, or states none and is an HDF5 file."""
+    with Path(path).open("rb") as file:
+        block = file.read(_DIGEST_BYTES)
+        if block.startswith(_HDF5_MARK) or (theirs and not block.startswith(_DIGEST_MARK)):
+            return
+        if block != _digest_block(hashlib.file_digest(file, "sha256").hexdigest()):
+            raise OSError("its bytes do not match the digest that it states")
+
+
+def is_settled(found: tuple[int, ...]) -> bool:
+    """Whether a change of a file in this `state` would show in it: one within a tick of the last has the same times."""
+    return not 0 <= time.time_ns() - found[-1] < _TICK_NS
+
+
+# Of the clocks of file systems, with some to spare.
+_TICK_NS = 100_000_000
+
+
+def _digest_block(digest: str) -> bytes:
+    return (_DIGEST_MARK + digest.encode() + b"\n").ljust(_DIGEST_BYTES, b"\0")
+
+
+def state(path: str | Path) -> tuple[int, int, int, int, int]:
+    """What changes when a regular file does: device, number, size, times. Raises UserError if it is none."""
+    found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is not a file", allowed="a regular file")
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def lacks_locks(error: OSError) -> bool:

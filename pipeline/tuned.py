@@ -101,7 +101,7 @@ def measure(
         "hashes": _beside({side: one.hashes for side, one in found.items()}),
         "left_out": {side: one.left_out for side, one in found.items()},
     }
-    schema.write_json(out / "metrics.json", record)
+    schema.write_last_json(out / "metrics.json", record)
     return record
 
 
@@ -164,5 +164,5 @@ def _write_skipped(out: Path, params: TunedParams, reason: str) -> dict[str, Any
         schema.write_text(out / folder / "skipped.txt", f"{reason}\n")
     record = {"strategy": params.strategy, "skipped": reason}
     log.info("the tuned network: skipped: %s", reason)
-    schema.write_json(out / "metrics.json", record)
+    schema.write_last_json(out / "metrics.json", record)
     return record

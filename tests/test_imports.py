@@ -15,7 +15,8 @@ BASE = {"errors", "schema", "config", "cache", "metrics"}
 # package or module of pipeline -> the ones it may import
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "schema": {"errors"},
+    "plain_hdf5": {"errors"},
+    "schema": {"errors", "plain_hdf5"},
     "config": {"errors"},
     "cache": {"errors", "schema"},
     "metrics": {"errors"},

@@ -180,6 +180,6 @@ def test_every_hdf5_file_is_opened_without_a_lock() -> None:
         if "h5py.File(" in line
     }
     assert found == {
-        "schema.py: return h5py.File(path, mode, locking=False)",
+        "schema.py: return h5py.File(path, mode, locking=False, **settings)",
         'store.py: with h5py.File(image, "w") as f:',
     }

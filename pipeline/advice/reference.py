@@ -125,7 +125,7 @@ def write(reference: Reference, path: str | Path) -> str:
     rows = dict(sorted(reference.rows.items()))
     head = {"name": reference.name, "settings": dict(reference.settings)}
     mark = _fingerprint(head, rows)
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+    with schema.new_hdf5(path) as f:
         f.attrs["version"] = schema.VERSIONS["reference"]
         f.attrs["fingerprint"] = mark
         f.attrs["head"] = schema.canonical_json(head)

@@ -99,7 +99,7 @@ def write(record: Mapping[str, Any], out: str | Path) -> None:
     _write_csv(out / LAYERS, columns, [[row[c] for c in columns] for row in rows])
     points = [[row["spec"], p["n"], p["accuracy"], p["se"]] for row in rows for p in row["curve"]]
     _write_csv(out / CURVE, ("spec", "n", "accuracy", "se"), points)
-    schema.write_json(out / METRICS, dict(record))
+    schema.write_last_json(out / METRICS, dict(record))
 
 
 def _most_rows(codes: Mapping[str, Codes], params: AdviseParams, heads: HeadsParams) -> int:

@@ -88,11 +88,13 @@ class Cost:
         return max(working, count * (kept + before) + self._pooling_bytes(height, width, count))
 
     def _pooling_bytes(self, height: int, width: int, count: int) -> int:
-        """Copies in float32. A processor makes them of a batch's maps one by one, but for those that are flattened."""
+        """Copies in float32. A processor makes them of a batch's maps one by one, but for those that are flattened; the
+        copy of the map before may still be there."""
         one_by_one = self._common.device == "cpu" and self._common.precision != "fp32"
         found = []
         for spec in self._specs:
-            copies = _POOLING_COPIES.get(spec.pooling, 1) * (1 if one_by_one and spec.pooling != "flatten" else count)
+            copies = _POOLING_COPIES.get(spec.pooling, 1)
+            copies = copies + 1 if one_by_one and spec.pooling != "flatten" else copies * count
             found.append(copies * _FLOAT32 * self._values(spec.layer, height, width))
         return max(found)
 

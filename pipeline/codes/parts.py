@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.codes.reader import INDEX, Codes, read_index
+from pipeline.codes import part
+from pipeline.codes.reader import Codes
 from pipeline.codes.settings import Settings
-from pipeline.codes.store import Digests, Rows, Store
+from pipeline.codes.stated import INDEX, Stated, read_stated
+from pipeline.codes.store import Digests, Store
 from pipeline.errors import UserError
 
 PART_BYTES = 64 << 20
@@ -53,7 +55,7 @@ def export_parts(
         "settings": settings.as_json(),
         "parts": parts,
     }
-    if not (folder / INDEX).is_file() or schema.read_json(folder / INDEX) != about:
+    if _stated(folder) != about:
         schema.write_json(folder / INDEX, about)
     for stale in {p.name for p in folder.glob("part-*.h5")} - parts.keys():
         (folder / stale).unlink()
@@ -95,6 +97,14 @@ def write_failures(out: Path, failures: Mapping[str, tuple[str, str]]) -> None:
     schema.clear_leftovers(out, FAILURES)
 
 
+def _stated(folder: Path) -> dict[str, Any] | None:
+    """What a folder says of itself, None if nothing that can be read."""
+    try:
+        return read_stated(folder).model_dump()
+    except UserError:
+        return None
+
+
 def _clear_leftovers(folder: Path) -> None:
     for pattern in ("part-*.h5", INDEX):
         schema.clear_leftovers(folder, pattern)
@@ -106,19 +116,27 @@ def info(folder: str | Path) -> dict[str, Any]:
     Keys: spec, images, dim, dtype, bytes, fingerprint, settings, whole, problem ("" when whole).
     """
     folder = Path(folder)
-    about = read_index(folder)
-    problems = [p for name, part in about["parts"].items() if (p := _part_problem(folder / name, part["checksum"]))]
+    stated = read_stated(folder)
+    problems = [problem for name in stated.parts if (problem := _problem(folder, name, stated))]
     return {
-        "spec": about["spec"],
-        "images": about["rows"],
-        "dim": about["dim"],
-        "dtype": about["dtype"],
+        "spec": stated.spec,
+        "images": stated.rows,
+        "dim": stated.dim,
+        "dtype": stated.dtype,
         "bytes": sum(p.stat().st_size for p in folder.glob("part-*.h5")),
-        "fingerprint": about["fingerprint"],
-        "settings": about["settings"],
+        "fingerprint": stated.fingerprint,
+        "settings": stated.settings,
         "whole": not problems,
         "problem": "; ".join(problems),
     }
+
+
+def _problem(folder: Path, name: str, stated: Stated) -> str:
+    try:
+        part.checked_ids(folder, name, stated)
+    except UserError as e:
+        return e.what
+    return ""
 
 
 def _write_part(settings: Settings, store: Store, ids: NDArray[np.str_], digests: Digests, path: Path) -> str | None:
@@ -127,48 +145,9 @@ def _write_part(settings: Settings, store: Store, ids: NDArray[np.str_], digests
     # An id tells the file; of pixels that the decoder shows otherwise than in its first version, their digest as well.
     shown_otherwise = digests[digests.astype("S16") != names.astype("S16")]
     content = hashlib.sha256(settings.key.encode() + names.tobytes() + shown_otherwise.tobytes()).hexdigest()
-    if (found := _checksum_if_fresh(path, content)) is not None:
+    if (found := part.checksum_if_fresh(path, content)) is not None:
         return found
     codes = store.read(digests)
     if codes is None:
         return None
-    checksum = _checksum(names, codes)
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
-        f.attrs["version"] = schema.VERSIONS["codes"]
-        f.attrs["spec"] = settings.spec.name
-        f.attrs["dim"] = store.dim
-        f.attrs["fingerprint"] = settings.key
-        f.attrs["settings"] = schema.canonical_json(settings.as_json())
-        f.attrs["content"] = content
-        f.attrs["checksum"] = checksum
-        f.create_dataset("ids", data=names)
-        f.create_dataset("codes", data=codes)
-    return checksum
-
-
-def _checksum_if_fresh(path: Path, content: str) -> str | None:
-    """The stated checksum of a part of these ids and settings, None if there is none."""
-    try:
-        with schema.hdf5(path) as f:
-            return str(f.attrs["checksum"]) if f.attrs["content"] == content else None
-    except (OSError, KeyError):
-        return None
-
-
-def _part_problem(path: Path, checksum: str) -> str:
-    try:
-        with schema.hdf5(path) as f:
-            if f.attrs["checksum"] == checksum == _checksum(f["ids"][()], f["codes"][()]):
-                return ""
-    except PermissionError as e:
-        raise UserError(f"no permission to read {path}") from e
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as e:
-        return f"{path.name} cannot be read ({' '.join(str(e).split())})"
-    return f"{path.name} does not match its checksum"
-
-
-def _checksum(names: NDArray[np.bytes_], codes: Rows) -> str:
-    """64 hex digits: sha256 of the ids' bytes, then the rows' bytes, in C order."""
-    sha = hashlib.sha256(names.tobytes())
-    sha.update(np.ascontiguousarray(codes).view(np.uint8).data)
-    return sha.hexdigest()
+    return part.write(path, names, codes, spec=settings.spec.name, settings=settings.as_json(), content=content)

@@ -12,24 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.codes.part import checked_ids, opened
+from pipeline.codes.stated import Stated, read_stated
 from pipeline.errors import UserError
-
-INDEX = "codes.json"
 
 
 @dataclass(frozen=True)
 class _FileParts:
     """Parts on disk. A file is opened for each read, so a reader may cross processes and threads."""
 
-    paths: tuple[Path, ...]
+    folder: Path
+    stated: Stated
     starts: NDArray[np.int64]  # (parts + 1,) first row of each part, then n
 
     def read(self, index: NDArray[np.int64], out: NDArray[Any]) -> None:
+        names = list(self.stated.parts)
         part_of = np.searchsorted(self.starts, index, side="right") - 1
         for number in np.unique(part_of):
             wanted = np.flatnonzero(part_of == number)
             rows = index[wanted] - self.starts[number]
-            with schema.hdf5(self.paths[number]) as f:
+            with opened(self.folder, names[number], self.stated) as f:
                 out[wanted] = _take(f["codes"], rows)
 
 
@@ -60,23 +62,23 @@ class Codes:
     def open(cls, folder: str | Path) -> Codes:
         """The codes in `out/codes/<spec>`.
 
-        Raises UserError if they are missing, not whole, or of a version that is not known.
+        Every part is checked, once as long as its file stays as it is. Raises UserError if codes are missing, not what
+        codes.json says, or of a version that is not known.
         """
         folder = Path(folder)
-        about = read_index(folder)
-        paths, ids, starts = [], [], [0]
-        for name, part in about["parts"].items():
-            paths.append(folder / name)
-            ids.append(_part_ids(folder / name, part["checksum"]))
-            starts.append(starts[-1] + len(ids[-1]))
+        stated = read_stated(folder)
+        parts = [checked_ids(folder, name, stated) for name in stated.parts]
+        ids = np.concatenate([np.empty(0, dtype="S1"), *parts]).astype(str)
+        if (ids[1:] <= ids[:-1]).any():
+            raise UserError(f"{folder} has ids that repeat or are out of order", see="run the extraction again")
         return cls(
-            spec=about["spec"],
-            dim=about["dim"],
-            dtype=np.dtype(about["dtype"]),
-            settings=about["settings"],
-            fingerprint=about["fingerprint"],
-            ids=np.concatenate([np.empty(0, dtype="S1"), *ids]).astype(str),
-            _rows=_FileParts(tuple(paths), np.array(starts, dtype=np.int64)),
+            spec=stated.spec,
+            dim=stated.dim,
+            dtype=np.dtype(stated.dtype),
+            settings=stated.settings,
+            fingerprint=stated.fingerprint,
+            ids=ids,
+            _rows=_FileParts(folder, stated, np.cumsum([0, *map(len, parts)], dtype=np.int64)),
         )
 
     @classmethod
@@ -140,31 +142,6 @@ class Codes:
         for start in range(0, len(self), rows):
             stop = min(start + rows, len(self))
             yield self.ids[start:stop], self.rows(slice(start, stop))
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """What `codes.json` says. Raises UserError if there is none or its version is not known."""
-    if not (folder / INDEX).is_file():
-        raise UserError(f"{folder} holds no codes", allowed="a folder with codes.json", see="`cnncodes extract --help`")
-    about: dict[str, Any] = schema.read_json(folder / INDEX)
-    if about.get("version") != schema.VERSIONS["codes"]:
-        raise UserError(
-            f"{folder} has codes of version {about.get('version')!r}", allowed=str(schema.VERSIONS["codes"])
-        )
-    return about
-
-
-def _part_ids(path: Path, checksum: str) -> NDArray[np.bytes_]:
-    try:
-        with schema.hdf5(path) as f:
-            if f.attrs["checksum"] == checksum:
-                ids: NDArray[np.bytes_] = f["ids"][()]
-                return ids
-    except (OSError, KeyError):
-        pass
-    raise UserError(
-        f"{path} is missing, cut short or not the part that codes.json names", see="run the extraction again"
-    )
 
 
 def _take(codes: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -260,7 +260,8 @@ def store_gc(root: Path | None = None, *, keep: Iterable[Codes], dry_run: bool =
 
 
 def _name_of(path: Path) -> str:
-    """Architecture and spec of a shard."""
+    """Architecture and spec of a shard. Raises _DamagedError if its bytes have changed."""
+    _check_bytes(path)
     with schema.hdf5(path) as f:
         about = json.loads(f.attrs["settings"])
     return "-".join([about["arch"], about["layer"], about["pooling"], *(["l2"] * about["l2"])])

@@ -98,7 +98,7 @@ def run_strategy(
         **outputs.over_repeats(records),
         "majority": majority(sets, len(manifest.classes)),
     }
-    schema.write_json(out / "metrics.json", result)
+    schema.write_last_json(out / "metrics.json", result)
     _forget_checkpoints(place, repeats)
     return result
 
@@ -256,5 +256,5 @@ def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     live.clear(out)
     for file in OUTS[:-1]:
         schema.write_text(out / file, f"skipped: {reason}\n")
-    schema.write_json(out / "metrics.json", result)
+    schema.write_last_json(out / "metrics.json", result)
     return result

@@ -63,7 +63,7 @@ def write_hasher(path: str | Path, hasher: Hasher, *, settings: dict[str, Any]) 
     arrays = dict(sorted(hasher.arrays().items()))
     head = {"kind": "hasher", "hasher": hasher.name, "params": hasher.params(), "settings": settings}
     mark = _fingerprint(head, arrays)
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+    with schema.new_hdf5(path) as f:
         _write_head(f, head, mark)
         for name, value in arrays.items():
             f.create_dataset(name, data=value)
@@ -100,7 +100,7 @@ def write_bits(
         "bit_order": BIT_ORDER,
     }
     mark = _fingerprint(head, arrays)
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+    with schema.new_hdf5(path) as f:
         _write_head(f, head, mark)
         f.create_dataset("ids", data=arrays["ids"])
         rows = max(1, min(len(packed), _CHUNK_BYTES // packed.shape[1]))

@@ -50,7 +50,7 @@ class Model:
         }
         arrays = {f"head/{name}": np.asarray(a) for name, a in self.head.arrays().items()}
         arrays |= {"scaling/shift": self.scaling.shift, "scaling/factor": self.scaling.factor}
-        with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+        with schema.new_hdf5(path) as f:
             f.attrs.update(attributes | {"fingerprint": _fingerprint(attributes, arrays)})
             for name, array in arrays.items():
                 f.create_dataset(name, data=array)
@@ -67,7 +67,9 @@ class Model:
                 if "skipped" in attributes:
                     raise UserError(f"{path} holds no head: {attributes['skipped']}", allowed="images with labels")
                 arrays = {f"{group}/{name}": data[()] for group, held in f.items() for name, data in held.items()}
-        except (OSError, AttributeError) as e:
+        except PermissionError as e:
+            raise UserError(f"no permission to read {path}") from e
+        except (OSError, AttributeError, KeyError, RuntimeError, ValueError, TypeError) as e:
             raise UserError(f"{path} is not a head's model.h5 or is cut short ({e})", see="`dvc repro heads`") from None
         version = attributes.get("version")
         if version != schema.VERSIONS["head"]:

@@ -74,7 +74,7 @@ def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, o
     Model(head, first.head, first.scaling, manifest.classes, codes.spec, codes.dim, codes.settings).save(
         out / "model.h5"
     )
-    schema.write_json(out / "metrics.json", result)
+    schema.write_last_json(out / "metrics.json", result)
     return result
 
 
@@ -136,7 +136,7 @@ def _write_predictions(
     probabilities: bool,
     predictions: Sequence[tuple[Sets, NDArray[np.float32]]],
 ) -> None:
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+    with schema.new_hdf5(path) as f:
         f.attrs.update(
             {
                 "version": schema.VERSIONS["predictions"],
@@ -156,8 +156,8 @@ def _write_predictions(
 def _write_skipped(out: Path, spec: str, head: str, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the HDF5 files are there and say why they are empty."""
     for name, kind in (("model.h5", "head"), ("predictions.h5", "predictions")):
-        with schema.atomic_path(out / name) as tmp, schema.hdf5(tmp, "w") as f:
+        with schema.new_hdf5(out / name) as f:
             f.attrs.update({"version": schema.VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
     result = {"spec": spec, "head": head, "skipped": reason}
-    schema.write_json(out / "metrics.json", result)
+    schema.write_last_json(out / "metrics.json", result)
     return result

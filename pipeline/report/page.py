@@ -31,7 +31,7 @@ from pipeline.report.sections import (
     tradeoff,
     tuned_network,
 )
-from pipeline.schema import write_json, write_text
+from pipeline.schema import clear_leftovers, write_json, write_text
 
 Build = Callable[[Inputs], Section | None]
 
@@ -83,6 +83,7 @@ def write_report(inputs: Inputs, out: Path) -> dict[str, Any]:
         script=_asset("page.js"),
     )
     write_text(out / "index.html", page)
+    clear_leftovers(out, "*")
     return metrics
 
 

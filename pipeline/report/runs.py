@@ -96,6 +96,14 @@ class Run:
 def _read_predictions(path: Path, repeat: int) -> Predictions:
     if not path.is_file():
         raise UserError(f"{path} does not exist", see="`dvc repro heads`")
+    try:
+        return _repeat_of(path, repeat)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as e:
+        detail = " ".join(str(e).split())[:200]
+        raise UserError(f"{path} can't be read ({detail}); it may have been cut short", see="`dvc repro heads`") from e
+
+
+def _repeat_of(path: Path, repeat: int) -> Predictions:
     with hdf5(path) as file:
         if file.attrs.get("version") != VERSIONS["predictions"]:
             raise UserError(

@@ -147,14 +147,14 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
         write_bits(out / "bits.h5", codes.ids, result.bits, hasher=result.hasher.name, hasher_fingerprint=mark)
     else:
         for name in ("hasher.h5", "bits.h5"):
-            with schema.atomic_path(out / name) as tmp, schema.hdf5(tmp, "w") as f:
+            with schema.new_hdf5(out / name) as f:
                 f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
     points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
     schema.write_text(out / "curve.csv", _csv(["recall", "precision"], [[f"{r:.6f}", f"{p:.6f}"] for r, p in points]))
     header = list(dict.fromkeys(["phase", "epoch", *(name for row in result.training for name in row)]))
     rows = [[row.get(name, "") for name in header] for row in result.training]
     schema.write_text(out / "training.csv", _csv(header, rows))
-    schema.write_json(out / "metrics.json", result.record)
+    schema.write_last_json(out / "metrics.json", result.record)
 
 
 def _about(task: _Task) -> Record:

@@ -94,7 +94,7 @@ def test_batch_norm_makes_maps_of_its_own(networks: dict[str, Weights]) -> None:
 
 
 def test_an_odd_image_that_becomes_a_large_view(networks: dict[str, Weights]) -> None:
-    changes = WHOLE | {"scales": [64], "layers": ["pool1-avg"]}
+    changes = WHOLE | {"scales": [64], "layers": ["pool1-avg"], "precision": "fp32"}
     told, taken = told_and_taken(networks[ARCHS[0]], png("RGB", 120, 1), **changes)
     assert told > 64 * 7680 * 512 and told / 2 < taken < told + SLACK_BYTES
 
@@ -113,7 +113,7 @@ def test_squashing_a_line_may_need_its_length_at_the_new_width(networks: dict[st
 
 
 def test_a_batch_takes_its_views_and_maps_on_a_processor_only(networks: dict[str, Weights]) -> None:
-    specs = specs_of(networks[ARCHS[0]], batch_size=8, layers=["pool5-flatten"])
+    specs = specs_of(networks[ARCHS[0]], batch_size=8, layers=["pool5-flatten"], precision="fp32")
     assert Cost(specs).batch_bytes() == 8 * 3 * 64 * 64
     maps = 8 * 2 * 64 * 64 * 64 * 4
     assert maps < Cost(specs).batch_network_bytes() < 1.3 * maps

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from pipeline.codes import Codes, info, parts, reader
+from pipeline import schema
+from pipeline.codes import Codes, export, info, parts, stated
 from pipeline.codes.settings import Settings
 from pipeline.codes.store import Store
 from pipeline.errors import UserError
@@ -87,7 +90,7 @@ def test_not_whole(folder: Path) -> None:
     content = part.read_bytes()
     with h5py.File(part, "r+") as f:
         f["codes"][0, 0] += 1
-    assert not info(folder)["whole"] and "part-00001.h5 does not match" in info(folder)["problem"]
+    assert not info(folder)["whole"] and "part-00001.h5 is missing, cut short or not" in info(folder)["problem"]
     for broken in (content[:-100], b""):
         part.write_bytes(broken)
         assert not info(folder)["whole"]
@@ -95,12 +98,118 @@ def test_not_whole(folder: Path) -> None:
             Codes.open(folder)
     part.write_bytes(content)
     assert info(folder)["whole"] and info(folder)["images"] == N
-    about = json.loads((folder / reader.INDEX).read_text())
-    (folder / reader.INDEX).write_text(json.dumps(about | {"version": 99}))
+    about = json.loads((folder / stated.INDEX).read_text())
+    (folder / stated.INDEX).write_text(json.dumps(about | {"version": 99}))
     with pytest.raises(UserError, match="version 99; allowed: 1"):
         Codes.open(folder)
     with pytest.raises(UserError, match="holds no codes"):
         Codes.open(folder.parent)
+
+
+def test_every_byte_of_a_part_counts_in_all_that_reads(folder: Path, tmp_path: Path) -> None:
+    """Of codes that state no digest too, as those of earlier versions."""
+    path = folder / "part-00001.h5"
+    codes = Codes.open(folder)
+    with h5py.File(path) as f:
+        first = f["codes"].id.get_offset()
+    for old in (False, True):
+        whole = path.read_bytes()[512 * old :]
+        at = first - 512 * old
+        path.write_bytes(whole)
+        assert np.array_equal(Codes.open(folder).by_id(IDS), ROWS) and info(folder)["whole"]
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        for read in (lambda: Codes.open(folder), lambda: codes.rows(slice(None)), lambda: list(codes.blocks(7))):
+            with pytest.raises(UserError, match=r"part-00001\.h5 is missing, cut short or not"):
+                read()
+        with pytest.raises(UserError, match=r"part-00001\.h5"):
+            export(codes, to="npy", path=tmp_path / "out.npy")
+        assert not info(folder)["whole"] and not (tmp_path / "out.npy").exists()
+        path.write_bytes(whole)
+
+
+def test_a_part_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 0
+    digest = schema.hashlib.file_digest
+
+    def counted(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        return digest(*args)
+
+    monkeypatch.setattr(schema.hashlib, "file_digest", counted)
+    monkeypatch.setattr(schema, "_TICK_NS", 0)
+    for _ in range(3):
+        codes = Codes.open(folder)
+        for i in range(N):
+            codes.rows(np.array([i]))
+    assert count <= 4
+
+
+def rename(about: dict[str, Any], name: str) -> None:
+    about["parts"][name] = about["parts"].pop("part-00000.h5")
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "dtype": (lambda a: a.update(dtype="float32"), "dtype float32 is not that of its settings"),
+    "a strange dtype": (lambda a: a.update(dtype="O"), "dtype do not fit"),
+    "dim": (lambda a: a.update(dim=DIM - 1), r"part-00000\.h5.* .it has \(\d+, 6\) float16"),
+    "no dim": (lambda a: a.pop("dim"), "dim do not fit"),
+    "another key": (lambda a: a.update(more=1), "more do not fit"),
+    "rows": (lambda a: a.update(rows=N + 1), "the rows of its parts"),
+    "spec": (lambda a: a.update(spec="conv1_2-avg"), "spec conv1_2-avg is not that of its settings"),
+    "settings": (lambda a: a["settings"].update(crop=96), "settings do not match its fingerprint"),
+    "fingerprint": (lambda a: a.update(fingerprint="0" * 64), "settings do not match its fingerprint"),
+    "settings and fingerprint": (
+        lambda a: (a["settings"].update(crop=9), a.update(fingerprint=schema.fingerprint(a["settings"]))),
+        "its checksum or its fingerprint is another",
+    ),
+    "checksum": (lambda a: a["parts"]["part-00000.h5"].update(checksum="0" * 64), "its checksum or its fingerprint"),
+    "rows of a part": (
+        lambda a: (
+            a.update(rows=N + 1),
+            a["parts"]["part-00000.h5"].update(rows=a["parts"]["part-00000.h5"]["rows"] + 1),
+        ),
+        r"part-00000\.h5.* .it has",
+    ),
+    "a part elsewhere": (lambda a: rename(a, "../part-00000.h5"), "parts that are none"),
+    "a part that is none": (lambda a: rename(a, "/dev/zero"), "parts that are none"),
+    "parts in another order": (lambda a: a.update(parts=dict(reversed(a["parts"].items()))), "out of order"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_codes_json_is_what_was_written(folder: Path, name: str) -> None:
+    change, why = CHANGES[name]
+    about = json.loads((folder / stated.INDEX).read_text())
+    change(about)
+    (folder / stated.INDEX).write_text(json.dumps(about))
+    with pytest.raises(UserError, match=why):
+        Codes.open(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", '{"version": [1]}', '{"version": 1}', "{", ""])
+def test_codes_json_that_is_none(folder: Path, text: str) -> None:
+    (folder / stated.INDEX).write_text(text)
+    with pytest.raises(UserError, match=r"version|do not fit|not JSON"):
+        Codes.open(folder)
+
+
+def test_a_hostile_part_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Rows that lie in another file, in a part that states its digest."""
+    secret = tmp_path / "secret.txt"
+    secret.write_bytes(bytes(10_000))
+    path = folder / "part-00000.h5"
+    with h5py.File(path, "r+") as f:
+        shape = f["codes"].shape
+        del f["codes"]
+        f.create_dataset("codes", shape=shape, dtype="f2", external=[(str(secret), 0, 10_000)])
+    schema.state_digest(path)
+    with pytest.raises(UserError, match="keeps /codes in another file"):
+        Codes.open(folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="is not a file"):
+        Codes.open(folder)
 
 
 def test_from_arrays_refuses_what_does_not_fit() -> None:

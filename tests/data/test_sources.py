@@ -263,6 +263,63 @@ def test_hdf5_of_another_layout_is_refused(tmp_path: Path, data: Any, attrs: Any
         hdf5(tmp_path, attrs=attrs, **data)
 
 
+def _labels_elsewhere(f: h5py.File, secret: Path) -> None:
+    f.create_dataset("labels", shape=(5,), dtype="S4", external=[(str(secret), 0, 20)])
+
+
+def _labels_of_many_files(f: h5py.File, secret: Path) -> None:
+    layout = h5py.VirtualLayout(shape=(5,), dtype="S4")
+    layout[:] = h5py.VirtualSource(str(secret), "labels", shape=(5,))
+    f.create_virtual_dataset("labels", layout)
+
+
+def _labels_of_one_text(f: h5py.File, secret: Path) -> None:
+    """3,000 labels that are one and the same text of 64 kB: their references are copied as they lie in the file."""
+    del f["images"]
+    f["images"] = np.zeros((3000, 1, 1), np.uint8)
+    f["labels"] = ["x" * (1 << 16)] + ["y"] * 2999
+    name, offset = f.filename, f["labels"].id.get_offset()
+    f.close()
+    content = bytearray(Path(name).read_bytes())
+    content[offset : offset + 16 * 3000] = content[offset : offset + 16] * 3000
+    Path(name).write_bytes(content)
+
+
+HOSTILE: dict[str, tuple[Any, str]] = {
+    "labels in a text file": (_labels_elsewhere, "keeps /labels in another file"),
+    "labels of a virtual dataset": (_labels_of_many_files, "keeps /labels in another file"),
+    "labels behind a link": (
+        lambda f, secret: f.__setitem__("labels", h5py.ExternalLink(str(secret), "/x")),
+        "keeps /labels in another file, or behind a link",
+    ),
+    "labels of one long text": (_labels_of_one_text, "labels holds more text than the file has bytes"),
+    "a class number of 10^18": (
+        lambda f, secret: f.__setitem__("labels", np.full(5, 10**18)),
+        "class numbers go up to 1000000000000000000; allowed: below 1,000,000",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_strangers_hdf5_file_reads_no_other_and_stays_small(name: str, tmp_path: Path) -> None:
+    fill, words = HOSTILE[name]
+    secret = tmp_path / "secret.txt"
+    secret.write_bytes(b"root:x:0:0:root:/root")
+    with h5py.File(tmp_path / "set.h5", "w") as f:
+        f["images"] = PIXELS
+        fill(f, secret)
+    with pytest.raises(UserError, match=words):
+        listed(tmp_path, source="hdf5", root=tmp_path / "set.h5")
+
+
+def test_hdf5_pictures_in_large_chunks_are_unpacked_once(tmp_path: Path) -> None:
+    many = np.random.default_rng(0).integers(0, 256, (300, 2, 2), dtype=np.uint8)
+    with h5py.File(tmp_path / "set.h5", "w") as f:
+        f.create_dataset("images", data=many, chunks=(300, 2, 2), compression="gzip")
+    got = np.array(pixels_of(listed(tmp_path, source="hdf5", root=tmp_path / "set.h5")))
+    np.testing.assert_array_equal(got, np.repeat(many[..., None], 3, axis=3))
+
+
 def test_a_file_that_is_no_hdf5_or_missing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.h5").write_text("no")
     for name, words in (("set.h5", "can't be read as HDF5"), ("gone.h5", "not a file")):

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.hashing.save import PackedBits, read_bits, read_hasher, write_bits, write_hasher
 from pipeline.hashing.topk import TopK
@@ -124,10 +125,27 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         read_bits(tmp_path / "none.h5")
 
 
+def test_a_hasher_of_arrays_elsewhere_and_a_flipped_bit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hasher.h5"
+    write_hasher(path, TopK(k=3).fit(np.eye(8, dtype=np.float32)), settings={})
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 53):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(UserError, match="do not match the digest"):
+            read_hasher(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as f:
+        f.create_dataset("more", (9,), "u1", external=[("/etc/hostname", 0, 9)])
+    schema.state_digest(path)
+    with pytest.raises(UserError, match="keeps /more in another file"):
+        read_hasher(path)
+
+
 def test_a_newer_version_and_an_unknown_hasher_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "bits.h5")
     with h5py.File(tmp_path / "bits.h5", "a") as f:
         f.attrs["version"] = 99
+    schema.state_digest(tmp_path / "bits.h5")
     with pytest.raises(UserError, match="version 99"):
         read_bits(tmp_path / "bits.h5")
 

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.heads.curve import learning_curve, nested_order
 from pipeline.heads.model import Model, predict
@@ -234,6 +235,16 @@ def test_a_model_refuses_other_codes(tmp_path: Path) -> None:
     predict(model, make(codes.ids, x, spec="pool5-avg", settings=SETTINGS | {"device": "cuda", "precision": "fp16"}))
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_rerun_clears_away_what_a_killed_run_left(tmp_path: Path, labels: bool) -> None:
+    x, y = blobs(60, 8, 2)
+    codes, manifest = dataset(x, named(y) if labels else [""] * 60)
+    for name in (".model.h5.abc.tmp.h5", ".predictions.h5.x_y.tmp.h5", ".metrics.json.123.tmp.json"):
+        (tmp_path / name).write_bytes(b"")
+    fit_head(codes, manifest, params(), "svm", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "model.h5", "predictions.h5"]
+
+
 def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     x, y = blobs(60, 8, 2)
     codes, manifest = dataset(x, named(y))
@@ -246,6 +257,9 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with h5py.File(path, "r+") as f:
         f["head/intercepts"][0] += 1
+    with pytest.raises(UserError, match="do not match the digest that it states"):
+        Model.load(path)
+    schema.state_digest(path)
     with pytest.raises(UserError, match="fingerprint does not fit"):
         Model.load(path)
     with pytest.raises(UserError, match="does not exist"):

@@ -11,9 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
+from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.index import INDEXES, make, save
 from pipeline.index.save import Saved
@@ -235,3 +237,23 @@ def test_loads_during_changes_see_one_index(tmp_path: Path) -> None:
     reader.join()
     assert not wrong
     assert len(save.load(folder).index) == 640
+
+
+def test_columns_of_another_file_are_refused(tmp_path: Path) -> None:
+    """An index that was made to be shared: its labels are the lines of a file here, and all its digests are right."""
+    save.create(tmp_path / "x.index", saved())
+    (tmp_path / "secret.txt").write_bytes(b"root:x:0:0" * 200)
+    here = tmp_path / "x.index" / "gen-000001"
+    with h5py.File(here / "rows.h5", "r+") as f:
+        del f["columns/label"]
+        f.create_dataset("columns/label", (200,), "S10", external=[(str(tmp_path / "secret.txt"), 0, 2000)])
+        f["columns/label"].attrs["text"] = True
+    manifest = json.loads((here / "manifest.json").read_text())
+    size, digest = (here / "rows.h5").stat().st_size, schema.sha256_file(here / "rows.h5")
+    manifest["files"]["rows.h5"] = {"bytes": size, "sha256": digest}
+    schema.write_json(here / "manifest.json", manifest)
+    pointer = json.loads((tmp_path / "x.index/current.json").read_text())
+    pointer["manifest_sha256"] = schema.sha256_file(here / "manifest.json")
+    schema.write_json(tmp_path / "x.index/current.json", pointer)
+    with pytest.raises(UserError, match="keeps /columns/label in another file"):
+        save.load(tmp_path / "x.index")

@@ -87,6 +87,21 @@ def test_all_missing_results_are_named_at_once(tmp_path: Path) -> None:
         read_runs(tmp_path, ["pool5-avg"], ["svm", "knn"])
 
 
+@pytest.mark.parametrize("damage", ["cut", "no scores", "a link"])
+def test_predictions_that_are_damaged_are_told(tmp_path: Path, damage: str) -> None:
+    run = a_run(tmp_path / "a", "a", [share(1)], fixed=True)
+    path = tmp_path / "a/predictions.h5"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        with h5py.File(path, "a") as file:
+            del file["repeat_0/scores"]
+            if damage == "a link":
+                file["repeat_0/scores"] = h5py.ExternalLink("/dev/zero", "/x")
+    with pytest.raises(UserError, match=r"predictions\.h5 (can't be read|keeps /repeat_0/scores in another file)"):
+        run.predictions(0)
+
+
 def test_predictions_of_another_version_are_refused(tmp_path: Path) -> None:
     run = a_run(tmp_path / "a", "a", [share(1)], fixed=True)
     with h5py.File(tmp_path / "a/predictions.h5", "a") as file:

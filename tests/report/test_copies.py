@@ -17,7 +17,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.report import build, copies
 from pipeline.report.inputs import Inputs
 from pipeline.report.pictures import Album
-from tests.report.world import SETTINGS, heads_params, make_manifest, make_world, report_params
+from tests.report.world import SETTINGS, heads_params, make_manifest, make_world, report_params, store_codes
 
 SPEC = "pool5-flatten"
 
@@ -108,17 +108,11 @@ def test_few_codes_and_equal_codes_find_nothing_to_propose(manifest: Manifest, r
 def test_the_page_warns_and_lists_the_pairs(
     manifest: Manifest, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import h5py
-
     out = tmp_path_factory.mktemp("out")
     manifest = dataclasses.replace(manifest, splits=manifest.splits[[0, 0]])
     make_world(out, manifest, [SPEC], ["svm"])
     codes = codes_of(manifest)
-    with h5py.File(out / "codes" / SPEC / "part-00000.h5", "r+") as file:
-        del file["codes"]
-        file["codes"] = codes.rows(slice(None))
-    about = json.loads((out / "codes" / SPEC / "codes.json").read_text())
-    (out / "codes" / SPEC / "codes.json").write_text(json.dumps(about | {"dim": codes.dim, "dtype": "float32"}))
+    store_codes(out / "codes" / SPEC, manifest, SPEC, codes.rows(slice(None)))
     with caplog.at_level(logging.WARNING):
         page = build(out, report_params(), heads=heads_params(["svm"]), specs=[SPEC]).read_text()
     assert "3 pairs of pictures" in caplog.text

@@ -10,9 +10,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import schema
+from pipeline.codes import part, stated
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest
 
@@ -93,27 +95,30 @@ def make_manifest(
 
 
 def write_codes(folder: Path, manifest: Manifest, spec: str, dim: int) -> None:
-    """Codes that cluster by class, in the layout that `codes.reader` opens."""
-    parsed = LayerSpec.parse(spec)
+    """Codes that cluster by class."""
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(spec.encode()).digest()[:4], "big"))
     centres = random.standard_normal((max(len(manifest.classes), 1), dim))
     rows = 0.6 * centres[np.maximum(manifest.targets, 0)] + random.standard_normal((len(manifest), dim))
-    settings = SETTINGS | {"layer": parsed.layer, "pooling": parsed.pooling, "l2": parsed.l2}
+    store_codes(folder, manifest, spec, np.maximum(rows, 0).astype(np.float16))
+
+
+def store_codes(folder: Path, manifest: Manifest, spec: str, rows: NDArray[np.floating[Any]]) -> None:
+    """rows (n, dim) float16 or float32, in the order of the manifest."""
+    settings = SETTINGS | LayerSpec.parse(spec).model_dump() | {"dtype": str(rows.dtype)}
     folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(folder / "part-00000.h5", "w") as file:
-        file["ids"] = manifest.ids.astype("S")
-        file["codes"] = np.maximum(rows, 0).astype(np.float16)
-        file.attrs["checksum"] = "c0ffee"
+    names = manifest.ids.astype("S")
+    checksum = part.write(folder / "part-00000.h5", names, rows, spec=spec, settings=settings, content="")
     about = {
         "version": schema.VERSIONS["codes"],
         "spec": spec,
-        "dim": dim,
-        "dtype": "float16",
+        "dim": rows.shape[1],
+        "dtype": str(rows.dtype),
+        "rows": len(rows),
         "settings": settings,
         "fingerprint": schema.fingerprint(settings),
-        "parts": {"part-00000.h5": {"checksum": "c0ffee"}},
+        "parts": {"part-00000.h5": {"rows": len(rows), "checksum": checksum}},
     }
-    schema.write_json(folder / "codes.json", about)
+    schema.write_json(folder / stated.INDEX, about)
 
 
 def write_head(

@@ -51,7 +51,7 @@ def write(name: str, steps: Sequence[Step], out: Path) -> dict[str, Any]:
         record |= {"verdict": verdict(steps), "steps": [_words(step) for step in steps]}
     else:
         record["skipped"] = "no labels"
-    schema.write_json(out / "metrics.json", record)
+    schema.write_last_json(out / "metrics.json", record)
     return record
 
 

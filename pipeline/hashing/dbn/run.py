@@ -76,7 +76,7 @@ class Run:
         path = self._path(phase)
         if path is not None:
             records: list[dict[str, Any]] = [r for r in self.history if r["phase"] == phase]
-            with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+            with schema.new_hdf5(path) as f:
                 f.attrs["key"], f.attrs["epochs"] = self.key, epochs
                 f.attrs["records"] = schema.canonical_json(records)
                 for name, tensor in tensors.items():

@@ -3,7 +3,8 @@
 The i-th convolution of the file is the i-th of the architecture, and so with norms and dense layers: names differ from
 one version to the next, the order does not. Layers of a model inside the model (a VGG16 as the first layer of a
 Sequential) stand in its place. Kernels are (kH, kW, I, O) and (I, O), and the first dense layer reads a map flattened
-with channels last. An HDF5 file from a stranger is not safe to open: the HDF5 library is not hardened.
+with channels last. What a file may hold is checked before it is read (`plain_hdf5`), but the HDF5 library itself
+is not hardened.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def read(path: Path) -> InOrder:
     Raises UserError if the file is missing, cut short, or no weights file of Keras'.
     """
     try:
-        with schema.hdf5(_hdf5(path)) as file:
+        with schema.hdf5(_hdf5(path), theirs=True, where=path) as file:
             layers = dict(_layers(path, file))
             beside = {name: "it trained the model" for name in _OPTIMISERS if name in file}
             beside |= {
@@ -106,35 +107,35 @@ def _norm(gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> dict[s
 
 def _layers(path: Path, file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """(name, datasets) of each layer that has some, in the model's order; of a model inside it, those of its layers."""
-    root = _child(path, file, "model_weights") if "model_weights" in file else file
+    root = file.get("model_weights", file)
     if "layer_names" in root.attrs:
-        yield from _layers_by_name(path, root, _order(file.attrs.get("model_config", "{}")))
+        yield from _layers_by_name(root, _order(file.attrs.get("model_config", "{}")))
     elif any(name in root for name in ("layers", "vars")):
-        yield from _layers_by_class(path, root)
+        yield from _layers_by_class(root)
     else:
         raise UserError(
             f"{path} is no weights file of Keras'", allowed="model.save_weights(...), model.save('x.keras')"
         )
 
 
-def _layers_by_name(path: Path, root: h5py.Group, order: dict[str, int]) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+def _layers_by_name(root: h5py.Group, order: dict[str, int]) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """Of .h5: the layers that `layer_names` lists, each with its `weight_names`."""
     for name in map(_text, root.attrs["layer_names"]):
-        group = _child(path, root, name)
+        group = root[name]
         inner: dict[str, list[h5py.Dataset]] = {}
         for weight in map(_text, group.attrs["weight_names"]):
-            inner.setdefault(f"{name}/{weight}".rpartition("/")[0], []).append(_child(path, group, weight))
+            inner.setdefault(f"{name}/{weight}".rpartition("/")[0], []).append(group[weight])
         yield from _sorted(inner, order)
 
 
-def _layers_by_class(path: Path, group: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+def _layers_by_class(group: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """Of Keras 3: groups with `vars`, called by class and number, such as layers/functional/layers/conv2d_3/vars/0."""
     for name in sorted(set(group) - set(_OPTIMISERS), key=_natural):
-        inner = _child(path, group, name)
+        inner = group[name]
         if name == "vars" and len(inner):
-            yield group.name, [_child(path, inner, key) for key in sorted(inner, key=int)]
+            yield group.name, [inner[key] for key in sorted(inner, key=int)]
         elif name != "vars" and isinstance(inner, h5py.Group):
-            yield from _layers_by_class(path, inner)
+            yield from _layers_by_class(inner)
 
 
 def _sorted(layers: dict[str, list[h5py.Dataset]], order: dict[str, int]) -> list[tuple[str, list[h5py.Dataset]]]:
@@ -180,22 +181,11 @@ def _is_state(dataset: Any) -> bool:
     return isinstance(dataset, h5py.Dataset) and (dataset.dtype.kind in "iu" or dataset.shape == ())
 
 
-def _child(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    """What lies at a path below a group. Links are refused before they are followed: they may lead to any file."""
-    for part in filter(None, name.split("/")):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise UserError(f"{path} keeps {group.name.rstrip('/')}/{part} in another file, or behind a link")
-        group = group[part]
-    return group
-
-
 def _require_bounded(path: Path, datasets: list[h5py.Dataset]) -> None:
-    """Raises UserError, nothing read, on values from other files and on more of them than any architecture has."""
+    """Raises UserError, nothing read, on other things than floats and on more of them than any architecture has."""
     for dataset in datasets:
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
             raise UserError(f"{path} holds {dataset.name}, which is no array of floats")
-        if dataset.external or dataset.is_virtual:
-            raise UserError(f"{path} keeps {dataset.name} in another file")
         if dataset.size > largest_tensor():
             raise UserError(
                 f"{path} states {dataset.size} values for {dataset.name}", allowed=f"at most {largest_tensor()}"

@@ -53,7 +53,7 @@ def layout(image: ImageFile, png: Png | None) -> Layout:
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode != "I" and 2 in tags.get(_TIFF_SAMPLE_FORMAT_TAG, ()):
         raise ModeError("TIFF with signed values of unknown range")
-    bits = png.depth if png else max(tags.get(_TIFF_BITS_TAG, (_ppm_bits(image),)))
+    bits = png.depth if png else max(tags.get(_TIFF_BITS_TAG, (_bits(image),)))
     separate = tags.get(_TIFF_PLANAR_TAG) == 2 and bits == 16 and all(t.codec_name == "raw" for t in image.tile)
     if separate:
         # Pillow takes the planes for 8 bits each.
@@ -121,10 +121,10 @@ def _is_bmp_with_alpha(image: Image.Image) -> bool:
     return image.format in ("BMP", "DIB") and image.mode == "RGBA"
 
 
-def _ppm_bits(image: ImageFile) -> int:
-    """16 where the largest value that a PPM's header allows, which Pillow scales by, is beyond 12 bits; else 8."""
+def _bits(image: ImageFile) -> int:
+    """16 where values have more than 12 bits, else 8. Pillow scales by the largest value that a PPM's header allows."""
     if image.format != "PPM":
-        return 8
+        return 16 if image.mode.startswith("I;16") else 8
     args = image.tile[0].args
     largest = args[-1] if isinstance(args, tuple) else 255
     return 16 if args == "I;16B" or (isinstance(largest, int) and largest >= _DARK) else 8
@@ -156,7 +156,7 @@ def _lower_bytes(png: Png) -> Pixels:
 
 def _grey16_to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
     """Grey of up to 16 bits, which Pillow's own conversion would clip at 255."""
-    grey = np.asarray(image).astype(np.int64)  # (H, W), 0..65535
+    grey = np.asarray(image).astype(np.uint32)  # (H, W), 0..65535: times 255 still fits
     tags: Any = getattr(image, "tag_v2", {})
     top = (1 << int(tags.get(_TIFF_BITS_TAG, (16,))[0])) - 1
     if tags.get(_TIFF_PHOTOMETRIC_TAG) == 0:  # white is zero; Pillow inverts 8 bits and fewer, not these

@@ -40,7 +40,7 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
     file.seek(0)
     try:
         head = file.read(12)
-        needed, _ = what_pixels_need(file, head, max_pixels)
+        needed, _ = what_pixels_need(file, head, max_pixels, header_only=True)
         held_bytes = size_bytes if needed is file else 2 * size_bytes  # a copy of what pixels need
         with Image.open(needed, formats=formats_of(head)) as image:
             width, height = image.size

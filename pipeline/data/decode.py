@@ -169,19 +169,22 @@ def _formats_with_heif() -> list[str]:
     return [*_formats(), "HEIF"]
 
 
-def what_pixels_need(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Png | Jpeg | None]:
+def what_pixels_need(
+    file: BinaryIO, head: bytes, max_pixels: int, *, header_only: bool = False
+) -> tuple[BinaryIO, Png | Jpeg | None]:
     """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
 
-    Raises DecodeError on a JPEG of more pixels or scans than are allowed.
+    `header_only`: enough to open it, not to load it. Raises DecodeError on a JPEG of more pixels or scans than are
+    allowed.
     """
     file.seek(0)
     if head.startswith(png.SIGNATURE):
-        found = png.read(file)
+        found = png.read(file, header_only=header_only)
         file.seek(0)
         return (io.BytesIO(found.needed), found) if found else (file, None)
     if not head.startswith(jpeg.SIGNATURE):
         return file, None
-    picture = jpeg.read(file.read())
+    picture = jpeg.read(file, header_only=header_only)
     file.seek(0)
     if picture is None:
         return file, None

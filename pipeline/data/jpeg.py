@@ -10,9 +10,13 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
+
+# Of a file, read first: they hold most headers, and most pictures but not a video behind.
+_HEADER_BYTES, _FIRST_BYTES = 1 << 16, 16 << 20
 
 _SOS, _DRI = 0xDA, 0xDD
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended, progressive; the last two arithmetic
@@ -23,7 +27,7 @@ _EXIF = 0xE1  # Exif and XMP may say how the picture is turned
 _METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
 
 # In a scan, 0xFF is data before a 0, and a restart before D0 to D7; else it ends the scan.
-_SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_SCAN_END = re.compile(rb"\xff\xff*[^\x00\xff\xd0-\xd7]")  # written so that `re` looks for 0xFF first
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
@@ -48,8 +52,24 @@ class Jpeg:
     huffman: bool
 
 
-def read(data: bytes) -> Jpeg | None:
-    """The first picture of a JPEG file; None if it has no frame that is read here."""
+def read(file: BinaryIO, *, header_only: bool = False) -> Jpeg | None:
+    """The first picture of a JPEG file; None if it has no frame that is read here. Not much more than it is read.
+
+    `header_only`: up to where its data begin, which can be opened but not loaded.
+    """
+    limit = _HEADER_BYTES if header_only else _FIRST_BYTES
+    while True:
+        file.seek(0)
+        data = file.read(limit)
+        found, ended = _read(data, header_only=header_only)
+        if ended or len(data) < limit:
+            return found
+        limit *= 4
+
+
+def _read(data: bytes, *, header_only: bool) -> tuple[Jpeg | None, bool]:
+    """The picture, and whether all that was asked for is in `data`."""
+    ended = False
     frame, width, height, interval, scans, missing = 0, 0, 0, 0, 0, ""
     components: dict[int, _Component] = {}
     kept = [data[:2]]
@@ -61,6 +81,12 @@ def read(data: bytes) -> Jpeg | None:
             for i in range(count):
                 name, factors, _ = struct.unpack_from("3B", body, 6 + 3 * i)
                 components[name] = _Component(factors >> 4, factors & 15)
+        elif marker == END[1]:
+            ended = True
+        elif marker == _SOS and header_only:
+            kept.append(segment)
+            ended = True
+            break
         elif marker == _DRI:
             (interval,) = struct.unpack_from(">H", body)
         elif marker == _SOS and components:
@@ -71,22 +97,26 @@ def read(data: bytes) -> Jpeg | None:
                 missing = "cut off between restart markers"
         kept += [segment, scan]
     if not frame:
-        return None
+        return None, ended
     if any(bits != 0 for c in components.values() for bits in c.left):
         missing = "scans are missing"
     # A single 0xFF at the end is half of what was cut.
-    return Jpeg(width, height, b"".join(kept).rstrip(b"\xff"), scans, missing, frame not in _ARITHMETIC)
+    body = b"".join(kept).rstrip(b"\xff")
+    return Jpeg(width, height, body, scans, missing, frame not in _ARITHMETIC), ended
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """(marker, its whole segment, the scan's data behind it) of what decides pixels, up to the end of the picture."""
+    """(marker, its whole segment, the scan's data behind it) of what decides pixels, and the end marker."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0:
         while data[at : at + 1] == b"\xff":
             at += 1
-        if at >= len(data) or data[at] == END[1]:
+        if at >= len(data):
             return
         marker = data[at]
+        if marker == END[1]:
+            yield marker, b"", b""
+            return
         if marker in _ALONE or marker == 0:
             continue
         length = int.from_bytes(data[at + 1 : at + 3], "big")

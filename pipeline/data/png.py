@@ -57,15 +57,16 @@ class Png:
         return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
-def read(file: BinaryIO) -> Png | None:
+def read(file: BinaryIO, *, header_only: bool = False) -> Png | None:
     """The PNG at the start of a file, read up to its end chunk or where it is cut; None if its header is not sound.
 
+    `header_only`: read up to where its data begin, which can be opened but not loaded.
     Chunks that no pixel needs (texts, profiles, what other programs left) are skipped, however long they are.
     """
     kept, kept_bytes = [SIGNATURE], len(SIGNATURE)
     places: list[slice] = []
     keyed, header = False, b""
-    for kind, chunk in _chunks(file):
+    for kind, chunk in _chunks(file, header_only=header_only):
         length = int.from_bytes(chunk[:4], "big")
         if kind == b"IHDR":
             header = header or chunk[8 : 8 + length]
@@ -84,12 +85,15 @@ def read(file: BinaryIO) -> Png | None:
     return Png(width, height, depth, colour, interlace == 1, keyed, needed, data)
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes]]:
     """(kind, the whole chunk) of those that decide pixels; the last may be cut short."""
     end = file.seek(0, os.SEEK_END)
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
+        if header_only and kind == b"IDAT":
+            yield kind, head
+            return
         critical = not kind[0] & 0x20  # a capital first letter
         if critical or kind in (b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
             file.seek(-len(head), os.SEEK_CUR)

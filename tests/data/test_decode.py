@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data import jpeg
 from pipeline.data.decode import DecodeError, decode, examine
 from tests.data.stored import bmp32, chunk, encoded, png, segment, tiff
 
@@ -506,3 +507,16 @@ def test_heic_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> Non
     module._formats_with_heif.cache_clear()
     with pytest.raises(DecodeError, match=r"cnn-codes\[heic\]"):
         decode(b"\0\0\0\x18ftypheic" + b"\0" * 40, max_pixels=MANY)
+
+
+def test_a_video_behind_a_jpeg_is_not_read() -> None:
+    """And a picture that is longer than what is read at once is read whole."""
+    data = encoded(Image.fromarray(noise(2000, 3000)), "JPEG", quality=100, subsampling=0)
+    assert len(data) > 8 << 20
+    for piece in (1 << 10, 16 << 20):
+        file = io.BytesIO(data + bytes(200 << 20))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jpeg, "_FIRST_BYTES", piece)
+            found = jpeg.read(file)
+        assert found is not None and (found.width, found.height, found.missing) == (3000, 2000, "")
+        assert len(data) - 2000 < len(found.body) < len(data) and file.tell() < 5 * len(data)

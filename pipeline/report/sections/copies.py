@@ -18,7 +18,7 @@ def build(inputs: Inputs) -> Section | None:
     if not found:
         return None
     manifest, album = inputs.manifest, inputs.album
-    log.warning("%d pairs of pictures that look like copies are parted by a split: the page lists them", len(found))
+    log.warning("%d pairs of pictures that may be copies are parted by a split: the page lists them", len(found))
     table = []
     for pair in found:
         rows = (pair.first, pair.second)

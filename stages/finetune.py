@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipeline import config
@@ -10,19 +9,17 @@ from pipeline.cache import cache_root
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.run import run_strategy
 from pipeline.nets.weights import read_canonical
-from stages._run import run
+from stages._run import item_of, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("strategy", help="a name of finetune.strategies in params.yaml")
-    args = parser.parse_args()
+    strategy = item_of("finetune", __doc__)
     run_strategy(
-        args.strategy,
+        strategy,
         Manifest.read("out/dataset"),
         read_canonical(Path("out/weights/weights.safetensors")),
         config.load(config.FinetuneParams),
-        Path("out/finetune") / args.strategy,
+        Path("out/finetune") / strategy,
         cache=cache_root(),
         memory_mb=config.load(config.CodesParams).memory_mb,
     )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipeline import config
 from pipeline.cache import cache_root
 from pipeline.data.manifest import Manifest
 from pipeline.retrieval.run import run_spec
-from stages._run import run
+from stages._run import item_of, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("spec", help="a name of retrieval.specs in params.yaml, e.g. itq64-conv5_3-avg")
-    spec = config.HashSpec.parse(parser.parse_args().spec)
+    spec = config.HashSpec.parse(item_of("retrieval", __doc__))
     params = config.load(config.RetrievalParams)
     # DVC deletes a stage's outs before it runs: what a killed run goes on from lies in the cache.
     checkpoints = cache_root() / "hash-training" / spec.name

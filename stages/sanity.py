@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipeline import config
@@ -11,13 +10,11 @@ from pipeline.data.manifest import Manifest
 from pipeline.finetune.sanity.run import check
 from pipeline.finetune.sanity.step import write
 from pipeline.nets.weights import read_canonical
-from stages._run import run
+from stages._run import item_of, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("strategy", help="a name of finetune.strategies in params.yaml")
-    name = parser.parse_args().strategy
+    name = item_of("sanity", __doc__)
     steps = check(
         name,
         Manifest.read("out/dataset"),

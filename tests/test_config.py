@@ -228,3 +228,12 @@ def test_what_is_not_yaml_is_said_with_its_line(text: bytes, said: str, tmp_path
     (tmp_path / "a.yaml").write_bytes(text)
     with pytest.raises(UserError, match=said):
         read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a;touch PWNED", "a b", "a.b", "", "-x", "$(x)"])
+def test_a_strategy_has_a_name_that_a_folder_may_have(name: str, tmp_path: Path) -> None:
+    params = read_yaml(SHIPPED)
+    params["finetune"]["strategies"][name] = params["finetune"]["strategies"]["frozen"]
+    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    with pytest.raises(UserError, match="has names"):
+        load(FinetuneParams, tmp_path / "params.yaml")

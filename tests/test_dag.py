@@ -54,6 +54,12 @@ def test_deps_exist(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_no_value_of_params_is_pasted_into_a_command(stage: str) -> None:
+    """A shell would read it: `topk50-pool5-avg; rm -r ~` is a value too."""
+    assert "${" not in STAGES[stage]["cmd"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_names_follow_the_rule(stage: str) -> None:
     """Stage name = script = section of params.yaml = folder under out/."""
     spec = STAGES[stage]

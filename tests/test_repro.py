@@ -96,3 +96,21 @@ def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.Monke
     # A new photograph is noticed.
     draw_classes(project / "photos", per_class=13, seed=1)
     assert {"dataset", "codes", "report"} <= ran(dvc("repro", cwd=project))
+
+
+def test_hostile_names_reach_no_shell(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stages before are up to date, so that what has such a name runs right away."""
+    monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
+    dvc("repro", cwd=project)
+    params = yaml_files.load(project / "params.yaml")
+    strategy = params["finetune"]["strategies"]["frozen"]
+    for name in ("lsh16-conv5_2-avg;touch PWNED;#", "$(touch PWNED)", "`touch PWNED`", "a' && touch PWNED '", "--help"):
+        change(project, "retrieval", specs=[name])
+        change(project, "heads", heads=["svm", name])
+        change(project, "finetune", run=[name], strategies={**params["finetune"]["strategies"], name: strategy})
+        change(project, "sanity", strategies=[name])
+        env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(project)}
+        command = ["dvc", "repro", "--keep-going"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=project, env=env, check=False)
+        assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+        assert not list(project.rglob("PWNED")), name

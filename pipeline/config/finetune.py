@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -148,6 +149,10 @@ class FinetuneParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneParams:
+        # It becomes a folder's name and a key of params.yaml, and DVC splits keys at dots.
+        odd = [name for name in self.strategies if not re.fullmatch(r"\w[\w-]*", name)]
+        if odd:
+            raise ValueError(f"finetune.strategies has names {odd}, allowed: letters, digits, '_' and '-'")
         unknown = [name for name in self.run if name not in self.strategies]
         if unknown:
             raise ValueError(f"finetune.run names {unknown}, allowed: {', '.join(self.strategies)}")

@@ -26,7 +26,7 @@ from pipeline.nets.weights.state_dict import StateDict
 # What torch's unpickler raises on files that are cut short or made up. It has no exception of its own for them.
 _BROKEN = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
-    struct.error, zipfile.BadZipFile, NotImplementedError,
+    struct.error, zipfile.BadZipFile, NotImplementedError, AssertionError, MemoryError,
 )  # fmt: skip
 # What of Python's own library a checkpoint may name: plain values, and settings. Any other, such as eval, is code.
 _PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import schema
-from pipeline.data import made_here
+from pipeline.data import listed, made_here
 from pipeline.data.decode import DecodeError, decode
 from pipeline.errors import UserError
 
@@ -31,13 +31,14 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 class Tile:
     """A picture with its caption: `note` in bold on the left, `distance` on the right, `label` below.
 
-    `image`: a file or its bytes.
+    `image`: a file or its bytes. `sha256`: of the file where a list names it: only that content is drawn.
     """
 
     image: Path | bytes
     note: str
     distance: str = ""
     label: str = ""
+    sha256: str = ""
 
 
 def montage(query: Tile, neighbours: Sequence[Tile], path: str | Path, *, title: str = "", max_pixels: int) -> None:
@@ -100,8 +101,11 @@ def _cell(page: Image.Image, tile: Tile, at: tuple[int, int], side: int, *, size
     """A picture within side x side px at `at`, its proportions kept, and its caption below."""
     pen, (x, y) = ImageDraw.Draw(page), at
     try:
-        picture = Image.fromarray(decode(tile.image, max_pixels=max_pixels, reduced_to=2 * side))
-    except DecodeError as e:
+        source = tile.image
+        if isinstance(source, Path) and tile.sha256:
+            source = listed.read(source, tile.sha256)
+        picture = Image.fromarray(decode(source, max_pixels=max_pixels, reduced_to=2 * side))
+    except (listed.ListedError, DecodeError) as e:
         pen.rectangle((x, y, x + side - 1, y + side - 1), fill=_EMPTY, outline=_FRAME)
         gone = isinstance(tile.image, Path) and not tile.image.exists()
         reason = "the file is gone" if gone else str(e)

@@ -127,12 +127,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises UserError naming the file if it is missing or not JSON."""
+    """The value in a JSON file. Raises UserError naming the file if it is missing, not JSON or not a regular file."""
+    path = Path(path)
+    if not path.is_file():  # a pipe has no end, nor have some devices
+        what = "is not a file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"{path} can't be read: {(e.strerror or str(e)).lower()}") from None
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,17 @@ def test_what_a_killed_write_left_is_cleared_and_nothing_else(tmp_path: Path) ->
     schema.clear_leftovers(tmp_path, "part-*.h5")
     schema.clear_leftovers(tmp_path, "codes.json")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden.h5", "notes.tmp.h5", "part-00000.h5"]
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda p: p.symlink_to("/dev/zero")])
+def test_json_in_what_is_not_a_file_is_refused_at_once(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    put(tmp_path / "x.json")
+    with pytest.raises(UserError, match="is not a file"):
+        schema.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000])
+def test_json_that_no_reader_takes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match="is not JSON"):
+        schema.read_json(tmp_path / "x.json")

@@ -288,9 +288,13 @@ def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, 
 
     method = answer.method
     label = str(photos.labels[photos.row(query_id)]) if query_id else ""
-    tiles = [Tile(n.path, str(n.rank), method.format(n.distance), n.label) for n in answer.neighbours]
+    digest = photos.digest(photos.row(query_id)) if query_id else ""
+    tiles = [
+        Tile(n.path, str(n.rank), method.format(n.distance), n.label, photos.digest(photos.row(n.id)))
+        for n in answer.neighbours
+    ]
     run(
-        Tile(file, "query", label=label or file.name),
+        Tile(file, "query", label=label or file.name, sha256=digest),
         tiles,
         path,
         title=f"{method.name} · {method.spec} · distance: {method.unit}",

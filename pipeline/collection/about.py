@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import schema
-from pipeline.collection.collection import Collection, require_collection
+from pipeline.collection.collection import Collection
 from pipeline.collection.methods import methods_of
 from pipeline.collection.network import weights_file
+from pipeline.collection.stated import require_collection
+from pipeline.data import listed
 from pipeline.errors import UserError
 from pipeline.index import save
 
@@ -61,12 +62,11 @@ def verify(folder: str | Path, *, files: bool = False) -> list[str]:
             problems.append(f"{path}: {why}; see `cnncodes index remove --missing`")
         elif files:
             try:
-                same = schema.sha256_file(path) == collection.digest(row)
-            except OSError as e:
-                problems.append(f"{path} can't be read: {(e.strerror or str(e)).lower()}")
-            else:
-                if not same:
-                    problems.append(f"{path} changed since it was indexed; see `cnncodes index add`")
+                listed.require(path, collection.digest(row))
+            except listed.ChangedError:
+                problems.append(f"{path} changed since it was indexed; see `cnncodes index add`")
+            except listed.ListedError as e:
+                problems.append(f"{path}: {e}")
     return problems
 
 

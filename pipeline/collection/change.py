@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collection.about import absent
-from pipeline.collection.collection import require_collection
 from pipeline.collection.encode import DECODER, Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
+from pipeline.collection.stated import require_collection, require_whole
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
 from pipeline.data.manifest import pixel_digest
 from pipeline.data.sources import labels_csv
@@ -86,7 +86,7 @@ def add(
         for spec, about in made_by["codes"].items():
             _require_settings(folder, spec, about["settings"], found.codes[spec].settings)
         with save.updating(folder) as saved:
-            require_collection(folder, saved.made_by)
+            require_whole(folder, saved)
             about = {saved.made_by["short"]["hasher"]: saved.made_by["short"], **saved.made_by["long"]}
             hashers = {n: hasher_from(saved.files[f"{n}.h5"], a["fingerprint"], n) for n, a in about.items()}
             roots = list(dict.fromkeys([*saved.made_by["roots"], root]))
@@ -132,7 +132,7 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
     """
     folder = Path(folder)
     with save.updating(folder) as saved:
-        require_collection(folder, saved.made_by)
+        require_whole(folder, saved)
         ids = [str(i) for i in saved.index.ids]
         paths = _paths(saved)
         gone = {i for i, p in zip(ids, paths, strict=True) if missing and absent(Path(p))}

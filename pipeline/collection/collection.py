@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
 from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
 from pipeline.collection.methods import Method, choose, methods_of
 from pipeline.collection.network import Network
+from pipeline.collection.stated import require_whole
 from pipeline.data.room import Room
 from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
@@ -303,14 +303,5 @@ class Collection:
 def load(folder: Path) -> save.Saved:
     """A collection's index. Raises UserError as `Collection.open`."""
     saved = save.load(folder)
-    require_collection(folder, saved.made_by)
+    require_whole(folder, saved)
     return saved
-
-
-def require_collection(folder: Path, made_by: Mapping[str, Any]) -> None:
-    """Raises UserError if an index is not that of a collection, or of another version."""
-    if "short" not in made_by:
-        raise UserError(f"{folder} is an index of bare codes", allowed="a folder made by `cnncodes index`")
-    if made_by["version"] != schema.VERSIONS["collection"]:
-        what = f"{folder} is a collection of version {made_by['version']}"
-        raise UserError(what, allowed=[schema.VERSIONS["collection"]], see="`cnncodes index`, which makes it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -65,9 +66,10 @@ class Network:
 
     def _settings_here(self, spec: str) -> dict[str, Any]:
         """The settings of the codes for one image, on the processor where the device that made them is not here."""
-        from pipeline.codes.settings import resolve_device, resolve_precision
+        from pipeline.codes.settings import Settings, resolve_device, resolve_precision
 
-        settings: dict[str, Any] = self._made_by["codes"][spec]["settings"] | {"images_per_batch": 1}
+        made = Settings.from_json(self._made_by["codes"][spec]["settings"])
+        settings = made.as_json() | {"images_per_batch": 1}
         try:
             resolve_device(settings["device"])
         except UserError:
@@ -77,5 +79,8 @@ class Network:
 
 
 def weights_file(folder: Path, made_by: Mapping[str, Any]) -> Path:
-    """Where the collection's network lies."""
-    return folder / WEIGHTS / f"{made_by['weights']['sha256']}.safetensors"
+    """Where the collection's network lies. Raises UserError if something else than a file of the folder's is there."""
+    path = folder / WEIGHTS / f"{made_by['weights']['sha256']}.safetensors"
+    if os.path.lexists(path) and not (path.is_file() and path.resolve().parent == folder.resolve() / WEIGHTS):
+        raise UserError(f"{path} is not a file of the index", allowed="a regular file, no link", see="`cnncodes index`")
+    return path

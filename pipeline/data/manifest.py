@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.data.listed import stays_below
 from pipeline.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -73,6 +74,8 @@ class Manifest:
             raise UserError("a manifest needs one value of each column an image, and at least one image")
         if np.any(self.ids[1:] <= self.ids[:-1]):
             raise UserError("a manifest's ids must be sorted and unique")
+        if outside := [path for path in self.paths.tolist() if not stays_below(path)]:
+            raise UserError(f"a manifest's path {outside[0]!r} leads out of its folder", allowed="paths below its root")
         if np.any(self.ids.astype("U16") != self.sha256.astype("U16")):
             raise UserError("a manifest's ids must begin with the first 16 digits of sha256")
         if np.any(self.widths < 1) or np.any(self.heights < 1):
@@ -158,6 +161,8 @@ class Manifest:
         """The manifest in a folder. Raises UserError if it is missing, of another version, changed or cut short."""
         folder = Path(folder)
         record, path = _read_record(folder), folder / "manifest.csv"
+        if path.exists() and not path.is_file():  # a pipe has no end, nor have some devices
+            raise UserError(f"{path} is not a file", see=_REMAKE)
         try:
             if schema.sha256_file(path) != record["manifest_sha256"]:
                 raise UserError(f"{path} is not the one that {folder / 'dataset.json'} describes", see=_REMAKE)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
+from pipeline.data import listed
 from pipeline.data.decode import DecodeError, decode
 from pipeline.index.cosine import Cosine
 from pipeline.report.inputs import Inputs
@@ -108,12 +109,13 @@ def _projected(codes: Codes) -> NDArray[np.float32]:
 
 def _look(inputs: Inputs, row: int) -> tuple[Floats, Floats] | None:
     """The whole picture and its middle square, which is what some programs' thumbnails show, each as _SIDE x _SIDE x 3;
-    None if the file can't be read."""
+    None if the file is gone or another one."""
     manifest = inputs.manifest
     limit = int(manifest.widths[row] * manifest.heights[row])
     try:
-        pixels = decode(manifest.file(row), background=inputs.album.background, max_pixels=limit, reduced_to=4 * _SIDE)
-    except DecodeError:
+        data = listed.read(manifest.file(row), str(manifest.sha256[row]))
+        pixels = decode(data, background=inputs.album.background, max_pixels=limit, reduced_to=4 * _SIDE)
+    except (listed.ListedError, DecodeError):
         return None
     image = Image.fromarray(pixels)
     width, height = image.size

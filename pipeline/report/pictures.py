@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from pipeline.data import listed
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 
@@ -29,16 +30,16 @@ class Album:
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (an album lives as long as its page)
     def thumbnail(self, row: int, side: int) -> str:
-        """A data URI of the image within side x side px, its proportions kept; '' if the file can't be read now.
+        """A data URI of the image within side x side px, its proportions kept; '' if the file is gone or another one.
 
         Codes may have been made on another machine, and the page is worth having without its pictures.
         """
         try:
             # The manifest's own size is the limit: a file that was swapped for a larger one is not worth a wait.
             limit = int(self.manifest.widths[row] * self.manifest.heights[row])
-            path = self.manifest.file(row)
-            pixels = decode(path, background=self.background, max_pixels=limit, reduced_to=side, known_whole=True)
-        except DecodeError:
+            data = listed.read(self.manifest.file(row), str(self.manifest.sha256[row]))
+            pixels = decode(data, background=self.background, max_pixels=limit, reduced_to=side, known_whole=True)
+        except (listed.ListedError, DecodeError):
             return ""
         image = Image.fromarray(pixels)
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

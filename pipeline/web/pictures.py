@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import stat
 import threading
 import warnings
 from collections import OrderedDict
@@ -14,7 +11,7 @@ from typing import Literal
 from PIL import Image
 
 from pipeline.collection import Collection
-from pipeline.data import cost
+from pipeline.data import cost, listed
 from pipeline.data.colours import Pixels
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.room import NoRoomError, Room
@@ -50,12 +47,12 @@ class Pictures:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         max_pixels, reduced_to = collection.made_by["dataset"]["max_pixels"], 2 * SIDES[size]
-        data = _indexed_bytes(collection, row)
         try:
+            data = listed.read(collection.file(row), collection.digest(row))
             with self._room.hold(cost.look(data, max_pixels=max_pixels, reduced_to=reduced_to).bytes):
                 pixels = decode(data, max_pixels=max_pixels, reduced_to=reduced_to, known_whole=True)
                 made = render(pixels, size)
-        except (DecodeError, NoRoomError) as e:
+        except (listed.ListedError, DecodeError, NoRoomError) as e:
             raise Problem(404, f"there is no picture: {e}") from e
         with self._lock:
             if key not in self._kept:
@@ -93,25 +90,3 @@ def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
         if reason.startswith(("not an image", "empty file", "HEIC", "RAW")):
             raise Problem(415, f"the upload can't be used: {reason}") from e
         raise Problem(422, f"the image can't be read: {reason}") from e
-
-
-def _indexed_bytes(collection: Collection, row: int) -> bytes:
-    """The file of an image, if it still has the content that was indexed, whatever links lead to it. Raises Problem.
-
-    A link may lead anywhere, as those of data tools do that keep files in a store of their own: only what was indexed
-    has its sha256.
-    """
-    path, digest = collection.file(row), collection.digest(row)
-    try:
-        if stat.S_ISREG(path.stat().st_mode):  # a device must not even be opened
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # what came in its place may be a pipe
-            with os.fdopen(fd, "rb") as file:
-                # Hashed in pieces first: what a link leads to may be larger than the memory.
-                if stat.S_ISREG(os.fstat(fd).st_mode) and hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                    file.seek(0)
-                    data = file.read()
-                    if hashlib.sha256(data).hexdigest() == digest:
-                        return data
-    except OSError as e:
-        raise Problem(404, f"there is no picture: the file is gone ({(e.strerror or str(e)).lower()})") from None
-    raise Problem(404, "there is no picture: the file changed since it was indexed")

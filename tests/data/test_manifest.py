@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.listed import stays_below
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.errors import UserError
 from pipeline.schema import sha256_file
@@ -59,7 +61,11 @@ def test_some_rows_may_have_no_label(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(paths=st.lists(ODD, min_size=3, max_size=3), labels=st.lists(ODD, min_size=3, max_size=3), reason=ODD)
+@given(
+    paths=st.lists(ODD.filter(stays_below), min_size=3, max_size=3),
+    labels=st.lists(ODD, min_size=3, max_size=3),
+    reason=ODD,
+)
 def test_any_unicode_survives_the_round_trip(
     tmp_path_factory: pytest.TempPathFactory, paths: list[str], labels: list[str], reason: str
 ) -> None:
@@ -159,3 +165,20 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="seed"):
         Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../x.png", "a/../../x.png", "/etc/passwd", "..", "", "a/\0b"])
+def test_paths_that_leave_the_folder(path: str) -> None:
+    with pytest.raises(UserError, match="leads out of its folder"):
+        manifest(paths=np.array(["a/1.png", path, "a/3.png"]))
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "manifest.csv"])
+def test_what_is_not_a_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    manifest().write(tmp_path)
+    for put in (os.mkfifo, os.mkdir, lambda p: p.symlink_to("/dev/zero")):
+        path = tmp_path / name
+        path.rmdir() if path.is_dir() else path.unlink()
+        put(path)
+        with pytest.raises(UserError, match="is not a file"):
+            Manifest.read(tmp_path)

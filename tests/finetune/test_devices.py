@@ -113,7 +113,7 @@ def job_of(name: str, manifest: Manifest, cache: Path, folder: Path, *, val: int
     how = {k: v for k, v in changes.items() if k in ("clip", "patience", "select")}
     limits = Limits(**(vars(LIMITS) | {"epochs": params.epochs, "devices": 2} | how))
     several, one = made
-    loop = Loop(limits, folder / "two", "k", folder / "live", None, Nodes())
+    loop = Loop(limits, folder / "two", "k", folder / "live", None, None, Nodes())
     return (several.training, several.train, several.val, loop), one
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline.data.manifest import Failure
 from pipeline.errors import UserError
@@ -146,6 +148,18 @@ def test_one_layer_one_split_and_no_mistake(small: Path) -> None:
     assert "every answer was right" in page
     assert "nan" not in page.lower().split()
     assert "100.0" in page
+
+
+def test_no_other_image_is_drawn(small: Path) -> None:
+    """A list may name any image of the machine: of the same size here, which says nothing."""
+    for path in (small / "images").iterdir():
+        with Image.open(path) as image:
+            other = Image.new("RGB", image.size, (1, 2, 3))
+        other.save(small / "other.png")
+        path.unlink()
+        path.symlink_to(shutil.copy(small / "other.png", small / f"of {path.name}"))
+    page = Page(build(small, report_params(), heads=heads_params(), specs=["pool5-avg"]))
+    assert "img" not in page.tags and "image" not in page.tags
 
 
 def test_pictures_that_are_gone_leave_their_words(small: Path) -> None:

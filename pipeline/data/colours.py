@@ -16,7 +16,7 @@ from pipeline.data.png import Png
 
 Pixels = NDArray[np.uint8]
 
-# Raise it whenever a pixel of any image could come out different, and say in `_decoder` which images those are, told
+# Raise it whenever a pixel of any image could come out different, and say in `layout` which images those are, told
 # from their header: what was made of others stays good. 2: transparent colours of PNGs with 2 or 4 bits of grey or 16
 # bits of RGB, BMPs with alpha, GIFs smaller than their canvas, uncompressed TIFFs of 16 bits in separate planes.
 VERSION = 2

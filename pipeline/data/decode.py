@@ -30,8 +30,8 @@ _ORIENTATION_TAG = 0x0112
 # libjpeg goes over the whole picture once a scan, and a scan can be a few bytes long. Encoders make about ten.
 _MOST_SCANS = 64
 _MOST_SCANNED_PIXELS = 1 << 31
-# Put behind a JPEG's data to see whether pixels depend on it. Against the zeros that libjpeg puts there itself.
 _BAND_ROWS = 64
+# Put behind a JPEG's data to see whether pixels depend on it. Against the zeros that libjpeg puts there itself.
 _OTHER_END = bytes(range(0xB5, 0x75, -1)) + jpeg.END
 
 

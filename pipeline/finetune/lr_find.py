@@ -117,10 +117,10 @@ def suggest(rates: Iterable[float], losses: Iterable[float]) -> float | None:
 
     The way is from the median of the first quarter, where rates are too low to learn and losses differ by their batches
     alone, to the lowest before the loss rises above that quarter by more than they differ: what falls after it comes
-    back from steps that were too long. Where the loss falls
-    fastest (Smith 2017) hangs on two or three neighbouring steps, whose batches differ by more than it falls from one
-    to the next. Half the way hangs on all steps: they are counted, not searched, so that a lucky batch at the
-    beginning moves the answer by the few steps that it is remembered.
+    back from steps that were too long. Where the loss falls fastest (Smith 2017) hangs on two or three neighbouring
+    steps, whose batches differ by more than it falls from one to the next. Half the way hangs on all steps: they are
+    counted, not searched, so that a lucky batch at the beginning moves the answer by the few steps that it is
+    remembered.
     """
     tried, y = list(rates), np.asarray(list(losses))
     if len(y) < 3:

@@ -178,7 +178,7 @@ def _write(folder: Path, saved: Saved) -> str:
     with schema.atomic_path(folder / _ROWS) as tmp, schema.hdf5(tmp, "w") as f:
         _put(f, "ids", state.ids)
         f.create_dataset("packed", data=state.packed)
-        f.create_dataset("row_of", data=state.row_of)
+        f.create_dataset("row_of", data=state.row_of)  # for earlier versions, which kept each index's own order
         columns = f.create_group("columns")
         for name in sorted(saved.columns):
             _put(columns, name, saved.columns[name])
@@ -208,6 +208,9 @@ def _write(folder: Path, saved: Saved) -> str:
 
 
 def _read(folder: Path, manifest_sha256: str) -> Saved:
+    for inside in (folder, folder / "files"):
+        if inside.is_symlink():
+            raise UserError(f"{inside} is a link", allowed="a folder of the index's own", see=_MEND)
     path = folder / "manifest.json"
     manifest = _manifest(_bytes(path, most=_MOST_MANIFEST_BYTES), path, manifest_sha256)
     data = {name: _checked(folder / name, entry) for name, entry in manifest["files"].items() if name != _ROWS}

@@ -119,6 +119,14 @@ def test_what_is_not_a_file_is_refused_at_once(name: str, folder: Path) -> None:
             save.load(folder)
 
 
+@pytest.mark.parametrize("name", ["gen-000001", "gen-000001/files"])
+def test_a_folder_that_lies_elsewhere_is_refused(name: str, folder: Path) -> None:
+    (folder / name).rename(folder.parent / "elsewhere")
+    (folder / name).symlink_to(folder.parent / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        save.load(folder)
+
+
 def test_a_pointer_that_is_not_a_file_is_refused(folder: Path) -> None:
     (folder / save.POINTER).unlink()
     os.mkfifo(folder / save.POINTER)

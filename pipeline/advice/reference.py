@@ -29,7 +29,7 @@ Doubles = NDArray[np.float64]
 # Codes longer than this are folded, so that a few hundred images give a covariance and a reference stays small.
 WIDTH = 256
 FEWEST = 32  # images on either side
-_OF_A_SPEC = frozenset({"layer", "pooling", "pooling_settings", "l2"})
+_OF_A_SPEC = frozenset({"layer", "pooling", "pooling_settings", "sigmoid", "l2"})
 _FOLDING_SEED = 20
 
 

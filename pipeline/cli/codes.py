@@ -35,7 +35,10 @@ def extract(
     images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
     out: Annotated[Path, typer.Option(help="Folder for the codes.")],
     layers: Annotated[
-        str, typer.Option(help="LAYER or LAYER-POOLING, with commas: conv5_2,pool5-flatten-l2. See `cnncodes layers`.")
+        str,
+        typer.Option(
+            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas: conv5_2,pool5-flatten-sigmoid,fc7-flatten-l2."
+        ),
     ] = "",
     arch: Annotated[
         str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")

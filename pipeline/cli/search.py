@@ -317,7 +317,7 @@ def _show_info(about: dict[str, Any]) -> None:
         typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
     # The layers have all but their own names and poolings in common.
     for key, value in next(iter(about["codes"].values()))["settings"].items():
-        if key not in ("layer", "pooling", "pooling_settings", "l2", "arch", "weights_sha256", "dtype"):
+        if key not in ("layer", "pooling", "pooling_settings", "sigmoid", "l2", "arch", "weights_sha256", "dtype"):
             typer.echo(f"  {key}: {value}")
     for root in about["roots"]:
         typer.echo(f"images below {root}")

@@ -60,6 +60,7 @@ class Settings(Section):
     layer: str
     pooling: str
     pooling_settings: dict[str, float | list[int]]
+    sigmoid: bool = False  # in the record of soft codes alone: those of others are older than it, and keep their keys
     l2: bool
     view: Literal["crop", "whole", "squash"]
     crop: int | None
@@ -83,7 +84,7 @@ class Settings(Section):
 
     @property
     def spec(self) -> LayerSpec:
-        return LayerSpec(layer=self.layer, pooling=self.pooling, l2=self.l2)
+        return LayerSpec(layer=self.layer, pooling=self.pooling, sigmoid=self.sigmoid, l2=self.l2)
 
     @property
     def key(self) -> str:
@@ -100,7 +101,7 @@ class Settings(Section):
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what `cnncodes info` prints and every file of codes carries."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=None if self.sigmoid else {"sigmoid"})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Settings:
@@ -167,6 +168,7 @@ def resolve(
             layer=spec.layer,
             pooling=spec.pooling,
             pooling_settings=POOLINGS[spec.pooling].settings,
+            sigmoid=spec.sigmoid,
             l2=spec.l2,
             **common,
         )

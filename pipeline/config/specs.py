@@ -126,7 +126,7 @@ class HashSpec(BaseModel):
         codes = LayerSpec.parse(match["codes"])
         if match["hasher"] == "sigmoid" and codes.suffix:
             raise UserError(
-                f"hash spec {text!r} would give bits of 0 alone: the hasher takes the sigmoid itself, of codes as they are",
+                f"hash spec {text!r} would give bits of 0 alone: the hasher takes the sigmoid itself, of plain codes",
                 allowed=f"sigmoid-{codes.layer}-{codes.pooling}",
             )
         return cls(hasher=match["hasher"], number=int(number) if number else None, codes=codes)

@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli import app, shown
+from pipeline.cli import shown
+from pipeline.cli.app import app
 
 GROUP = typer.main.get_command(app)
 

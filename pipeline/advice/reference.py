@@ -153,10 +153,10 @@ def read(path: str | Path) -> Reference:
         raise UserError(f"{path} is not a whole reference ({detail})", see="make it again") from None
 
 
-def require_same(reference: Reference, codes: Mapping[str, Codes]) -> None:
-    """Raises UserError naming the settings in which the reference's codes differ from these."""
-    for spec, one in codes.items():
-        own = shared_settings(one.settings)
+def require_same(reference: Reference, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """`settings`: those of codes by spec. Raises UserError naming those in which the reference's codes differ."""
+    for spec, one in settings.items():
+        own = shared_settings(one)
         if own != dict(reference.settings):
             theirs = reference.settings
             differ = sorted(k for k in own.keys() | theirs.keys() if own.get(k) != theirs.get(k))

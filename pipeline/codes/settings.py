@@ -226,8 +226,8 @@ def settings_here(
     """How this machine makes more codes of the kind that `made` (`Codes.settings`) says, as `Settings.as_json`.
 
     On the same device and in the same precision, so that they agree to the last digit, unless others are named; and on
-    the processor where that device is not here, with a warning. Raises UserError if a named device is not here, or there
-    is no such precision.
+    the processor where that device is not here, with a warning. Raises UserError if a named device is not here, or
+    there is no such precision.
     """
     settings = Settings.from_json(made).as_json()
     try:

@@ -24,7 +24,6 @@ from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.workspace import preset
 
-
 # What may be another for rows that are added: it changes the last digits of codes, not what they mean.
 COMPUTED = ("device", "precision")
 
@@ -75,9 +74,9 @@ def add(
     A content is there once, whatever paths lead to it. Known images take the label and split that the folder gives now;
     a folder below one that was indexed before gives those that the whole would. `dataset`: keys of that params section
     to change; `leave_out` adds to what the index was built with. `device`, `precision`: of the network, those of the
-    index if None; with others the last digits of the new codes may differ, and the index says so (`also`). `memory_mb`:
-    of images in flight; it is the machine's, so the index does not keep it. Raises UserError, with the index as it was, if another process changes it or the
-    folder holds nothing readable.
+    index if None; with others the last digits of the new codes may differ, and the index says so (`also`).
+    `memory_mb`: of images in flight; it is the machine's, so the index does not keep it. Raises UserError, with the
+    index as it was, if another process changes it or the folder holds nothing readable.
     """
     folder = Path(folder)
     made_by = _made_by(folder)

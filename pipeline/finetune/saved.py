@@ -49,8 +49,8 @@ def are_probabilities(loss: str | None) -> bool | None:
 
 @dataclass(frozen=True)
 class Saved:
-    """A classifier in eval mode on `device`, its classes, the view of an image that it was trained on, and the loss that
-    it was trained with (None in files of version 1, which don't say). `precision`: of its products."""
+    """A classifier in eval mode on `device`, its classes, the view of an image that it was trained on, and the loss
+    that it was trained with (None in files of version 1, which don't say). `precision`: of its products."""
 
     model: Classifier
     classes: tuple[str, ...]

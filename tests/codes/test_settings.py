@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.codes import settings as settings_module
-from pipeline.codes.settings import Normalisation, Settings, resolve, resolve_precision
+from pipeline.codes.settings import Normalisation, Settings, resolve, resolve_precision, settings_here
 from pipeline.config import CodesParams, LayerSpec
 from pipeline.errors import UserError
 from tests.codes.conftest import PARAMS, make_params
@@ -167,3 +167,21 @@ def test_refusals() -> None:
 def test_import_loads_no_torch() -> None:
     code = "import sys, pipeline.codes; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_more_codes_are_made_as_the_first_were_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = made(device="cpu").as_json()
+    assert settings_here(one) == one
+    assert settings_here(one, precision="bf16") == one | {"precision": "bf16"}
+    assert settings_here(one, device="auto", precision="fp32")["device"] == "cpu"
+    far = one | {"device": "mps", "precision": "fp16", "compile": True}
+    monkeypatch.setenv("CNNCODES_PRECISION", "fp32")
+    assert settings_here(far) == one | {"precision": "fp32"}
+    assert "mps made these codes and is not here" in caplog.text
+    assert settings_here(far, device="cpu", precision="bf16") == one | {"precision": "bf16"}
+    with pytest.raises(UserError, match="device mps is not on this machine"):
+        settings_here(one, device="mps")
+    with pytest.raises(UserError, match=r"no precision 'fp8'.*auto, fp32, bf16, fp16"):
+        settings_here(one, precision="fp8")

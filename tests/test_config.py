@@ -111,6 +111,8 @@ def test_no_file_at_all(tmp_path: Path) -> None:
         ("pool5-flatten-l2", LayerSpec(layer="pool5", pooling="flatten", l2=True)),
         ("conv1_1.pre-spp", LayerSpec(layer="conv1_1.pre", pooling="spp")),
         ("fc7-gem", LayerSpec(layer="fc7", pooling="gem")),
+        ("pool5-flatten-sigmoid", LayerSpec(layer="pool5", pooling="flatten", sigmoid=True)),
+        ("conv5_3.pre-avg-sigmoid-l2", LayerSpec(layer="conv5_3.pre", pooling="avg", sigmoid=True, l2=True)),
     ],
 )
 def test_specs_parse_and_print(text: str, spec: LayerSpec) -> None:
@@ -119,7 +121,8 @@ def test_specs_parse_and_print(text: str, spec: LayerSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "conv5_3", "conv5_3-", "-avg", "conv5_3-avg-l1", "conv5_3-avg ", "../x-avg", "a/b-avg"]
+    "text",
+    ["", "conv5_3", "conv5_3-", "-avg", "conv5_3-avg-l1", "conv5_3-avg ", "../x-avg", "a/b-avg", "fc7-avg-l2-sigmoid"],
 )
 def test_bad_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="not LAYER-POOLING"):
@@ -133,6 +136,7 @@ def test_bad_specs_are_refused(text: str) -> None:
         ("topk256-pool5-flatten", "topk", "pool5-flatten", {"k": 256}),
         ("sigmoid-pool5-flatten", "sigmoid", "pool5-flatten", {}),
         ("cosine-conv5_3.pre-avg-l2", "cosine", "conv5_3.pre-avg-l2", {}),
+        ("cosine-pool5-flatten-sigmoid", "cosine", "pool5-flatten-sigmoid", {}),
     ],
 )
 def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, parameters: dict[str, int]) -> None:
@@ -146,6 +150,12 @@ def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, paramete
 def test_bad_hash_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"hash spec|layer spec"):
         HashSpec.parse(text)
+
+
+@pytest.mark.parametrize("suffix", ["-l2", "-sigmoid", "-sigmoid-l2"])
+def test_the_sigmoid_takes_codes_as_they_are(suffix: str) -> None:
+    with pytest.raises(UserError, match=r"bits of 0 alone.*sigmoid-pool5-flatten"):
+        HashSpec.parse(f"sigmoid-pool5-flatten{suffix}")
 
 
 def test_the_one_default_in_code_is_the_shipped_one() -> None:

@@ -246,7 +246,7 @@ def test_a_strategy_has_a_name_that_a_folder_may_have(name: str, tmp_path: Path)
     params = read_yaml(SHIPPED)
     params["finetune"]["strategies"][name] = params["finetune"]["strategies"]["frozen"]
     (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
-    with pytest.raises(UserError, match="strategies.*a name has letters, digits"):
+    with pytest.raises(UserError, match=r"strategies.*a name has letters, digits"):
         load(FinetuneParams, tmp_path / "params.yaml")
 
 
@@ -267,5 +267,5 @@ def test_what_is_wrong_in_several_sections_is_told_together(tmp_path: Path) -> N
     params["heads"]["seed"] = -1
     del params["report"]
     (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
-    with pytest.raises(UserError, match="heads.*seed.*no section 'report'"):
+    with pytest.raises(UserError, match=r"heads.*seed.*no section 'report'"):
         load_all(tmp_path / "params.yaml")

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests import yaml_files
-from tests.pictures import COLOURS
+from tests.pictures import COLOURS, draw_classes
 from tests.test_imports import ROOT
 from tests.test_repro import edit_for_tiny, ran
 
@@ -101,11 +102,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["finetune"] |= {"run": ["frozen"], "max_train": 100}
     params["tuned"] |= {"strategy": "frozen"}
     (made / "params.yaml").write_text(yaml_files.dump(params))
-    for command in (
-        ["init", "-q"],
-        ["add", "."],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "start"],
-    ):
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=made, check=True)
     subprocess.run(["git", "clone", "-q", "--bare", made, folder / "project.git"], check=True)
     return folder / "project.git"
@@ -130,10 +128,6 @@ def digests(folder: Path) -> set[str]:
     return {hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
 
 
-def experiments(clone: Clone) -> list[str]:
-    return sorted(clone.git("for-each-ref", "--format=%(refname:lstrip=3)", "refs/exps").split())
-
-
 @pytest.mark.parametrize("place", ["inside", "outside"])
 def test_photographs_enter_neither_git_nor_dvc(place: str, origin: Path, photos: Path, tmp_path: Path) -> None:
     user = Clone(origin, tmp_path / "project")
@@ -151,3 +145,68 @@ def test_photographs_enter_neither_git_nor_dvc(place: str, origin: Path, photos:
     assert user.git_bytes() - before < 1_000_000
     assert not digests(photos) & user.contents()
     assert len(list((user.folder / ".dvc/cache").rglob("*"))) > 10, "what stages make is cached"
+
+
+def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
+    user = Clone(origin, tmp_path / "project")
+    photos = draw_classes(user.folder / "photos", per_class=12)
+    user.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    user.git("commit", "-qam", "remote")
+    user.dvc("repro")
+    assert "dvc.lock" in user.git("diff", "--cached", "--name-only"), "staged, in place of advice to do so"
+    assert (user.folder / "out/report/index.html").is_file()
+
+    # Two experiments, side by side; the first is the one to keep.
+    user.dvc("exp", "run", "-n", "mine", "-S", "dataset.source=folder", "-S", "dataset.root=photos")
+    changed = ran(user.dvc("exp", "run", "-n", "standardised", "-S", "heads.scaling=standardise"))
+    assert "heads@conv5_2-avg-knn" in changed and not {"digests", "dataset", "codes"} & changed
+    shown = user.dvc("exp", "show", "--json")
+    assert all(name in shown for name in ("mine", "standardised"))
+    assert "standardise" in user.dvc("params", "diff", "--json")
+    assert "heads.scaling" in user.dvc("exp", "diff", "mine", "standardised", "--json")
+    user.dvc("metrics", "diff")
+    user.dvc("plots", "show", "--out", str(tmp_path / "plots"))
+    user.dvc("exp", "apply", "mine")
+    assert ran(user.dvc("repro")) == set()
+    assert "up to date" in user.dvc("status")
+
+    # A photograph more is noticed; without it all is as before.
+    shutil.copy(photos / "red/0.png", photos / "red/new.png")
+    assert "photos" in user.dvc("status")
+    (photos / "red/new.png").unlink()
+    assert "up to date" in user.dvc("status")
+    user.git("commit", "-qam", "mine")
+
+    # In copies of the project: the photographs by their full path; what the project's cache holds is not made again.
+    by_full_path = ("-S", f"dataset.root={photos}")
+    refused = user.refused("exp", "run", "--temp", "-S", "heads.seed=1", "digests")
+    assert "No such file or directory" in refused and "photos" in refused
+    said = user.dvc("exp", "run", "--temp", "-n", "copied", *by_full_path, "-S", "heads.scaling=none", "codes")
+    assert "0 of them by reading" in said
+    user.dvc("exp", "run", "--queue", "-n", "queued", *by_full_path, "-S", "heads.scaling=none", "codes")
+    user.dvc("queue", "start")
+    for _ in range(300):
+        status = user.dvc("queue", "status")
+        if "Running" not in status and "Queued" not in status:
+            break
+        time.sleep(1)
+    assert "Success" in status, user.dvc("queue", "logs", "queued")
+
+    user.git("push", "-q", "origin", "HEAD")
+    user.dvc("push")
+    user.dvc("exp", "push", "origin", "--all-commits")
+    assert not digests(photos) & user.contents()
+
+    # Elsewhere, first without the photographs, then with them.
+    other = Clone(origin, tmp_path / "other")
+    other.dvc("pull")
+    page = (other.folder / "out/report/index.html").read_bytes()
+    assert page == (user.folder / "out/report/index.html").read_bytes()
+    assert f"No such file or directory: '{other.folder / 'photos'}'" in other.refused("repro")
+    assert "up to date" in other.dvc("repro", "--allow-missing")
+    shutil.copytree(photos, other.folder / "photos")
+    assert ran(other.dvc("repro")) == set()
+    assert "up to date" in other.dvc("status")
+    other.dvc("exp", "pull", "origin", "standardised")
+    other.dvc("exp", "apply", "standardised")
+    assert "up to date" in other.dvc("status")

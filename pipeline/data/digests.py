@@ -1,4 +1,4 @@
-"""A small file that changes whenever one of many large ones does: what DVC watches and keeps in place of photographs."""
+"""A small file that changes whenever one of many large ones does: what DVC keeps in place of photographs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def write(root: str, file: Path, *, leave_out: Sequence[str]) -> None:
     elif Path(root).exists():
         rows = [(Path(root).name, _digest(root))]
     else:
-        raise UserError(
-            f"dataset.root: {root} does not exist", allowed="a folder of images, or a file", see="README.md"
-        )
+        raise UserError(f"dataset.root: {root} does not exist", allowed="a folder of images, or a file")
     schema.write_text(file, rows_as_csv([("path", "sha256"), *sorted(rows)]))
 
 

@@ -1,7 +1,7 @@
 """Curves to watch while a run trains: dvclive's files, a folder a repeat, a line an epoch.
 
-`out/finetune/<name>/live-curves/repeat-<r>/plots/metrics/` has `train/loss.tsv`, `train/accuracy.tsv`, the same of `val/`, and
-`rate/<group>.tsv`: columns step (the epoch, from 1) and the value. They hold the numbers of curves.csv.
+`out/finetune/<name>/live-curves/repeat-<r>/plots/metrics/` has `train/loss.tsv`, `train/accuracy.tsv`, the same of
+`val/`, and `rate/<group>.tsv`: columns step (the epoch, from 1) and the value. They hold the numbers of curves.csv.
 """
 
 from __future__ import annotations

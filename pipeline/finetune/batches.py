@@ -130,7 +130,7 @@ class PixelRows(Dataset[Batch]):
 
     def __getitems__(self, places: Sequence[Place]) -> Batch:
         # (B, scale, scale, 3) seen as (B, 3, scale, scale): channels last in memory, as the network wants it.
-        chosen = np.stack([self.images.pixels[self.at[i]] for _, i in places])
+        chosen = self.images.pixels.rows([int(self.at[i]) for _, i in places])
         images = torch.from_numpy(chosen).permute(0, 3, 1, 2)
         targets = self.targets[[i for _, i in places]]
         if self.transform is None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,14 +59,39 @@ class Images:
     key: str
 
     @functools.cached_property
-    def pixels(self) -> Pixels:
-        """(m, scale, scale, 3), mapped into memory."""
-        mapped: Pixels = np.load(self.path, mmap_mode="r")
-        return mapped
+    def pixels(self) -> PixelFile:
+        return PixelFile(self.path)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the mapping: a worker process opens the file itself."""
-        return {"path": self.path, "at": self.at, "key": self.key}
+
+class PixelFile:
+    """Images (m, scale, scale, 3) in a .npy file, read where they lie.
+
+    Not mapped: all pages of a mapping that were read count as the process' memory until others need it, and limits that
+    a scheduler sets would end the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            if (version := np.lib.format.read_magic(file)) != (1, 0):
+                raise ValueError(f"{path} is of .npy version {version}")
+            self.shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            if fortran or dtype != np.uint8:
+                raise ValueError(f"{path} holds {dtype}")
+            self._start = file.tell()
+        self._path, self._image_bytes = path, math.prod(self.shape[1:])
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def rows(self, at: Sequence[int] | NDArray[np.int64]) -> Pixels:
+        """(B, scale, scale, 3) of the images at these rows."""
+        out = np.empty((len(at), *self.shape[1:]), dtype=np.uint8)
+        with self._path.open("rb", buffering=0) as file:
+            for row, image in zip(at, out, strict=True):
+                file.seek(self._start + int(row) * self._image_bytes)
+                if file.readinto(image.data) != self._image_bytes:
+                    raise OSError(f"{self._path} was cut short")
+        return out
 
 
 def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int = MEMORY_MB) -> Images:
@@ -114,18 +141,18 @@ def _decode_all(
     reasons: dict[str, str] = {}
     refused = False
     path = folder / f"{names[0]}.npy"
-    with schema.atomic_path(path) as tmp, ThreadPoolExecutor(os.cpu_count()) as pool:
-        out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.uint8, shape=shape)
+    with schema.atomic_path(path) as tmp, tmp.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(rows), _BLOCK):
             found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + _BLOCK])
             for i, image in enumerate(found, start):
                 if isinstance(image, np.ndarray):
-                    out[i] = image
+                    file.write(image.tobytes())
                 else:
+                    file.write(bytes(math.prod(shape[1:])))
                     reasons[str(i)] = str(image)
                     refused |= isinstance(image, NoRoomError)
-        out.flush()
-        del out
     name = names[refused]
     path.replace(folder / f"{name}.npy")
     schema.write_json(folder / f"{name}.json", reasons)

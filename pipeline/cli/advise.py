@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 if TYPE_CHECKING:
@@ -23,7 +22,11 @@ def register(app: typer.Typer) -> None:
 
 
 def advise(
-    folder: Annotated[Path, typer.Argument(help="Images whose first folder level is the class, or a folder of codes.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Images whose first folder level is the class, or a folder of codes.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     out: Annotated[
         Path | None, typer.Option(help="Keep the codes of the images, and the advice, in this folder.")
     ] = None,
@@ -53,7 +56,8 @@ def advise(
     data = dataset(leave_out, max_failed_share)
     keys = {} if size is None else {"crop": size, "scales": [size]}
     keys |= {} if memory_mb is None else {"memory_mb": memory_mb}
-    with _workspace(folder, out, specs, data, arch=arch, weights=weights, codes=keys) as space:
+    files: dict[str, Any] = {"train": train or (), "test": test or ()}
+    with _workspace(folder, files, out, specs, data, arch=arch, weights=weights, codes=keys) as space:
         codes = {one.spec: one for one in (space.codes(spec) for spec in specs or space.specs())}
         kept = references.default_path(next(iter(codes.values())).settings, cache_root())
         found = reference or (kept if kept.is_file() else None)
@@ -90,7 +94,8 @@ def advise(
 
 @contextlib.contextmanager
 def _workspace(
-    folder: Path,
+    folder: Path | None,
+    files: dict[str, Any],
     out: Path | None,
     specs: list[str],
     data: dict[str, Any],
@@ -99,13 +104,17 @@ def _workspace(
     weights: str,
     codes: dict[str, Any],
 ) -> Iterator[Workspace]:
-    """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
-    from pipeline.workspace import Workspace, extract
+    """The codes that are in `folder`, or those of the images in it or in `files`; without `out` they stay in the store
+    alone.
+    """
+    from pipeline.cache import working_folder
+    from pipeline.workspace import Workspace, extract, images_section
 
-    if any(folder.glob("codes/*/codes.json")):
+    images_section(folder, **files)
+    if folder is not None and any(folder.glob("codes/*/codes.json")):
         yield Workspace.open(folder)
         return
     with contextlib.ExitStack() as stack:
-        kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
+        kept = out or stack.enter_context(working_folder())
         chosen: dict[str, Any] = {"layers": specs or None, "arch": arch, "weights": weights, "codes": codes}
-        yield extract(folder, out=kept, dataset=data, fleeting=out is None, **chosen)
+        yield extract(folder, **files, out=kept, dataset=data, fleeting=out is None, **chosen)

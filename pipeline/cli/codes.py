@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli import export_images
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
@@ -28,12 +29,18 @@ def register(app: typer.Typer) -> None:
     app.command()(layers)
     app.command()(info)
     app.command()(export)
+    export_images.register(app)
     app.add_typer(cache, name="cache")
 
 
 def extract(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the class.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the codes.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     layers: Annotated[
         str, typer.Option(help="LAYER or LAYER-POOLING, with commas: conv5_2,pool5-flatten-l2. See `cnncodes layers`.")
     ] = "",
@@ -85,6 +92,8 @@ def extract(
     space = run(
         images,
         out=out,
+        train=train or (),
+        test=test or (),
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,

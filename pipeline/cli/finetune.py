@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 
 Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
@@ -27,8 +27,13 @@ def register(app: typer.Typer) -> None:
 
 
 def finetune(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the class.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[
         list[str] | None, typer.Option(help="Name of a strategy; repeat for more. The preset's `run` if not given.")
     ] = None,
@@ -50,7 +55,7 @@ def finetune(
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
-    inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
+    inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt and probabilities.txt.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -68,6 +73,8 @@ def finetune(
     records = run(
         images,
         out=out,
+        train=train or (),
+        test=test or (),
         strategies=strategy,
         arch=arch,
         weights=weights,
@@ -94,7 +101,11 @@ def finetune(
 
 
 def lr_find(
-    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    where: Annotated[
+        Path | None, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
@@ -122,6 +133,8 @@ def lr_find(
     sweep = find_rate(
         where,
         strategy,
+        train=train or (),
+        test=test or (),
         low=low,
         high=high,
         steps=steps,

@@ -20,7 +20,7 @@ from pipeline.cli.finetune import (
     given,
     settings_of,
 )
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 
@@ -30,7 +30,11 @@ def register(app: typer.Typer) -> None:
 
 
 def sanity(
-    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    where: Annotated[
+        Path | None, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
     epochs: Annotated[int | None, typer.Option(help="Of each run of a grid.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones.")] = None,
@@ -61,6 +65,8 @@ def sanity(
     steps = run(
         where,
         strategy,
+        train=train or (),
+        test=test or (),
         how=given({"epochs": epochs, "rounds": rounds}),
         arch=arch,
         weights=weights,

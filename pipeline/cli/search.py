@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
@@ -48,8 +48,13 @@ def register(app: typer.Typer) -> None:
 
 @index.command()
 def build(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the label.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the label.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="New folder for the index.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     arch: Annotated[
         str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")
     ] = None,
@@ -82,6 +87,8 @@ def build(
     collection.build(
         images,
         out,
+        train=train or (),
+        test=test or (),
         arch=arch,
         weights=weights,
         layers=_names(layer),

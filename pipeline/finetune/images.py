@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 FOLDER = "finetune-images"
-_BLOCK = 256
+_BLOCK_BYTES = 16 << 20  # of decoded images that wait to be written, at most
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PixelFile:
             if fortran or dtype != np.uint8:
                 raise ValueError(f"{path} holds {dtype}")
             self._start = file.tell()
-        self._path, self._image_bytes = path, math.prod(self.shape[1:])
+        self._path, self.image_bytes = path, math.prod(self.shape[1:])
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -88,8 +88,8 @@ class PixelFile:
         out = np.empty((len(at), *self.shape[1:]), dtype=np.uint8)
         with self._path.open("rb", buffering=0) as file:
             for row, image in zip(at, out, strict=True):
-                file.seek(self._start + int(row) * self._image_bytes)
-                if file.readinto(image.data) != self._image_bytes:
+                file.seek(self._start + int(row) * self.image_bytes)
+                if file.readinto(image.data) != self.image_bytes:
                     raise OSError(f"{self._path} was cut short")
         return out
 
@@ -136,7 +136,8 @@ def _decode_all(
     Returns the name of both files: the first of `names`, or the second if some images needed more memory.
     """
     shape = (len(rows), view.scale, view.scale, 3)
-    schema.require_space(folder, int(np.prod(shape)), what=f"a cache of {len(rows)} decoded images")
+    image_bytes = math.prod(shape[1:])
+    schema.require_space(folder, len(rows) * image_bytes, what=f"a cache of {len(rows)} decoded images")
     log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
     reasons: dict[str, str] = {}
     refused = False
@@ -144,13 +145,14 @@ def _decode_all(
     with schema.atomic_path(path) as tmp, tmp.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(rows), _BLOCK):
-            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + _BLOCK])
+        count = max(1, _BLOCK_BYTES // image_bytes)
+        for start in range(0, len(rows), count):
+            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + count])
             for i, image in enumerate(found, start):
                 if isinstance(image, np.ndarray):
                     file.write(image.tobytes())
                 else:
-                    file.write(bytes(math.prod(shape[1:])))
+                    file.write(bytes(image_bytes))
                     reasons[str(i)] = str(image)
                     refused |= isinstance(image, NoRoomError)
     name = names[refused]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline import export_images as module
 from pipeline import schema
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.config import DatasetParams
 from pipeline.data.build import build
 from pipeline.data.decode import decode

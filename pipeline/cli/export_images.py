@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
 
 
 class ImagesFormat(StrEnum):
@@ -64,4 +64,4 @@ def export_images(
         return
     for file in done.files:
         count = {"train.h5": "train and val", "test.h5": "test"}.get(file.name)
-        typer.echo(f"{file}: {done.images[file.name]:,} images of {count}" if count else str(file))
+        say(f"{file}: {done.images[file.name]:,} images of {count}" if count else file)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import pipeline
 from pipeline import collection, transfer
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.data.manifest import Manifest
 from pipeline.export_images import export_images
 from tests import peak

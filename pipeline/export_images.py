@@ -27,7 +27,8 @@ from pipeline.data.manifest import Manifest
 from pipeline.data.sources.base import blocks
 from pipeline.data.sources.hdf5 import CLASSES
 from pipeline.errors import UserError
-from pipeline.finetune.images import CachedView, Images, PixelFile, cached
+from pipeline.finetune.images import CachedView, Images, cached
+from pipeline.finetune.rows_file import RowsFile
 from pipeline.workspace import Workspace, images_section, preset
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _rows(manifest: Manifest, images: Images) -> dict[str, Ints]:
 def _write_all(
     out: Path, manifest: Manifest, images: Images, rows: Mapping[str, Ints], classes: Sequence[str], *, mean: bool
 ) -> Exported:
-    need_bytes = sum(map(len, rows.values())) * images.pixels.image_bytes
+    need_bytes = sum(map(len, rows.values())) * images.pixels.row_bytes
     staging: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -136,26 +137,26 @@ def _write(
     pixels, at = images.pixels, images.at[rows]
     _, height, width, channels = pixels.shape
     with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as file:
-        data = file.create_dataset("input", shape=(len(rows), pixels.image_bytes), dtype=np.uint8)
+        data = file.create_dataset("input", shape=(len(rows), pixels.row_bytes), dtype=np.uint8)
         data.attrs["lshape"] = np.array((channels, height, width), dtype=np.int64)
         if mean is not None:
             data.attrs["mean"] = mean
         for block in _blocks(pixels, len(rows)):
             # (B, H, W, C) -> (B, C*H*W)
-            data[block] = pixels.rows(at[block]).transpose(0, 3, 1, 2).reshape(-1, pixels.image_bytes)
+            data[block] = pixels[at[block]].transpose(0, 3, 1, 2).reshape(-1, pixels.row_bytes)
         file.create_dataset("ids", data=manifest.ids[rows].astype("S"))
         if nclass:
             numbers = manifest.class_numbers[manifest.targets[rows]]
             file.create_dataset("output", data=numbers.astype(np.int32)[:, None]).attrs["nclass"] = nclass
 
 
-def _mean(pixels: PixelFile, at: Ints) -> NDArray[np.float32]:
+def _mean(pixels: RowsFile, at: Ints) -> NDArray[np.float32]:
     """(3,) of the values of each channel."""
     total = np.zeros(3, dtype=np.int64)
     for block in _blocks(pixels, len(at)):
-        total += pixels.rows(at[block]).sum(axis=(0, 1, 2), dtype=np.int64)
-    return (total / (len(at) * pixels.image_bytes / 3)).astype(np.float32)
+        total += pixels[at[block]].sum(axis=(0, 1, 2), dtype=np.int64)
+    return (total / (len(at) * pixels.row_bytes / 3)).astype(np.float32)
 
 
-def _blocks(pixels: PixelFile, n: int) -> Sequence[slice]:
-    return list(blocks(n, max(1, _BLOCK_BYTES // pixels.image_bytes)))
+def _blocks(pixels: RowsFile, n: int) -> Sequence[slice]:
+    return list(blocks(n, max(1, _BLOCK_BYTES // pixels.row_bytes)))

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
+from pipeline.finetune import rows_file
+from pipeline.finetune.rows_file import RowsFile
 
 log = logging.getLogger(__name__)
 
@@ -59,39 +60,9 @@ class Images:
     key: str
 
     @functools.cached_property
-    def pixels(self) -> PixelFile:
-        return PixelFile(self.path)
-
-
-class PixelFile:
-    """Images (m, scale, scale, 3) in a .npy file, read where they lie.
-
-    Not mapped: all pages of a mapping that were read count as the process' memory until others need it, and limits that
-    a scheduler sets would end the run.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            if (version := np.lib.format.read_magic(file)) != (1, 0):
-                raise ValueError(f"{path} is of .npy version {version}")
-            self.shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-            if fortran or dtype != np.uint8:
-                raise ValueError(f"{path} holds {dtype}")
-            self._start = file.tell()
-        self._path, self.image_bytes = path, math.prod(self.shape[1:])
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def rows(self, at: Sequence[int] | NDArray[np.int64]) -> Pixels:
-        """(B, scale, scale, 3) of the images at these rows."""
-        out = np.empty((len(at), *self.shape[1:]), dtype=np.uint8)
-        with self._path.open("rb", buffering=0) as file:
-            for row, image in zip(at, out, strict=True):
-                file.seek(self._start + int(row) * self.image_bytes)
-                if file.readinto(image.data) != self.image_bytes:
-                    raise OSError(f"{self._path} was cut short")
-        return out
+    def pixels(self) -> RowsFile:
+        """(m, scale, scale, 3) uint8."""
+        return RowsFile(self.path)
 
 
 def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int = MEMORY_MB) -> Images:
@@ -143,8 +114,7 @@ def _decode_all(
     refused = False
     path = folder / f"{names[0]}.npy"
     with schema.atomic_path(path) as tmp, tmp.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        rows_file.begin(file, np.uint8, shape)
         count = max(1, _BLOCK_BYTES // image_bytes)
         for start in range(0, len(rows), count):
             found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + count])

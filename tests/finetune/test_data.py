@@ -102,7 +102,7 @@ def test_images_are_decoded_once(manifest: Manifest, tmp_path: Path, monkeypatch
         with Image.open(manifest.file(row)) as image:
             # 40 x 44 -> 36 x 40 -> the central 36 x 36.
             expected = np.asarray(image.resize((36, 40), Image.Resampling.BILINEAR))[2:38]
-        assert np.abs(first.pixels.rows([first.at[row]])[0].astype(int) - expected).max() <= 1
+        assert np.abs(first.pixels[first.at[row]].astype(int) - expected).max() <= 1
     monkeypatch.setattr(images, "decode", None)
     moved = dataclasses.replace(manifest, paths=np.array([f"moved/{p}" for p in manifest.paths]))
     assert cached(moved, VIEW, tmp_path).path == first.path

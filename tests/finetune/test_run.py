@@ -97,7 +97,7 @@ def test_several_views_are_averaged(manifest: Manifest, cache: Path, tmp_path: P
 
 
 def _whole(rows: PixelRows) -> list[torch.Tensor]:
-    return list(torch.from_numpy(rows.images.pixels.rows(rows.at)).permute(0, 3, 1, 2))
+    return list(torch.from_numpy(rows.images.pixels[rows.at]).permute(0, 3, 1, 2))
 
 
 def test_bf16_and_hinge_run(manifest: Manifest, cache: Path, tmp_path: Path) -> None:

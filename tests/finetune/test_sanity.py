@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,7 +120,7 @@ def test_what_can_not_be_learned_is_seen(manifest: Manifest, cache: Path) -> Non
     # One pixel for every image: nothing tells the classes apart.
     images = made.train.dataset.images  # type: ignore[attr-defined]
     black = np.zeros(images.pixels.shape, dtype=np.uint8)
-    object.__setattr__(images, "pixels", SimpleNamespace(rows=lambda at: black[at]))
+    object.__setattr__(images, "pixels", black)
     assert first.overfit(at, made).verdict == "fail"
     del images.__dict__["pixels"]
 

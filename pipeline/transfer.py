@@ -11,16 +11,15 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.cache import cache_root, working_folder
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import PRESET, Workspace, canonical_weights, network, preset
+from pipeline.workspace import PRESET, Workspace, canonical_weights, images_section, network, preset
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
@@ -45,9 +44,11 @@ def params_of(settings: Mapping[str, Any], params_file: str | Path | None = None
 
 
 def finetune(
-    images: str | Path,
+    images: str | Path | None = None,
     *,
     out: str | Path,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     strategies: Sequence[str] | None = None,
     arch: str | None = None,
     weights: str = "demo",
@@ -58,18 +59,20 @@ def finetune(
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
-    `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
-    of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and called again, it
-    goes on from the last epoch. Raises UserError.
+    `images`: a folder whose first level is the class; `train`, `test`: HDF5 files in its place. `arch`: if None,
+    what `workspace.network` finds. `settings`: keys of the section `finetune` to change. `memory_mb`: of images that
+    are decoded at once. Killed and called again, it goes on from the last epoch. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
+    data = _dataset(images_section(images, train, test), dataset)
+    from pipeline.data.build import build
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
 
     space = Workspace(Path(out))
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _labelled(_build(images, space.root / "dataset", dataset, memory_mb, fleeting=False), images)
+    manifest = _labelled(build(data, space.root / "dataset", memory_mb=memory_mb), data.root)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
@@ -80,9 +83,11 @@ def finetune(
 
 
 def find_rate(
-    where: str | Path,
+    where: str | Path | None,
     strategy: str,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     low: float,
     high: float,
     steps: int,
@@ -94,20 +99,24 @@ def find_rate(
     memory_mb: int = MEMORY_MB,
 ) -> Sweep:
     """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
-    weights/, whose weights then are the ones. Nothing is written but the cache. Raises UserError."""
+    weights/, whose weights then are the ones; None where `train` and `test` are HDF5 files. Nothing is
+    written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
+    images = images_section(where, train, test)
     from pipeline.finetune.lr_find import find
 
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+    with working_folder() as scratch:
+        manifest, source = _ground(images, scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
         bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
         return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
 
 def sanity(
-    where: str | Path,
+    where: str | Path | None,
     strategy: str,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     how: Mapping[str, Any] | None = None,
     arch: str | None = None,
     weights: str = "demo",
@@ -119,12 +128,13 @@ def sanity(
     """The steps of the procedure for choosing hyperparameters. `where`: as of `find_rate`; `how`: keys of the section
     `sanity` of the params file, or of the preset, to change. Nothing is written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
+    images = images_section(where, train, test)
     own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
     from pipeline.finetune.sanity.run import check
 
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+    with working_folder() as scratch:
+        manifest, source = _ground(images, scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
         return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 
@@ -176,7 +186,7 @@ def predict(
 
 
 def _ground(
-    where: Path,
+    images: Mapping[str, Any],
     scratch: Path,
     arch: str | None,
     weights: str,
@@ -184,14 +194,18 @@ def _ground(
     dataset: Mapping[str, Any] | None,
     memory_mb: int,
 ) -> tuple[Manifest, Weights]:
+    """`images`: what `images_section` gives."""
+    from pipeline.data.build import build
     from pipeline.nets.weights import read_canonical
 
-    space = Workspace(where)
-    if (space.root / "dataset" / "dataset.json").is_file():
+    where = images["root"]
+    space = Workspace(Path(where))
+    if images["source"] == "folder" and (space.root / "dataset" / "dataset.json").is_file():
         return _labelled(space.manifest(), where), space.weights()
+    data = _dataset(images, dataset)
     canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    manifest = _build(where, scratch / "dataset", dataset, memory_mb, fleeting=True)
-    return _labelled(manifest, where), read_canonical(canonical)
+    manifest = build(data, scratch / "dataset", fleeting=True, memory_mb=memory_mb)
+    return _labelled(manifest, data.root), read_canonical(canonical)
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -202,10 +216,5 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
     return manifest
 
 
-def _build(
-    images: str | Path, folder: Path, dataset: Mapping[str, Any] | None, memory_mb: int, *, fleeting: bool
-) -> Manifest:
-    from pipeline.data.build import build
-
-    params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-    return build(params, folder, fleeting=fleeting, memory_mb=memory_mb)
+def _dataset(images: Mapping[str, Any], changes: Mapping[str, Any] | None) -> config.DatasetParams:
+    return preset(config.DatasetParams, **{**images, **(changes or {})})

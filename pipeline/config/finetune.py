@@ -133,7 +133,7 @@ class FinetuneParams(Section):
     devices: int = Field(ge=1, description="of each machine that share every batch")
     nodes: int = Field(ge=1, description="machines that share every batch")
     workers: int = Field(ge=0, description="processes that augment; 0: in this one")
-    inference_txt: bool = Field(description="also write the probabilities as plain text")
+    inference_txt: bool = Field(description="also write inference.txt and probabilities.txt")
 
     @property
     def world(self) -> int:

@@ -12,7 +12,8 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from pipeline.cache import cache_root
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
 from pipeline.workspace import PRESET, Workspace, canonical_weights, network, preset
+from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
+    from pipeline.data.sources import Record
     from pipeline.finetune.lr_find import Sweep
     from pipeline.finetune.sanity.step import Step
     from pipeline.nets.weights import Weights
@@ -64,12 +67,17 @@ def finetune(
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
+    from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
 
+    require_known(params.run, params)
     space = Workspace(Path(out))
+    require_writable(space.root)
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _labelled(_build(images, space.root / "dataset", dataset, memory_mb, fleeting=False), images)
+    known = _fitting(params.run, params, source)
+    manifest = _build(images, space.root / "dataset", dataset, memory_mb, fleeting=False, known=known)
+    manifest = _labelled(manifest, images)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
@@ -96,10 +104,14 @@ def find_rate(
     """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
     weights/, whose weights then are the ones. Nothing is written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
-    from pipeline.finetune.lr_find import find
+    from pipeline.finetune.foreseen import require_known
+    from pipeline.finetune.lr_find import find, require_range
 
+    require_known([strategy], params)
+    require_range(low, high, steps)
     with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+        ground = _Ground(arch, weights, dataset, memory_mb, [strategy], params)
+        manifest, source = ground.of(Path(where), Path(scratch))
         bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
         return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
@@ -121,10 +133,13 @@ def sanity(
     params = params_of(settings or {}, params_file)
     own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
+    from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.sanity.run import check
 
+    require_known([strategy], params)
     with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+        ground = _Ground(arch, weights, dataset, memory_mb, [strategy], params)
+        manifest, source = ground.of(Path(where), Path(scratch))
         return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 
@@ -175,23 +190,31 @@ def predict(
     return answers
 
 
-def _ground(
-    where: Path,
-    scratch: Path,
-    arch: str | None,
-    weights: str,
-    *,
-    dataset: Mapping[str, Any] | None,
-    memory_mb: int,
-) -> tuple[Manifest, Weights]:
-    from pipeline.nets.weights import read_canonical
+@dataclass(frozen=True)
+class _Ground:
+    """What a strategy is tried on: images and weights that are named, or those of a folder that a run filled."""
 
-    space = Workspace(where)
-    if (space.root / "dataset" / "dataset.json").is_file():
-        return _labelled(space.manifest(), where), space.weights()
-    canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    manifest = _build(where, scratch / "dataset", dataset, memory_mb, fleeting=True)
-    return _labelled(manifest, where), read_canonical(canonical)
+    arch: str | None
+    weights: str
+    dataset: Mapping[str, Any] | None
+    memory_mb: int
+    strategies: Sequence[str]
+    params: FinetuneParams
+
+    def of(self, where: Path, scratch: Path) -> tuple[Manifest, Weights]:
+        """Raises UserError, before an image is opened, if a strategy does not fit."""
+        from pipeline.finetune.foreseen import require_fit
+        from pipeline.nets.weights import read_canonical
+
+        space = Workspace(where)
+        if (space.root / "dataset" / "dataset.json").is_file():
+            manifest, source = _labelled(space.manifest(), where), space.weights()
+            require_fit(self.strategies, self.params, source, manifest.classes)
+            return manifest, source
+        source = read_canonical(canonical_weights(network(self.arch, self.weights)[0], cache_root()))
+        known = _fitting(self.strategies, self.params, source)
+        to = scratch / "dataset"
+        return _labelled(_build(where, to, self.dataset, self.memory_mb, fleeting=True, known=known), where), source
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -203,9 +226,27 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
 
 
 def _build(
-    images: str | Path, folder: Path, dataset: Mapping[str, Any] | None, memory_mb: int, *, fleeting: bool
+    images: str | Path,
+    folder: Path,
+    dataset: Mapping[str, Any] | None,
+    memory_mb: int,
+    *,
+    fleeting: bool,
+    known: Callable[[Sequence[Record]], None],
 ) -> Manifest:
     from pipeline.data.build import build
 
     params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-    return build(params, folder, fleeting=fleeting, memory_mb=memory_mb)
+    return build(params, folder, fleeting=fleeting, memory_mb=memory_mb, known=known)
+
+
+def _fitting(strategies: Sequence[str], params: FinetuneParams, source: Weights) -> Callable[[Sequence[Record]], None]:
+    """What `data.build` asks of a listing before it opens an image: whether the strategies fit its classes."""
+    from pipeline.finetune.foreseen import require_fit
+
+    def known(listed: Sequence[Record]) -> None:
+        classes = sorted({record.label for record in listed} - {""})
+        if len(classes) > 1:  # of fewer the data says more
+            require_fit(strategies, params, source, classes)
+
+    return known

@@ -23,6 +23,7 @@ from pipeline.cache import cache_root
 from pipeline.errors import UserError
 from pipeline.nets import external_data
 from pipeline.nets.mistaken import require_not_mistaken
+from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from pipeline.codes import Codes
@@ -157,11 +158,15 @@ def extract(
     from pipeline.codes.plan import check
     from pipeline.codes.weights_header import WeightsHeader
     from pipeline.data.build import build
+    from pipeline.data.sources.folder import require_folder
 
     space = Workspace(Path(out))
+    require_writable(space.root)
     source, view = network(arch, weights)
     params = preset(config.CodesParams, **(view | (codes or {})), **({"layers": list(layers)} if layers else {}))
     data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
+    if data.source == "folder":
+        require_folder(data.root)  # before weights are looked for
     canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
     memory_mb = params.memory_mb
@@ -187,7 +192,8 @@ def compare(
     params = preset(config.HeadsParams, **(head_params or {}), **({"heads": list(heads)} if heads else {}))
     report = preset(config.ReportParams, **(report_params or {}))
     manifest = space.manifest()
-    chosen = list(specs or space.specs())
+    chosen = [space.codes(spec).spec for spec in specs or space.specs()]
+    require_writable(space.root)
     for spec in chosen:
         for head in params.heads:
             log.info("%s on %s", head, spec)

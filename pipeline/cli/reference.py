@@ -58,6 +58,7 @@ def reference(
     from pipeline.codes import extract
     from pipeline.data.build import build
     from pipeline.workspace import Workspace, canonical_weights, network, preset
+    from pipeline.writable import require_writable
 
     if like is not None:
         space = Workspace.open(like)
@@ -73,6 +74,8 @@ def reference(
         params.model_dump() | {key: value for key, value in changed.items() if value is not None},
         where="codes",
     )
+    if out is not None:
+        require_writable(out, folder=False)
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
         given = dataset(leave_out, max_failed_share)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)

@@ -11,6 +11,7 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pipeline import config
 from pipeline.cache import cache_root
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import PRESET, Workspace, canonical_weights, network, preset
+from pipeline.workspace import PRESET, Workspace, canonical_weights, network, other_images, preset
 from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
@@ -57,13 +58,15 @@ def finetune(
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
+    replace: bool = False,
     memory_mb: int = MEMORY_MB,
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
     `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
     of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and called again, it
-    goes on from the last epoch. Raises UserError.
+    goes on from the last epoch. Results that `out` holds of other strategies on the same folder and weights stay;
+    `replace`: those of other images or weights go; without it they are an error that lists them. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
@@ -76,7 +79,10 @@ def finetune(
     require_writable(space.root)
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
     known = _fitting(params.run, params, source)
+    lost = _lost(space, images, dataset, source, replace=replace)
     manifest = _build(images, space.root / "dataset", dataset, memory_mb, fleeting=False, known=known)
+    for folder in lost:
+        shutil.rmtree(folder)
     manifest = _labelled(manifest, images)
     write_canonical(source, space.weights_file)
     return {
@@ -236,8 +242,36 @@ def _build(
 ) -> Manifest:
     from pipeline.data.build import build
 
-    params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-    return build(params, folder, fleeting=fleeting, memory_mb=memory_mb, known=known)
+    return build(_dataset(images, dataset), folder, fleeting=fleeting, memory_mb=memory_mb, known=known)
+
+
+def _dataset(images: str | Path, dataset: Mapping[str, Any] | None) -> config.DatasetParams:
+    return preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
+
+
+def _lost(
+    space: Workspace, images: str | Path, dataset: Mapping[str, Any] | None, source: Weights, *, replace: bool
+) -> list[Path]:
+    """Folders of results in a workspace that are of other images or weights. Raises UserError, unless `replace`, if
+    there are any.
+    """
+    from pipeline.codes.weights_header import WeightsHeader
+
+    found = sorted(path.parent for path in (space.root / FOLDER).glob("*/metrics.json"))
+    if not found:
+        return []
+    why = other_images(space, _dataset(images, dataset))
+    if not why and space.weights_file.is_file() and WeightsHeader.of(space.weights_file).sha256 != source.sha256:
+        why = "other weights"
+    if not why:
+        return []
+    if not replace:
+        names = ", ".join(folder.name for folder in found)
+        raise UserError(
+            f"{space.root} holds results that would go: {names} ({why})",
+            allowed="another folder, or --replace (replace=True)",
+        )
+    return found
 
 
 def _fitting(strategies: Sequence[str], params: FinetuneParams, source: Weights) -> Callable[[Sequence[Record]], None]:

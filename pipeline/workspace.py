@@ -186,11 +186,11 @@ def extract(
     check(header, params)
     memory_mb = params.memory_mb
     manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting, memory_mb=memory_mb)
+    for folder in (folder for spec in lost for folder in space.heads_on(spec)):
+        shutil.rmtree(folder)
     with schema.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)
-    for folder in (folder for spec in lost for folder in space.heads_on(spec)):
-        shutil.rmtree(folder)
     return space
 
 
@@ -209,7 +209,7 @@ def _beside(
     before = held(space.root / "codes")
     if not before:
         return [], []
-    why = _other_images(space, data)
+    why = other_images(space, data)
     lost = dict.fromkeys(before, why) if why else differing(before, settings)
     if lost and not replace:
         heads = [p.name for spec in lost for p in space.heads_on(spec)]
@@ -227,7 +227,7 @@ def _beside(
     return kept, list(lost)
 
 
-def _other_images(space: Workspace, data: config.DatasetParams) -> str:
+def other_images(space: Workspace, data: config.DatasetParams) -> str:
     """How the images of a workspace are others than those of `data`, in words; "" if they come from the same place."""
     try:
         manifest = space.manifest()

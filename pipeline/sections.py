@@ -56,24 +56,17 @@ class Sections:
 
     def _problems(self) -> Iterator[str]:
         for spec in self.codes.layers:
-            yield from _told("codes.layers", lambda spec=spec: self._require_layer(spec, self._side))
+            yield from _told("codes.layers", self._require_layer, spec, self._side)
         for spec in self.tuned.layers:  # a layer that the tuned network lacks is left out in words
-            yield from _told("tuned.layers", lambda spec=spec: self._require_layer(spec, None))
-        for text in self.retrieval.specs:
-            spec = config.HashSpec.parse(text)
-            if spec.hasher != "cosine":
-                settings = self.retrieval.settings.get(spec.hasher, {}) | spec.parameters
-                yield from _told(
-                    f"retrieval, {text}", lambda n=spec.hasher, s=settings: hashing.check_fit(hashing.make(n, **s))
-                )
-        for name, settings in self.retrieval.approximate.items():
-            yield from _told(f"retrieval.approximate.{name}", lambda n=name, s=settings: _require_names(n, s))
+            yield from _told("tuned.layers", self._require_layer, spec, None)
+        for spec in self.retrieval.specs:
+            yield from _told(f"retrieval, {spec}", self._require_hasher, config.HashSpec.parse(spec))
+        for index, settings in self.retrieval.approximate.items():
+            yield from _told(f"retrieval.approximate.{index}", _require_names, index, settings)
         strategies = self.finetune.strategies
         for name in self.finetune.run:
             if below := strategies[name].below:
-                yield from _told(
-                    f"finetune.strategies.{name}.below", lambda layer=below: layers.require(self.weights.arch, layer)
-                )
+                yield from _told(f"finetune.strategies.{name}.below", layers.require, self.weights.arch, below)
         allowed = f"allowed: {', '.join(strategies)}"
         if unknown := [name for name in self.sanity.strategies if name not in strategies]:
             yield f"sanity.strategies names {unknown}, {allowed}"
@@ -90,6 +83,11 @@ class Sections:
         if side is not None:
             layers.shape(self.weights.arch, layer, side, side)
 
+    def _require_hasher(self, spec: config.HashSpec) -> None:
+        if spec.hasher != "cosine":
+            settings = self.retrieval.settings.get(spec.hasher, {}) | spec.parameters
+            hashing.check_fit(hashing.make(spec.hasher, **settings))
+
 
 def _require_names(index: str, settings: dict[str, int]) -> None:
     """Raises UserError on settings that the index doesn't have, or lacks."""
@@ -100,8 +98,8 @@ def _require_names(index: str, settings: dict[str, int]) -> None:
         make(index, _NBITS, **settings)
 
 
-def _told(where: str, check: Callable[[], object]) -> Iterator[str]:
+def _told(where: str, check: Callable[..., object], *args: object) -> Iterator[str]:
     try:
-        check()
+        check(*args)
     except UserError as e:
         yield f"{where}: {e}"

@@ -181,7 +181,7 @@ def extract(
         require_folder(data.root)  # before weights are looked for
     canonical = canonical_weights(source, cache_root())
     header = WeightsHeader.of(canonical)
-    kept, lost = _beside(space, data, check(header, params), replace=replace)
+    kept, lost = _what_stays(space, data, check(header, params), replace=replace)
     params = params.model_copy(update={"layers": [*params.layers, *kept]})
     check(header, params)
     memory_mb = params.memory_mb
@@ -194,7 +194,7 @@ def extract(
     return space
 
 
-def _beside(
+def _what_stays(
     space: Workspace,
     data: config.DatasetParams,
     settings: Mapping[str, Settings],

@@ -22,6 +22,6 @@ def require_writable(path: str | Path, *, folder: bool = True) -> None:
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
-        raise UserError(f"{path} can't be made: {place} is a file", allowed="a folder there")
+        raise UserError(f"{path} can't be made: {place} is a file, not a directory", allowed="a folder there")
     if not os.access(place, os.W_OK | os.X_OK):
         raise refusal(errno.EACCES, path)

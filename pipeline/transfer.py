@@ -12,17 +12,24 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.cache import cache_root, working_folder
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import PRESET, Workspace, canonical_weights, network, other_images, preset
+from pipeline.workspace import (
+    PRESET,
+    Workspace,
+    canonical_weights,
+    images_section,
+    network,
+    other_images,
+    preset,
+)
 from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
@@ -49,9 +56,11 @@ def params_of(settings: Mapping[str, Any], params_file: str | Path | None = None
 
 
 def finetune(
-    images: str | Path,
+    images: str | Path | None = None,
     *,
     out: str | Path,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     strategies: Sequence[str] | None = None,
     arch: str | None = None,
     weights: str = "demo",
@@ -63,13 +72,16 @@ def finetune(
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
-    `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
-    of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and called again, it
-    goes on from the last epoch. Results that `out` holds of other strategies on the same folder and weights stay;
-    `replace`: those of other images or weights go; without it they are an error that lists them. Raises UserError.
+    `images`: a folder whose first level is the class; `train`, `test`: HDF5 files in its place. `arch`: if None,
+    what `workspace.network` finds. `settings`: keys of the section `finetune` to change. `memory_mb`: of images that
+    are decoded at once. Killed and called again, it goes on from the last epoch. Results that `out` holds of other
+    strategies on the same images and weights stay; `replace`: those of others go; without it they are an error that
+    lists them. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
+    data = _dataset(images_section(images, train, test), dataset)
+    from pipeline.data.build import build
     from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
@@ -78,12 +90,12 @@ def finetune(
     space = Workspace(Path(out))
     require_writable(space.root)
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
+    lost = _lost(space, data, source, replace=replace)
     known = _fitting(params.run, params, source)
-    lost = _lost(space, images, dataset, source, replace=replace)
-    manifest = _build(images, space.root / "dataset", dataset, memory_mb, fleeting=False, known=known)
+    manifest = build(data, space.root / "dataset", memory_mb=memory_mb, known=known)
     for folder in lost:
         shutil.rmtree(folder)
-    manifest = _labelled(manifest, images)
+    _labelled(manifest, data.root)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
@@ -94,9 +106,11 @@ def finetune(
 
 
 def find_rate(
-    where: str | Path,
+    where: str | Path | None,
     strategy: str,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     low: float,
     high: float,
     steps: int,
@@ -108,24 +122,27 @@ def find_rate(
     memory_mb: int = MEMORY_MB,
 ) -> Sweep:
     """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
-    weights/, whose weights then are the ones. Nothing is written but the cache. Raises UserError."""
+    weights/, whose weights then are the ones; None where `train` and `test` are HDF5 files. Nothing is
+    written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
+    images = images_section(where, train, test)
     from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.lr_find import find, require_range
 
     require_known([strategy], params)
     require_range(low, high, steps)
-    with tempfile.TemporaryDirectory() as scratch:
-        ground = _Ground(arch, weights, dataset, memory_mb, [strategy], params)
-        manifest, source = ground.of(Path(where), Path(scratch))
+    with working_folder() as scratch:
+        manifest, source = _Ground(arch, weights, dataset, memory_mb, [strategy], params).of(images, scratch)
         bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
         return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
 
 def sanity(
-    where: str | Path,
+    where: str | Path | None,
     strategy: str,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     how: Mapping[str, Any] | None = None,
     arch: str | None = None,
     weights: str = "demo",
@@ -137,15 +154,15 @@ def sanity(
     """The steps of the procedure for choosing hyperparameters. `where`: as of `find_rate`; `how`: keys of the section
     `sanity` of the params file, or of the preset, to change. Nothing is written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
+    images = images_section(where, train, test)
     own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
     from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.sanity.run import check
 
     require_known([strategy], params)
-    with tempfile.TemporaryDirectory() as scratch:
-        ground = _Ground(arch, weights, dataset, memory_mb, [strategy], params)
-        manifest, source = ground.of(Path(where), Path(scratch))
+    with working_folder() as scratch:
+        manifest, source = _Ground(arch, weights, dataset, memory_mb, [strategy], params).of(images, scratch)
         return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 
@@ -207,20 +224,23 @@ class _Ground:
     strategies: Sequence[str]
     params: FinetuneParams
 
-    def of(self, where: Path, scratch: Path) -> tuple[Manifest, Weights]:
-        """Raises UserError, before an image is opened, if a strategy does not fit."""
+    def of(self, images: Mapping[str, Any], scratch: Path) -> tuple[Manifest, Weights]:
+        """`images`: what `images_section` gives. Raises UserError, before one is opened, if a strategy does not fit."""
+        from pipeline.data.build import build
         from pipeline.finetune.foreseen import require_fit
         from pipeline.nets.weights import read_canonical
 
-        space = Workspace(where)
-        if (space.root / "dataset" / "dataset.json").is_file():
+        where = images["root"]
+        space = Workspace(Path(where))
+        if images["source"] == "folder" and (space.root / "dataset" / "dataset.json").is_file():
             manifest, source = _labelled(space.manifest(), where), space.weights()
             require_fit(self.strategies, self.params, source, manifest.classes)
             return manifest, source
+        data = _dataset(images, self.dataset)
         source = read_canonical(canonical_weights(network(self.arch, self.weights)[0], cache_root()))
         known = _fitting(self.strategies, self.params, source)
-        to = scratch / "dataset"
-        return _labelled(_build(where, to, self.dataset, self.memory_mb, fleeting=True, known=known), where), source
+        manifest = build(data, scratch / "dataset", fleeting=True, memory_mb=self.memory_mb, known=known)
+        return _labelled(manifest, data.root), source
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -231,27 +251,11 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
     return manifest
 
 
-def _build(
-    images: str | Path,
-    folder: Path,
-    dataset: Mapping[str, Any] | None,
-    memory_mb: int,
-    *,
-    fleeting: bool,
-    known: Callable[[Sequence[Record]], None],
-) -> Manifest:
-    from pipeline.data.build import build
-
-    return build(_dataset(images, dataset), folder, fleeting=fleeting, memory_mb=memory_mb, known=known)
+def _dataset(images: Mapping[str, Any], changes: Mapping[str, Any] | None) -> config.DatasetParams:
+    return preset(config.DatasetParams, **{**images, **(changes or {})})
 
 
-def _dataset(images: str | Path, dataset: Mapping[str, Any] | None) -> config.DatasetParams:
-    return preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-
-
-def _lost(
-    space: Workspace, images: str | Path, dataset: Mapping[str, Any] | None, source: Weights, *, replace: bool
-) -> list[Path]:
+def _lost(space: Workspace, data: config.DatasetParams, source: Weights, *, replace: bool) -> list[Path]:
     """Folders of results in a workspace that are of other images or weights. Raises UserError, unless `replace`, if
     there are any.
     """
@@ -260,7 +264,7 @@ def _lost(
     found = sorted(path.parent for path in (space.root / FOLDER).glob("*/metrics.json"))
     if not found:
         return []
-    why = other_images(space, _dataset(images, dataset))
+    why = other_images(space, data)
     if not why and space.weights_file.is_file() and WeightsHeader.of(space.weights_file).sha256 != source.sha256:
         why = "other weights"
     if not why:

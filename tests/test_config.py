@@ -18,6 +18,7 @@ from pipeline.config import (
     HashSpec,
     LayerSpec,
     load,
+    load_all,
     read_yaml,
 )
 from pipeline.errors import UserError
@@ -245,5 +246,26 @@ def test_a_strategy_has_a_name_that_a_folder_may_have(name: str, tmp_path: Path)
     params = read_yaml(SHIPPED)
     params["finetune"]["strategies"][name] = params["finetune"]["strategies"]["frozen"]
     (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
-    with pytest.raises(UserError, match="has names"):
+    with pytest.raises(UserError, match=r"strategies.*a name has letters, digits"):
         load(FinetuneParams, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a;touch PWNED", "a.b", ""])
+@pytest.mark.parametrize("key", ["finetune.run", "sanity.strategies", "tuned.strategy"])
+def test_wherever_a_strategy_is_named_it_has_such_a_name(key: str, name: str, tmp_path: Path) -> None:
+    params = read_yaml(SHIPPED)
+    section, _, field = key.partition(".")
+    params[section][field] = name if field == "strategy" else [name]
+    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    with pytest.raises(UserError, match=f"{field}.*a name has letters, digits"):
+        load(SECTIONS[section], tmp_path / "params.yaml")
+
+
+def test_what_is_wrong_in_several_sections_is_told_together(tmp_path: Path) -> None:
+    params = read_yaml(SHIPPED)
+    assert load_all(SHIPPED).keys() == SECTIONS.keys()
+    params["heads"]["seed"] = -1
+    del params["report"]
+    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    with pytest.raises(UserError, match=r"heads.*seed.*no section 'report'"):
+        load_all(tmp_path / "params.yaml")

@@ -41,10 +41,11 @@ ALLOWED: dict[str, set[str]] = {
     "advice": BASE | {"data", "nets", "codes", "heads"},
     "tuned": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval"},
     "transfer": BASE | {"workspace", "data", "nets", "codes", "heads", "finetune"},
+    "export_images": BASE | {"workspace", "data", "codes", "finetune"},
     "cli": BASE
     | {"front", "terminal"}
     | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}
-    | {"transfer", "collection", "montage", "advice"},
+    | {"transfer", "collection", "montage", "advice", "export_images"},
     "web": BASE | {"workspace", "data", "nets", "codes", "hashing", "index", "query", "collection", "montage"},
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.computing import names
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
@@ -27,7 +26,11 @@ def register(app: typer.Typer) -> None:
 
 
 def advise(
-    folder: Annotated[Path, typer.Argument(help="Images whose first folder level is the class, or a folder of codes.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Images whose first folder level is the class, or a folder of codes.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     out: Annotated[
         Path | None, typer.Option(help="Keep the codes of the images, and the advice, in this folder.")
     ] = None,
@@ -58,9 +61,12 @@ def advise(
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
     from pipeline.advice.run import advise as run
     from pipeline.advice.run import write
+    from pipeline.cache import working_folder
     from pipeline.config import AdviseParams, HeadsParams
-    from pipeline.workspace import Workspace, extract, preset
+    from pipeline.workspace import Workspace, extract, images_section, preset
 
+    files: dict[str, Any] = {"train": train or (), "test": test or ()}
+    images_section(folder, **files)
     for_images = {
         "--out": out,
         "--arch": arch,
@@ -72,7 +78,7 @@ def advise(
         "--max-failed-share": max_failed_share,
     }
     with contextlib.ExitStack() as stack:
-        if any(folder.glob("codes/*/codes.json")):
+        if folder is not None and any(folder.glob("codes/*/codes.json")):
             if given := [name for name, value in for_images.items() if value is not None]:
                 raise UserError(f"{', '.join(given)} with {folder}, which holds codes", allowed="a folder of images")
             space = Workspace.open(folder)
@@ -83,10 +89,11 @@ def advise(
             keys |= {"scales": [size] if size else None}
             plan = plan_of(arch, weights, names(layers), {k: v for k, v in keys.items() if v is not None})
             specs, known = plan.specs, _reference(reference, plan.settings)
-            kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
+            kept = out or stack.enter_context(working_folder())
             data = dataset(leave_out, max_failed_share)
             space = extract(
                 folder,
+                **files,
                 out=kept,
                 layers=specs,
                 arch=arch,

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli import export_images
 from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
@@ -32,12 +33,18 @@ def register(app: typer.Typer) -> None:
     app.command(cls=Command)(layers)
     app.command(cls=Command)(info)
     app.command(cls=Command)(export)
+    export_images.register(app)
     app.add_typer(cache, name="cache")
 
 
 def extract(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the class.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the codes.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +102,8 @@ def extract(
     space = run(
         images,
         out=out,
+        train=train or (),
+        test=test or (),
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
@@ -35,8 +35,13 @@ def register(app: typer.Typer) -> None:
 
 
 def finetune(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the class.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(help="Repeat for more; a params file can name others: {finetune.strategies} {finetune.run}"),
@@ -66,7 +71,7 @@ def finetune(
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
     inference_txt: Annotated[
-        bool | None, typer.Option(help="Also write inference.txt. {finetune.inference_txt}")
+        bool | None, typer.Option(help="Also write inference.txt and probabilities.txt. {finetune.inference_txt}")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop results in OUT that are of other images or weights.")
@@ -90,6 +95,8 @@ def finetune(
     records = run(
         images,
         out=out,
+        train=train or (),
+        test=test or (),
         strategies=strategy,
         arch=arch,
         weights=weights,
@@ -117,7 +124,11 @@ def finetune(
 
 
 def lr_find(
-    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    where: Annotated[
+        Path | None, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
@@ -147,6 +158,8 @@ def lr_find(
     sweep = find_rate(
         where,
         strategy,
+        train=train or (),
+        test=test or (),
         low=low,
         high=high,
         steps=steps,

@@ -21,7 +21,7 @@ from pipeline.cli.computing import (
     WeightsOption,
     names,
 )
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
@@ -65,8 +65,13 @@ def register(app: typer.Typer) -> None:
 
 @index.command(cls=Command)
 def build(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the label.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the label.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="New folder for the index.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     arch: Arch = None,
     weights: WeightsOption = "demo",
     layer: Annotated[
@@ -111,6 +116,8 @@ def build(
     collection.build(
         images,
         out,
+        train=train or (),
+        test=test or (),
         arch=arch,
         weights=weights,
         layers=names(layer),

@@ -31,7 +31,7 @@ from pipeline.nets.weights import Weights
 
 log = logging.getLogger(__name__)
 
-OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD, "inference.txt")
+OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD)
 
 
 def run_strategy(
@@ -44,8 +44,9 @@ def run_strategy(
     cache: Path,
     memory_mb: int = MEMORY_MB,
 ) -> dict[str, Any]:
-    """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
+    """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, and live-curves/ under `out`.
 
+    Returns what metrics.json holds.
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
     here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
@@ -77,7 +78,9 @@ def run_strategy(
     outputs.write_predictions(out / "predictions.csv", manifest.classes, shown)
     outputs.write_curves(out / "curves.csv", curves)
     if params.inference_txt:
-        outputs.write_inference_txt(out / "inference.txt", shown[0][2])
+        outputs.write_plain_text(out, manifest, sets[0].test, shown[0][2])
+    else:
+        outputs.clear_plain_text(out)  # of other results
     epochs = max(len(curve) for curve in curves)
     result = {
         "strategy": name,
@@ -254,7 +257,7 @@ def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the files are there and say why they are empty."""
     result = {"strategy": name, "skipped": reason}
     live.clear(out)
-    for file in OUTS[:-1]:
+    for file in OUTS:
         schema.write_text(out / file, f"skipped: {reason}\n")
     schema.write_last_json(out / "metrics.json", result)
     return result

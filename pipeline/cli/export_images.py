@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.computing import Splits
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.cli.shown import Command
 
 
 class ImagesFormat(StrEnum):
@@ -23,7 +25,7 @@ class ImagesView(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command("export-images")(export_images)
+    app.command("export-images", cls=Command)(export_images)
 
 
 def export_images(
@@ -37,9 +39,7 @@ def export_images(
         bool, typer.Option("--mean", help="State the mean of train.h5's channels, which neon takes away.")
     ] = False,
     view: Annotated[ImagesView, typer.Option(help="The centre of each image, or all of it.")] = ImagesView.CROP,
-    splits: Annotated[
-        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
-    ] = None,
+    splits: Splits = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,

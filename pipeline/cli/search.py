@@ -224,9 +224,7 @@ def search(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Neighbours at most; 12 if not given, all with --radius.")
     ] = None,
-    radius: Annotated[
-        float | None, typer.Option(min=0, help="Only images within this distance; at any if not given.")
-    ] = None,
+    radius: Annotated[float | None, typer.Option(help="Only images within this distance; at any if not given.")] = None,
     method: MethodOption = None,
     layer: Annotated[
         str | None,

@@ -15,6 +15,7 @@ from pipeline import schema
 from pipeline.data import listed, made_here
 from pipeline.data.decode import DecodeError, decode
 from pipeline.errors import UserError
+from pipeline.writable import require_writable
 
 _PAGE, _FRAME, _EMPTY = (255, 255, 255), (214, 218, 224), (240, 241, 243)
 _INK, _QUIET = (24, 28, 34), (104, 112, 122)
@@ -47,11 +48,17 @@ def montage(query: Tile, neighbours: Sequence[Tile], path: str | Path, *, title:
     An image that can't be read is shown as an empty frame that says so. Raises UserError on another suffix.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"a montage named {path.name}", allowed=f"a name that ends in {', '.join(FORMATS)}")
+    require_name(path)
     image = draw(query, neighbours, title=title, max_pixels=max_pixels)
     with schema.atomic_path(path) as tmp:
         image.save(tmp, FORMATS[path.suffix.lower()], exif=made_here.exif())
+
+
+def require_name(path: Path) -> None:
+    """Raises UserError if a montage can't have that name, or can't be written there; call it before the search."""
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"a montage named {path.name}", allowed=f"a name that ends in {', '.join(FORMATS)}")
+    require_writable(path, folder=False)
 
 
 def draw(query: Tile, neighbours: Sequence[Tile], *, title: str = "", max_pixels: int) -> Image.Image:

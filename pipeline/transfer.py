@@ -11,7 +11,9 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,20 @@ from pipeline import config
 from pipeline.cache import cache_root, working_folder
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import PRESET, Workspace, canonical_weights, images_section, network, preset
+from pipeline.workspace import (
+    PRESET,
+    Workspace,
+    canonical_weights,
+    images_section,
+    network,
+    other_images,
+    preset,
+)
+from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
+    from pipeline.data.sources import Record
     from pipeline.finetune.lr_find import Sweep
     from pipeline.finetune.sanity.step import Step
     from pipeline.nets.weights import Weights
@@ -55,24 +67,35 @@ def finetune(
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
+    replace: bool = False,
     memory_mb: int = MEMORY_MB,
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
     `images`: a folder whose first level is the class; `train`, `test`: HDF5 files in its place. `arch`: if None,
     what `workspace.network` finds. `settings`: keys of the section `finetune` to change. `memory_mb`: of images that
-    are decoded at once. Killed and called again, it goes on from the last epoch. Raises UserError.
+    are decoded at once. Killed and called again, it goes on from the last epoch. Results that `out` holds of other
+    strategies on the same images and weights stay; `replace`: those of others go; without it they are an error that
+    lists them. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)
     data = _dataset(images_section(images, train, test), dataset)
     from pipeline.data.build import build
+    from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
 
+    require_known(params.run, params)
     space = Workspace(Path(out))
+    require_writable(space.root)
     source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _labelled(build(data, space.root / "dataset", memory_mb=memory_mb), data.root)
+    lost = _lost(space, data, source, replace=replace)
+    known = _fitting(params.run, params, source)
+    manifest = build(data, space.root / "dataset", memory_mb=memory_mb, known=known)
+    for folder in lost:
+        shutil.rmtree(folder)
+    _labelled(manifest, data.root)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
@@ -103,10 +126,13 @@ def find_rate(
     written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
     images = images_section(where, train, test)
-    from pipeline.finetune.lr_find import find
+    from pipeline.finetune.foreseen import require_known
+    from pipeline.finetune.lr_find import find, require_range
 
+    require_known([strategy], params)
+    require_range(low, high, steps)
     with working_folder() as scratch:
-        manifest, source = _ground(images, scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
+        manifest, source = _Ground(arch, weights, dataset, memory_mb, [strategy], params).of(images, scratch)
         bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
         return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
@@ -131,10 +157,12 @@ def sanity(
     images = images_section(where, train, test)
     own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
+    from pipeline.finetune.foreseen import require_known
     from pipeline.finetune.sanity.run import check
 
+    require_known([strategy], params)
     with working_folder() as scratch:
-        manifest, source = _ground(images, scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
+        manifest, source = _Ground(arch, weights, dataset, memory_mb, [strategy], params).of(images, scratch)
         return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 
@@ -185,27 +213,34 @@ def predict(
     return answers
 
 
-def _ground(
-    images: Mapping[str, Any],
-    scratch: Path,
-    arch: str | None,
-    weights: str,
-    *,
-    dataset: Mapping[str, Any] | None,
-    memory_mb: int,
-) -> tuple[Manifest, Weights]:
-    """`images`: what `images_section` gives."""
-    from pipeline.data.build import build
-    from pipeline.nets.weights import read_canonical
+@dataclass(frozen=True)
+class _Ground:
+    """What a strategy is tried on: images and weights that are named, or those of a folder that a run filled."""
 
-    where = images["root"]
-    space = Workspace(Path(where))
-    if images["source"] == "folder" and (space.root / "dataset" / "dataset.json").is_file():
-        return _labelled(space.manifest(), where), space.weights()
-    data = _dataset(images, dataset)
-    canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    manifest = build(data, scratch / "dataset", fleeting=True, memory_mb=memory_mb)
-    return _labelled(manifest, data.root), read_canonical(canonical)
+    arch: str | None
+    weights: str
+    dataset: Mapping[str, Any] | None
+    memory_mb: int
+    strategies: Sequence[str]
+    params: FinetuneParams
+
+    def of(self, images: Mapping[str, Any], scratch: Path) -> tuple[Manifest, Weights]:
+        """`images`: what `images_section` gives. Raises UserError, before one is opened, if a strategy does not fit."""
+        from pipeline.data.build import build
+        from pipeline.finetune.foreseen import require_fit
+        from pipeline.nets.weights import read_canonical
+
+        where = images["root"]
+        space = Workspace(Path(where))
+        if images["source"] == "folder" and (space.root / "dataset" / "dataset.json").is_file():
+            manifest, source = _labelled(space.manifest(), where), space.weights()
+            require_fit(self.strategies, self.params, source, manifest.classes)
+            return manifest, source
+        data = _dataset(images, self.dataset)
+        source = read_canonical(canonical_weights(network(self.arch, self.weights)[0], cache_root()))
+        known = _fitting(self.strategies, self.params, source)
+        manifest = build(data, scratch / "dataset", fleeting=True, memory_mb=self.memory_mb, known=known)
+        return _labelled(manifest, data.root), source
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -218,3 +253,38 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
 
 def _dataset(images: Mapping[str, Any], changes: Mapping[str, Any] | None) -> config.DatasetParams:
     return preset(config.DatasetParams, **{**images, **(changes or {})})
+
+
+def _lost(space: Workspace, data: config.DatasetParams, source: Weights, *, replace: bool) -> list[Path]:
+    """Folders of results in a workspace that are of other images or weights. Raises UserError, unless `replace`, if
+    there are any.
+    """
+    from pipeline.codes.weights_header import WeightsHeader
+
+    found = sorted(path.parent for path in (space.root / FOLDER).glob("*/metrics.json"))
+    if not found:
+        return []
+    why = other_images(space, data)
+    if not why and space.weights_file.is_file() and WeightsHeader.of(space.weights_file).sha256 != source.sha256:
+        why = "other weights"
+    if not why:
+        return []
+    if not replace:
+        names = ", ".join(folder.name for folder in found)
+        raise UserError(
+            f"{space.root} holds results that would go: {names} ({why})",
+            allowed="another folder, or --replace (replace=True)",
+        )
+    return found
+
+
+def _fitting(strategies: Sequence[str], params: FinetuneParams, source: Weights) -> Callable[[Sequence[Record]], None]:
+    """What `data.build` asks of a listing before it opens an image: whether the strategies fit its classes."""
+    from pipeline.finetune.foreseen import require_fit
+
+    def known(listed: Sequence[Record]) -> None:
+        classes = sorted({record.label for record in listed} - {""})
+        if len(classes) > 1:  # of fewer the data says more
+            require_fit(strategies, params, source, classes)
+
+    return known

@@ -14,23 +14,27 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline import config, schema
 from pipeline.cache import cache_root
+from pipeline.config.heads import HeadName
 from pipeline.errors import UserError
 from pipeline.nets import external_data
 from pipeline.nets.mistaken import require_not_mistaken
+from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from pipeline.codes import Codes
+    from pipeline.codes.settings import Settings
     from pipeline.data.manifest import Manifest
     from pipeline.nets.weights import Weights
 
 PRESET = Path(__file__).with_name("preset.yaml")
+HEAD_NAMES: tuple[str, ...] = get_args(HeadName)
 log = logging.getLogger(__name__)
 
 
@@ -71,6 +75,11 @@ class Workspace:
                 raise UserError(f"{self.root} holds no codes of {spec!r}", allowed=close or self.specs())
             spec = close[0]
         return Codes.open(self.root / "codes" / spec)
+
+    def heads_on(self, spec: str) -> list[Path]:
+        """Folders of the heads on codes that were trained here."""
+        names = [f"{spec}-{head}" for head in HEAD_NAMES]
+        return [folder for name in names if (folder := self.root / "heads" / name).is_dir()]
 
     def manifest(self) -> Manifest:
         from pipeline.data.manifest import Manifest
@@ -168,6 +177,7 @@ def extract(
     dataset: dict[str, Any] | None = None,
     codes: dict[str, Any] | None = None,
     shard: tuple[int, int] | None = None,
+    replace: bool = False,
     fleeting: bool = False,
 ) -> Workspace:
     """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
@@ -175,26 +185,84 @@ def extract(
     `train`, `test`: HDF5 files (docs/params.md) in place of the folder; test is the test split of every repeat.
     `layers`: specs such as `conv5_3-avg`. `arch`: if None, what `network` finds. `dataset` and `codes`:
     keys of those params sections to change; a network that was tuned here brings the view of its training. `shard`
-    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. `fleeting`: `out` goes away with
-    the command, so that the list of what is left out is kept in the cache. Raises UserError.
+    (i, n), i from 1: only the i-th of n shares, for several machines with one cache. Codes of other layers that `out`
+    holds, of the same folder and settings, stay beside the new ones and are brought up to date with them. `replace`:
+    codes of other images or settings, and the heads on them, go; without it they are an error that lists them.
+    `fleeting`: `out` goes away with the command, so that the list of what is left out is kept in the cache. Raises
+    UserError.
     """
     from pipeline.codes import extract as run_extraction
     from pipeline.codes.plan import check
     from pipeline.codes.weights_header import WeightsHeader
     from pipeline.data.build import build
+    from pipeline.data.sources.folder import require_folder
 
     space = Workspace(Path(out))
+    require_writable(space.root)
     source, view = network(arch, weights)
     params = preset(config.CodesParams, **(view | (codes or {})), **({"layers": list(layers)} if layers else {}))
     data = preset(config.DatasetParams, **images_section(images, train, test) | (dataset or {}))
+    if data.source == "folder":
+        require_folder(data.root)  # before weights are looked for
     canonical = canonical_weights(source, cache_root())
-    check(WeightsHeader.of(canonical), params)
+    header = WeightsHeader.of(canonical)
+    kept, lost = _what_stays(space, data, check(header, params), replace=replace)
+    params = params.model_copy(update={"layers": [*params.layers, *kept]})
+    check(header, params)
     memory_mb = params.memory_mb
     manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting, memory_mb=memory_mb)
+    for folder in (folder for spec in lost for folder in space.heads_on(spec)):
+        shutil.rmtree(folder)
     with schema.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)
     return space
+
+
+def _what_stays(
+    space: Workspace,
+    data: config.DatasetParams,
+    settings: Mapping[str, Settings],
+    *,
+    replace: bool,
+) -> tuple[list[str], list[str]]:
+    """Specs that are there and stay beside those of `settings`, and those that go. Raises UserError, unless `replace`,
+    if any go.
+    """
+    from pipeline.codes.beside import differing, held
+
+    before = held(space.root / "codes")
+    if not before:
+        return [], []
+    why = other_images(space, data)
+    lost = dict.fromkeys(before, why) if why else differing(before, settings)
+    if lost and not replace:
+        heads = [p.name for spec in lost for p in space.heads_on(spec)]
+        named = "; ".join(f"{spec} ({told})" for spec, told in lost.items())
+        also = f"; and heads on them: {', '.join(heads)}" if heads else ""
+        raise UserError(
+            f"{space.root} holds codes that would go: {named}{also}",
+            allowed="another folder, or --replace (replace=True)",
+        )
+    for spec in lost:
+        log.warning("replaced in %s: %s (%s)", space.root, spec, lost[spec])
+    kept = [spec for spec in before if spec not in lost and spec not in settings]
+    if kept:
+        log.info("kept beside them: %s", ", ".join(kept))
+    return kept, list(lost)
+
+
+def other_images(space: Workspace, data: config.DatasetParams) -> str:
+    """How the images of a workspace are others than those of `data`, in words; "" if they come from the same place."""
+    try:
+        manifest = space.manifest()
+    except UserError:
+        return "the list of its images can't be read"
+    if manifest.source != data.source:
+        return f"images of the source {manifest.source}, not {data.source}"
+    if data.source == "folder" and manifest.root.resolve() != Path(data.root).resolve():
+        return f"images of {manifest.root}, not {data.root}"
+    return ""
 
 
 def compare(
@@ -212,7 +280,8 @@ def compare(
     params = preset(config.HeadsParams, **(head_params or {}), **({"heads": list(heads)} if heads else {}))
     report = preset(config.ReportParams, **(report_params or {}))
     manifest = space.manifest()
-    chosen = list(specs or space.specs())
+    chosen = [space.codes(spec).spec for spec in specs or space.specs()]
+    require_writable(space.root)
     for spec in chosen:
         for head in params.heads:
             log.info("%s on %s", head, spec)

@@ -53,6 +53,9 @@ def advise(
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop codes in OUT that are of other images, weights or settings.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
@@ -97,6 +100,7 @@ def advise(
                 weights=weights,
                 dataset=data,
                 codes=plan.codes,
+                replace=replace,
                 fleeting=out is None,
             )
         codes = {spec: space.codes(spec) for spec in specs}

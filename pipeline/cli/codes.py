@@ -77,6 +77,9 @@ def extract(
     shard: Annotated[
         str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines; all if not given.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop codes in OUT that are of other images, weights or settings.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Run images through the network once and keep the activations of the layers you chose."""
@@ -107,6 +110,7 @@ def extract(
         dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
         codes={key: value for key, value in codes.items() if value is not None},
         shard=_share(shard) if shard else None,
+        replace=replace,
     )
     # A share goes into the store alone: the parts are of all images.
     about = {} if shard else {spec: _about(space.codes(spec)) for spec in space.specs()}
@@ -196,15 +200,23 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File or folder to write; named after the spec if not given.")
     ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over files that are there.")] = False,
 ) -> None:
     """Copy codes into another tool's format."""
     from pipeline.codes import export as run
     from pipeline.workspace import Workspace
+    from pipeline.writable import require_writable
 
     space = Workspace.open(folder)
     codes = space.codes(layer)
     suffix = {ExportFormat.NPY: ".npy", ExportFormat.PARQUET: ".parquet", ExportFormat.NEON_HDF5: ".h5"}[to]
-    for written in run(codes, to=to.value, path=out or Path(codes.spec + suffix), manifest=space.manifest()):
+    target = out or Path(codes.spec + suffix)
+    if to is ExportFormat.NPY:
+        target = target.with_suffix(suffix)  # as numpy asks
+    if target.exists() and not replace:
+        raise UserError(f"{target} exists", allowed="another --out, or --replace")
+    require_writable(target, folder=False)
+    for written in run(codes, to=to.value, path=target, manifest=space.manifest()):
         say(plain(written))
 
 

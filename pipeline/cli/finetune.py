@@ -73,6 +73,9 @@ def finetune(
     inference_txt: Annotated[
         bool | None, typer.Option(help="Also write inference.txt and probabilities.txt. {finetune.inference_txt}")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop results in OUT that are of other images or weights.")
+    ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -100,6 +103,7 @@ def finetune(
         dataset=dataset(leave_out, max_failed_share, splits=splits),
         settings=given(settings),
         params_file=params,
+        replace=replace,
         **given({"memory_mb": memory_mb}),
     )
     if any("follows" in record for record in records.values()):

@@ -56,23 +56,26 @@ def reference(
     from pipeline.advice import reference as references
     from pipeline.cache import cache_root
     from pipeline.codes import extract
+    from pipeline.codes.plan import check
+    from pipeline.codes.weights_header import WeightsHeader
     from pipeline.data.build import build
     from pipeline.workspace import Workspace, canonical_weights, network, preset
+    from pipeline.writable import require_writable
 
+    if out is not None:
+        require_writable(out, folder=False)
+    named = {"device": device, "precision": precision, "memory_mb": memory_mb}
+    changed: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     if like is not None:
         space = Workspace.open(like)
-        params, file = _params_like(space), space.weights_file
+        params, file = _params_like(space, changed), space.weights_file
     else:
-        plan = plan_of(arch, weights, names(layers), {} if size is None else {"crop": size, "scales": [size]})
+        changed |= {} if size is None else {"crop": size, "scales": [size]}
+        specs = plan_of(arch, weights, names(layers), changed).specs
         source, view = network(arch, weights)
-        params = preset(config.CodesParams, **(view | plan.codes | {"layers": plan.specs}))
+        params = preset(config.CodesParams, **(view | changed | {"layers": specs}))
         file = canonical_weights(source, cache_root())
-    changed = {"device": device, "precision": precision, "memory_mb": memory_mb}
-    params = config.validate(
-        config.CodesParams,
-        params.model_dump() | {key: value for key, value in changed.items() if value is not None},
-        where="codes",
-    )
+    check(WeightsHeader.of(file), params)
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
         given = dataset(leave_out, max_failed_share)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
@@ -89,8 +92,8 @@ def reference(
         say(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
 
 
-def _params_like(space: Workspace) -> CodesParams:
-    """The codes section that would make a workspace's codes again."""
+def _params_like(space: Workspace, others: dict[str, Any]) -> CodesParams:
+    """The codes section that would make a workspace's codes again, but for what changes no more than their rounding."""
     from pipeline.codes import Settings
     from pipeline.config import CodesParams
     from pipeline.workspace import preset
@@ -108,7 +111,7 @@ def _params_like(space: Workspace) -> CodesParams:
     }
     if made.crop is not None:
         changed["crop"] = made.crop
-    return preset(CodesParams, **changed)
+    return preset(CodesParams, **changed, **others)
 
 
 def _drawn(manifest: Manifest, most: int) -> Manifest:

@@ -224,9 +224,7 @@ def search(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Neighbours at most; 12 if not given, all with --radius.")
     ] = None,
-    radius: Annotated[
-        float | None, typer.Option(min=0, help="Only images within this distance; at any if not given.")
-    ] = None,
+    radius: Annotated[float | None, typer.Option(help="Only images within this distance; at any if not given.")] = None,
     method: MethodOption = None,
     layer: Annotated[
         str | None,
@@ -245,9 +243,12 @@ def search(
     from pipeline.collection import Collection, Where
     from pipeline.config import MEMORY_MB
     from pipeline.data.room import Room
+    from pipeline.montage import require_name
 
     if (query is None) != random:
         raise UserError("a search needs one query", allowed="an image file, an id, or --random")
+    if montage is not None:
+        require_name(montage)
     photos = Collection.open(folder, where=Where(Room(memory_mb or MEMORY_MB), device, precision))
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import os
@@ -16,18 +17,24 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.cache import cache_root, clear_abandoned
+from pipeline.codes.plan import check as check_codes
+from pipeline.codes.weights_header import WeightsHeader
 from pipeline.collection.collection import Collection
 from pipeline.collection.encode import Photos, encode, hasher_bytes, photos
 from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
 from pipeline.collection.network import WEIGHTS
-from pipeline.config import CodesParams, DatasetParams, LayerSpec
+from pipeline.config import CodesParams, DatasetParams, HashSpec, LayerSpec
 from pipeline.data.manifest import IMAGES
+from pipeline.data.sources import Record
+from pipeline.data.sources.folder import require_folder
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.hashing import check
+from pipeline.hashing.sigmoid import Sigmoid
 from pipeline.index import make, save
 from pipeline.nets import layers as nets
-from pipeline.workspace import images_section, network, preset
+from pipeline.workspace import canonical_weights, images_section, network, preset
+from pipeline.writable import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -63,19 +70,26 @@ def build(
     all training images the same bits is left out with a warning. `dataset`, `codes`: keys of those params sections to
     change. Raises UserError, with nothing left behind.
     """
-    from pipeline.nets.weights import resolve, write_canonical
-
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already", allowed="a new folder", see="`cnncodes index add`")
     unknown = [name for name in long if name not in LONG_HASHERS]
     if unknown:
         raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
+    _require_short(hasher, nbits)
+    require_writable(out)
     section = images_section(images, train, test)
     source, view = network(arch, weights)
     kept, long_spec = _specs(source.arch, layers, long_layer)
     wanted = [*kept, long_spec] if long else kept
     params = preset(CodesParams, **{**view, **(codes or {}), "layers": list(dict.fromkeys(wanted))})
+    if section["source"] == "folder":
+        require_folder(section["root"])  # before weights are looked for
+    canonical = canonical_weights(source, cache_root())
+    header = WeightsHeader.of(canonical)
+    settings = check_codes(header, params)
+    dims = {spec: one.dim(num_classes=header.num_classes) for spec, one in settings.items()}
+    _require_hashers(hasher, nbits, long, dims, short_spec=kept[0], long_spec=long_spec)
     # Every image of a collection is one to be found; splits are the folder's own or none.
     data = preset(
         DatasetParams,
@@ -88,15 +102,12 @@ def build(
     clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
     try:
-        about = {"arch": source.arch, "source": weights, "sha256": ""}
-
-        def weights_path() -> Path:
-            found = resolve(source, cache_root())
-            about["sha256"] = found.sha256
-            write_canonical(found, staging / WEIGHTS / f"{found.sha256}.safetensors")
-            return staging / WEIGHTS / f"{found.sha256}.safetensors"
-
-        with photos(data, params, weights_path) as pictures:
+        about = {"arch": source.arch, "source": weights, "sha256": header.sha256}
+        network_file = staging / WEIGHTS / f"{header.sha256}.safetensors"
+        with schema.atomic_path(network_file) as tmp:
+            shutil.copyfile(canonical, tmp)
+        known = functools.partial(_require_enough, hasher, nbits)
+        with photos(data, params, network_file, known=known) as pictures:
             hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
             unpacked = pictures.manifest.root if pictures.unpacked else None
             root = os.path.abspath(out / IMAGES) if unpacked else data.root  # noqa: PTH100
@@ -114,6 +125,33 @@ def build(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Collection.open(out)
+
+
+def _require_short(hasher: str | None, nbits: int) -> None:
+    """Raises UserError on a hasher that makes no short codes, and on a number of bits that there can't be."""
+    allowed = [name for name in hashing.HASHERS if "nbits" in hashing.make(name).params()]
+    if hasher is not None and hasher not in allowed:
+        raise UserError(f"hasher {hasher} does not make short codes", allowed=allowed)
+    hashing.check_fit(hashing.make(hasher or SHORT_HASHER, nbits=nbits))
+
+
+def _require_hashers(
+    hasher: str | None, nbits: int, long: Sequence[str], dims: Mapping[str, int], *, short_spec: str, long_spec: str
+) -> None:
+    """Raises UserError on hashers that codes of these dimensions can't have. Without one named another is taken."""
+    if hasher is not None:
+        hashing.check_fit(hashing.make(hasher, nbits=nbits), dims[short_spec])
+    for name in long:
+        if name == Sigmoid.name:
+            HashSpec.parse(f"{name}-{long_spec}")
+        hashing.check_fit(hashing.make(name, **_fitting(LONG_HASHERS[name], dims[long_spec])), dims[long_spec])
+
+
+def _require_enough(hasher: str | None, nbits: int, listed: Sequence[Record]) -> None:
+    """Raises UserError if a folder lists fewer images, or labels, than the hasher learns from."""
+    if hasher is not None:
+        labels = [record.label for record in listed]
+        hashing.check_enough(hashing.make(hasher, nbits=nbits), len(labels), classes=len(set(labels) - {""}))
 
 
 def _specs(arch: str, layers: Sequence[str], long_layer: str | None) -> tuple[list[str], str]:
@@ -193,9 +231,6 @@ def _fit_short(
             hasher = UNTRAINED_HASHER
             note = f"{len(codes)} images of {codes.shape[1]} values are too few for {SHORT_HASHER} of {nbits} bits"
             log.warning("%s: the short code is %s", note, hasher)
-    elif "nbits" not in hashing.make(hasher).params():
-        allowed = [name for name in hashing.HASHERS if "nbits" in hashing.make(name).params()]
-        raise UserError(f"hasher {hasher} does not make short codes", allowed=allowed)
     fitted = hashing.make(hasher, nbits=nbits).fit(codes, targets=targets)
     try:
         check.tells_apart(fitted.bits(codes), lambda: codes, who=hasher)

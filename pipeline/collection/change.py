@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codes.plan import check as check_codes
 from pipeline.codes.settings import resolve_device
+from pipeline.codes.weights_header import WeightsHeader
 from pipeline.collection.about import absent
 from pipeline.collection.encode import DECODER, Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
@@ -23,6 +25,7 @@ from pipeline.data.sources import labels_csv
 from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.workspace import preset
+from pipeline.writable import require_writable
 
 # What may be another for rows that are added: it changes the last digits of codes, not what they mean.
 COMPUTED = ("device", "precision")
@@ -89,7 +92,10 @@ def add(
         **{"source": "folder", "root": root, "val_share": 0.0, "test_share": 0.0, "repeats": 1},
         **{**made_by["dataset"], **chosen, "leave_out": patterns},
     )
-    with photos(data, codes, lambda: weights_file(folder, made_by), below=below) as found:
+    require_writable(folder)
+    weights = weights_file(folder, made_by)
+    check_codes(WeightsHeader.of(weights), codes)
+    with photos(data, codes, weights, below=below) as found:
         for spec, about in made_by["codes"].items():
             _require_settings(folder, spec, about["settings"], found.codes[spec].settings)
         computed = _computed(next(iter(found.codes.values())).settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipeline.hashing.save import read_hasher, write_hasher
 if TYPE_CHECKING:
     from pipeline.codes import Codes
     from pipeline.data.manifest import Manifest
+    from pipeline.data.sources import Record
 
 log = logging.getLogger(__name__)
 
@@ -62,22 +63,27 @@ class Rows:
 
 @contextmanager
 def photos(
-    data: DatasetParams, codes: CodesParams, weights: Callable[[], Path], *, below: str | None = None
+    data: DatasetParams,
+    codes: CodesParams,
+    weights: Path,
+    *,
+    below: str | None = None,
+    known: Callable[[Sequence[Record]], None] | None = None,
 ) -> Iterator[Photos]:
     """The images below `data.root` and their codes, new ones computed; the codes can be read inside the context only.
 
-    `below`: as of `data.build`. `weights` gives the canonical file, once the folder is known to be good: weights may
-    have to be fetched. Images that can't be read are left out with a warning; `data.build.kept_failures` of the folder
-    lists them. Raises UserError if there are none at all.
+    `below`, `known`: as of `data.build`. `weights`: the canonical file. Images that can't be read are left out with a
+    warning; `data.build.kept_failures` of the folder lists them. Raises UserError if there are none at all.
     """
     from pipeline.codes import extract
     from pipeline.data.build import build
 
     with working_folder() as work:
         to = work / "dataset"
-        manifest = build(data, to, labels_needed=False, fleeting=True, below=below, memory_mb=codes.memory_mb)
+        asked: dict[str, Any] = {"below": below, "known": known, "memory_mb": codes.memory_mb}
+        manifest = build(data, to, labels_needed=False, fleeting=True, **asked)
         unpacked = manifest.root.is_relative_to(work)
-        yield Photos(manifest, extract(manifest, weights(), codes, work / "codes"), unpacked)
+        yield Photos(manifest, extract(manifest, weights, codes, work / "codes"), unpacked)
 
 
 def codes_column(spec: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +23,6 @@ class HeadsParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> HeadsParams:
-        if any(c <= 0 for c in self.c_grid) or any(k < 1 for k in self.k_grid):
+        if not all(0 < c < math.inf for c in self.c_grid) or any(k < 1 for k in self.k_grid):
             raise ValueError("heads.c_grid must be positive and heads.k_grid at least 1")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -33,7 +34,7 @@ class RetrievalParams(Section):
     def _check(self) -> RetrievalParams:
         if len(set(self.specs)) != len(self.specs):
             raise ValueError("retrieval.specs names a spec twice")
-        if any(c <= 0 for c in self.c_grid):
+        if not all(0 < c < math.inf for c in self.c_grid):
             raise ValueError("retrieval.c_grid must be positive")
         unknown = sorted(set(self.settings) - (set(HASHER_NUMBERS) - {"cosine"}))
         if unknown:

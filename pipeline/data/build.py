@@ -8,7 +8,7 @@ import os
 import posixpath
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +39,15 @@ def build(
     fleeting: bool = False,
     below: str | None = None,
     memory_mb: int = MEMORY_MB,
+    known: Callable[[Sequence[Record]], None] | None = None,
 ) -> Manifest:
     """Makes the folder `out` (manifest.csv, dataset.json, failures.csv, images/) anew and returns its manifest.
 
     With `labels_needed` a labelled set must have two classes or more, each with images for every split that is cut;
     without, small classes stay in train. Images without a label among others are kept as that. `below`: only the images
     in that folder of the source, "" for all of them, which join others and so need no training images of their own.
-    Images that are checked at once share `memory_mb`; one that needs more is a failure.
+    Images that are checked at once share `memory_mb`; one that needs more is a failure. `known` is given what the
+    source lists (paths, labels, splits) before the first image is opened, and may raise UserError.
 
     Raises UserError before anything of an earlier `out` is touched; failures.csv is written all the same, to `out` if
     it holds no dataset, else to `kept_failures`. That is where it goes at any rate if `out` is `fleeting`, a folder
@@ -65,6 +67,8 @@ def build(
             records=_in_one_spelling(listing.records), classes=tuple(map(spelled, listing.classes))
         )
         failures.extend(f for f in listing.left_out if not _is(listing.root / f.path, partial))
+        if known is not None:
+            known(listing.records)
         whole = _check(params, listing, failures, Room(memory_mb))
         failures_csv = (to if fleeting else out) / FAILURES
         _judge(failures, whole=len(whole), params=params, listed_in=failures_csv)

@@ -90,7 +90,10 @@ def label_map(
         if names
     ]
     if problems:
-        raise UserError(f"the label map has {'; '.join(problems)}", allowed="each source class at most once")
+        allowed = f"target classes {', '.join(sorted(targets)[:_TOLD])}{', ...' if len(targets) > _TOLD else ''}"
+        raise UserError(
+            f"the label map has {'; '.join(problems)}", allowed=f"{allowed}; each source class at most once"
+        )
     if not any(found.values()):
         raise UserError(
             "no target class has the name of a source class",

@@ -71,6 +71,15 @@ def find(
     )
 
 
+def require_range(low: float, high: float, steps: int) -> None:
+    """Raises UserError on rates that do not rise, or too few of them."""
+    if not 0 < low < high < math.inf or steps < 3:
+        raise UserError(
+            f"a sweep from {low:g} to {high:g} in {steps} steps shows nothing",
+            allowed="0 < low < high, and 3 steps or more",
+        )
+
+
 def sweep(
     training: Training,
     batches: DataLoader[Batch],
@@ -87,11 +96,7 @@ def sweep(
     Trains a copy: the model's weights, its gradients and the schedule are left as they were. Ends early when the loss
     blows up. Raises UserError on a range that does not rise.
     """
-    if not 0 < low < high or steps < 3:
-        raise UserError(
-            f"a sweep from {low:g} to {high:g} in {steps} steps shows nothing",
-            allowed="0 < low < high, and 3 steps or more",
-        )
+    require_range(low, high, steps)
     trial = copy.deepcopy(training).to(device).train()
     optimiser = optimisers.make(trial.groups, trial.named, trial.recipe.optimiser)
     rates: list[float] = []

@@ -9,6 +9,7 @@ from pipeline.data import made_here
 from pipeline.errors import UserError
 from pipeline.finetune.lr_find import Sweep
 from pipeline.schema import atomic_path
+from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,9 +18,10 @@ SUFFIXES = (".png", ".svg")
 
 
 def check(path: Path) -> None:
-    """Raises UserError if a picture can't have that name; call it before the sweep."""
+    """Raises UserError if a picture can't have that name, or be written there; call it before the sweep."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"a plot can't be written as {path.name}", allowed=[f"a name in {s}" for s in SUFFIXES])
+    require_writable(path, folder=False)
 
 
 def save(figure: Figure, path: Path) -> None:

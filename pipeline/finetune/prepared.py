@@ -21,7 +21,8 @@ from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import MEMORY_MB, FinetuneParams, StrategyParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.finetune import augment, batches, devices, features, groups, optimisers
+from pipeline.finetune import augment, batches, features, groups, optimisers
+from pipeline.finetune.foreseen import require_known
 from pipeline.finetune.images import CachedView, Images, cached
 from pipeline.finetune.losses import LOSSES
 from pipeline.finetune.model import Tuned
@@ -85,10 +86,8 @@ def place_of(
 
     Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read.
     """
-    if name not in params.strategies:
-        raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
+    require_known([name], params)
     device = resolve_device(params.device)
-    devices.require(params.devices, device, nodes=params.nodes)
     precision = resolve_precision(params.precision, device)
     return Place(
         name=name,

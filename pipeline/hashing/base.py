@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes
 from pipeline.hashing.dbn.hasher import Dbn
 from pipeline.hashing.itq import Itq
@@ -58,6 +59,9 @@ class Hasher(Protocol):
         ...
 
 
+# A bit a value of the codes, and a bit a direction that the codes must span.
+_OF_EACH_VALUE, _OF_DIRECTIONS = (Sigmoid.name, Median.name), (Pca.name, Itq.name)
+
 HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, Lsh, Pca, Itq, Dbn, Learned, Supervised)}
 
 
@@ -74,6 +78,34 @@ def make(name: str, **params: Any) -> Hasher:
         kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in defaults.items())
         raise UserError(f"hasher {name} was given {', '.join(wrong)}", allowed=kinds)
     return HASHERS[name](**params)
+
+
+def check_fit(hasher: Hasher, dim: int | None = None) -> None:
+    """Raises UserError if no codes could be hashed so, or none of `dim` values: what `fit` would find out."""
+    if hasher.name in _OF_EACH_VALUE:
+        if dim is not None:
+            check.code_length(dim, who=hasher.name)
+        return
+    if hasher.name == TopK.name:
+        k = hasher.params()["k"]
+        if k < 1 or (dim is not None and k > dim):
+            raise UserError(f"topk was asked for k = {k}", allowed=f"1 to {dim or 'the dimension of the codes'}")
+        return
+    nbits = check.code_length(hasher.nbits, who=hasher.name)
+    if hasher.name in _OF_DIRECTIONS and dim is not None and nbits > dim:
+        raise UserError(
+            f"{hasher.name} was asked for {nbits} bits of codes with {dim} values", allowed=f"at most {dim - dim % 8}"
+        )
+
+
+def check_enough(hasher: Hasher, images: int, *, classes: int) -> None:
+    """Raises UserError if so many images, with labels of so many classes, are too few to fit it on."""
+    nbits = hasher.nbits
+    least = {Pca.name: nbits, Itq.name: nbits, Learned.name: nbits, Supervised.name: nbits}.get(hasher.name, 0) + 1
+    if images < least:
+        raise UserError(f"{hasher.name} of {nbits} bits can't be fitted on {images} images", allowed=f"{least} or more")
+    if hasher.name == Supervised.name and classes < 2:
+        raise UserError(f"supervised was given {classes} classes", allowed="two or more, by folders or a labels.csv")
 
 
 def _fits(value: object, default: object) -> bool:

@@ -88,6 +88,9 @@ def test_export_writes_each_format(place: Path, to: str, suffix: str) -> None:
     done = cnncodes("export", "codes", "--layer", "pool3", "--to", to, "--out", f"exported{suffix}", cwd=place)
     assert done.returncode == 0, done.stderr
     assert (place / f"exported{suffix}").stat().st_size > 36 * 2
+    again = ("export", "codes", "--layer", "pool3", "--to", to, "--out", f"exported{suffix}")
+    assert f"exported{suffix} exists; allowed: another --out, or --replace" in error_of(cnncodes(*again, cwd=place))
+    assert cnncodes(*again, "--replace", cwd=place).returncode == 0
     if to == "npy":
         assert len(np.load(place / "exported.npy")) == 36
 

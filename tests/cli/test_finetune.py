@@ -184,3 +184,17 @@ def test_images_without_labels_are_refused(place: Path, command: list[str]) -> N
 def test_a_bad_wish_is_one_sentence(place: Path, arguments: list[str], said: str) -> None:
     assert re.search(said, error_of(cnncodes(*arguments, cwd=place)))
     assert not (place / "x" / "finetune").exists()
+
+
+def test_results_of_other_images_or_weights_go_only_when_it_is_said(place: Path, tmp_path: Path) -> None:
+    draw_classes(tmp_path / "others", per_class=6)
+    shutil.copytree(place / "tuned", tmp_path / "tuned")
+    once = ["--strategy", "frozen", "--epochs", "1", "--repeats", "1"]
+    asked = ["finetune", "--out", str(tmp_path / "tuned"), *SMALL, *once]
+    said = error_of(cnncodes(*asked, tmp_path / "others", cwd=place))
+    assert "would go: cnn, frozen (images of" in said and "--replace" in said
+    said = error_of(cnncodes(*asked, "--weights", "random:1", "photos", cwd=place))
+    assert "would go: cnn, frozen (other weights)" in said
+    done = cnncodes(*asked, tmp_path / "others", "--replace", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "tuned/finetune").iterdir()] == ["frozen"]

@@ -177,7 +177,7 @@ def test_a_large_group_of_duplicates_is_shown_in_part(
         (["search", "my.index", "photos"], "photos"),
         (["search", "my.index"], "a search needs one query"),
         (["search", "my.index", "photos/çat/2.png", "--random"], "a search needs one query"),
-        (["search", "my.index", "photos/çat/2.png", "-k", "0"], "k = 0; allowed: 1 or more"),
+        (["search", "my.index", "photos/çat/2.png", "-k", "0"], "greater than or equal to 1"),
         (["search", "my.index", "photos/çat/2.png", "--method", "x"], "no method 'x'; allowed: topk, sigmoid"),
         (["search", "photos", "photos/çat/2.png"], "photos is not an index"),
         (["search", "my.index", "broken.jpg"], "broken.jpg"),

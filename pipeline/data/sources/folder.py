@@ -24,12 +24,18 @@ from pipeline.errors import UserError
 log = logging.getLogger(__name__)
 
 
+def require_folder(root: str | Path) -> Path:
+    """Raises UserError if there is no such folder."""
+    path = Path(root)
+    if not path.is_dir():
+        kind = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"dataset.root: {root} {kind}", allowed="a folder of images", see="README.md")
+    return path
+
+
 def read(params: DatasetParams, images: Path) -> Listing:
     """The images below `params.root`. Raises UserError if the folder is missing, empty or ill-labelled."""
-    root = Path(params.root)
-    if not root.is_dir():
-        kind = "is a file" if root.exists() else "does not exist"
-        raise UserError(f"dataset.root: {params.root} {kind}", allowed="a folder of images", see="README.md")
+    root = require_folder(params.root)
     rules, left_out = LeaveOut(params.leave_out), list[Failure]()
     paths = list(walk(params.root, rules, left_out))
     if labels := labels_csv.find(root):

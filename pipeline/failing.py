@@ -9,6 +9,8 @@ import errno
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -25,7 +27,21 @@ _SQLITE = {
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
+# HDF5 names the file in its text, Python none where reading or writing an open file fails.
+_NAMED = re.compile(r"name = '([^']+)'")
+_MARK = "_cnncodes_place"
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
+
+
+@contextmanager
+def place(path: str | Path) -> Iterator[None]:
+    """Has an error that passes and names no file be told as one of `path`; whoever handles it gets it unchanged."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, _MARK):
+            setattr(error, _MARK, str(path))
+        raise
 
 
 def told(error: BaseException, path: str | Path | None = None) -> UserError | None:
@@ -77,8 +93,12 @@ def refusal(number: int, path: str | Path = "") -> UserError:
 
 def _place(error: BaseException, path: str | Path | None) -> str:
     """The file that the error names, else `path`; a temporary name beside `path` tells a user nothing."""
-    named = getattr(error, "filename", None)
+    # Of two names the second is that of what is made.
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, (str, bytes, os.PathLike)):
+        said = _NAMED.search(str(error))
+        named = said[1] if said else getattr(error, _MARK, None)
+    if named is None:
         return str(path or "")
     found = os.fsdecode(named)
     is_temporary = path is not None and Path(found).name.startswith(f".{Path(path).name}.")
@@ -99,9 +119,12 @@ def _denied(number: int, path: Path) -> UserError:
             f"no permission to enter {folder}, on the way to {path}", allowed="a right to enter (chmod +x)"
         )
     target = path if path.is_dir() else folder
-    return UserError(
-        f"no permission to write {path}" + ("" if target == path else f" in {target}"), allowed="a right to write there"
-    )
+    if os.access(target, os.W_OK) and (target == path or not _exists(path) or os.access(path, os.W_OK)):
+        return UserError(
+            f"no permission for {path}, though its mode allows it: an attribute, or the server's own rules"
+        )
+    within = "" if target == path else f" in {target.absolute()}"
+    return UserError(f"no permission to write {path}{within}", allowed="a right to write there")
 
 
 def _exists(path: Path) -> bool:

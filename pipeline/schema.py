@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.failing import told
+from pipeline.failing import place, told
 
 if TYPE_CHECKING:
     import h5py
@@ -54,7 +54,7 @@ def fingerprint(value: Any) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """64 hex digits: sha256 of a file's bytes."""
-    with Path(path).open("rb") as f:
+    with place(path), Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -77,7 +77,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         sync(tmp)
         tmp.replace(path)
         sync(path.parent)
-    except OSError as e:
+    except Exception as e:  # libraries have classes of their own for what the system refuses
         raise_if_disk(e, path)
         raise
     finally:
@@ -94,9 +94,9 @@ def clear_leftovers(folder: Path, pattern: str) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def raise_if_disk(error: OSError, path: str | Path) -> None:
+def raise_if_disk(error: Exception, path: str | Path) -> None:
     """Raises UserError if `error` is a refusal of the machine (`failing`) that has to do with `path`."""
-    if (mendable := told(error, path)) is not None:
+    if not isinstance(error, UserError) and (mendable := told(error, path)) is not None:
         raise mendable from error
 
 
@@ -196,6 +196,10 @@ _plain: set[tuple[tuple[int, ...], bool]] = set()
 def _open_hdf5(path: str | Path | BytesIO, mode: str, **settings: Any) -> h5py.File:
     import h5py
 
+    if mode == "w" and not isinstance(path, BytesIO):
+        from pipeline.written_hdf5 import WrittenHdf5
+
+        return WrittenHdf5(path, **settings)
     try:
         return h5py.File(path, mode, locking=False, **settings)
     except OSError as e:
@@ -221,7 +225,7 @@ def _checked_hdf5(path: str | Path | BytesIO, file_bytes: int, where: object, *,
 
 def _require_digest(path: str | Path, *, theirs: bool) -> None:
     """Raises OSError unless a file has the digest that it states, or states none and is an HDF5 file."""
-    with Path(path).open("rb") as file:
+    with place(path), Path(path).open("rb") as file:
         block = file.read(_DIGEST_BYTES)
         if block.startswith(_HDF5_MARK) or (theirs and not block.startswith(_DIGEST_MARK)):
             return

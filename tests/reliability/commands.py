@@ -41,7 +41,14 @@ COMMANDS = {
     c.name: c
     for c in (
         _command("extract", _EXTRACT, "photos", then="cnncodes export codes --layer pool5 --to npy --out then.npy"),
-        _command("extract-more", f"{_EXTRACT},conv4_3-avg", "photos", "codes", "cache", then="cnncodes info codes"),
+        _command(
+            "extract-more",
+            _EXTRACT.replace("--layers ", "--layers conv4_3-avg,"),
+            "photos",
+            "codes",
+            "cache",
+            then="cnncodes info codes",
+        ),
         _command(
             "compare",
             "cnncodes compare codes --heads svm,knn --layers conv5_3-avg",
@@ -75,7 +82,7 @@ COMMANDS = {
         _command("export-npy", "cnncodes export codes --layer pool5 --to npy --out made.npy", "codes"),
         _command("export-parquet", "cnncodes export codes --layer pool5 --to parquet --out made.parquet", "codes"),
         _command("export-neon", "cnncodes export codes --layer pool5 --to neon-hdf5 --out made.h5", "codes"),
-        _command("predict-none", "cnncodes predict codes/heads/conv5_3-avg-svm none.png", "codes"),
+        _command("predict-none", "cnncodes predict codes/heads/conv5_3-avg-svm none.png one.png", "codes", "photos"),
         _command("advise", f"cnncodes advise photos {_NET} --layers conv5_3-avg --out advice", "photos"),
         _command(
             "convert",
@@ -146,6 +153,7 @@ def make_world(runner: Runner) -> None:
     box = runner.box
     _draw(box / "photos", per_class=10, seed=0)
     _draw(box / "more", per_class=2, seed=1)
+    _draw(box / "many", per_class=40, seed=2)
     next((box / "more" / "red").iterdir()).rename(box / "one.png")
     (box / "params.yaml").write_text(yaml_files.dump(_params()))
     (box / "tmp").mkdir()

@@ -14,37 +14,43 @@ from tests.reliability.trial import faulty, world
 
 # A disk that is full stays full; the others fail once.
 ERRORS = {
-    "ENOSPC": (errno.ENOSPC, False),
-    "full": (errno.ENOSPC, True),
+    "ENOSPC": (errno.ENOSPC, True),
     "EACCES": (errno.EACCES, False),
     "EIO": (errno.EIO, False),
 }
-READ_ERRORS = {"EACCES": (errno.EACCES, False), "EIO": (errno.EIO, False)}
+OPEN_ERRORS = {"EACCES": (errno.EACCES, False), "EIO": (errno.EIO, False)}
+READ_ERRORS = {"EIO": (errno.EIO, False)}
 
 
 def draws(seed: int, count: int | None) -> Iterator[Draw]:
-    """All of them, in an order that the seed gives. A sample shorter than the whole counts only some commands' calls."""
+    """Of calls that write. A sample takes as many of each command."""
+    return _shuffled(seed, count, reads=False)
+
+
+def read_draws(seed: int, count: int | None) -> Iterator[Draw]:
+    """Of calls that read."""
+    return _shuffled(seed, count, reads=True)
+
+
+def _shuffled(seed: int, count: int | None, *, reads: bool) -> Iterator[Draw]:
     rng = random.Random(seed)
     commands = list(COMMANDS.values())
     rng.shuffle(commands)
-    if count is None:
-        for command in commands:
-            found = list(_draws(command))
-            rng.shuffle(found)
-            yield from found
-        return
-    # Of a sample: as many of each command.
-    each = -(-count // len(commands))
-    for command in commands:
-        found = list(_draws(command))
-        yield from rng.sample(found, min(each, len(found)))
+    for number, command in enumerate(commands):
+        found = list(_draws(command, reads=reads))
+        rng.shuffle(found)
+        if count is not None:
+            share = -(-count // (len(commands) - number))
+            found = found[:share]
+            count -= len(found)
+        yield from found
 
 
-def _draws(command: Command) -> Iterator[Draw]:
+def _draws(command: Command, *, reads: bool) -> Iterator[Draw]:
     calm = world().undisturbed(command)
-    for calls, errors, reads in ((calm.writes, ERRORS, False), (calm.reads, READ_ERRORS, True)):
-        for nth in range(1, len(calls) + 1):
-            for name, (error, always) in errors.items():
-                fault = Fault(nth, error=error, always=always, reads=reads)
-                kind = "read" if reads else "write"
-                yield Draw(f"{command.name} {kind} {nth} {name}", functools.partial(faulty, command, fault))
+    for nth, call in enumerate(calm.reads if reads else calm.writes, 1):
+        errors = ERRORS if not reads else OPEN_ERRORS if call.startswith("open") else READ_ERRORS
+        for name, (error, always) in errors.items():
+            fault = Fault(nth, error=error, always=always, reads=reads)
+            kind = call.partition(" ")[0]
+            yield Draw(f"{command.name} {nth} {kind} {name}", functools.partial(faulty, command, fault))

@@ -25,6 +25,8 @@ Snapshot = dict[str, str]
 def snapshot(box: Path) -> Snapshot:
     """Path below the box -> what it holds. Of an index its generation in force alone, of the cache its rows."""
     found: Snapshot = {}
+    for path in box.glob("cache/*.sqlite"):
+        _table(path)  # rolls back what a run that was stopped had begun, as the next run does
     for path in sorted(box.rglob("*")):
         name = path.relative_to(box).as_posix()
         top = path.relative_to(box).parts[0]
@@ -60,6 +62,14 @@ def differing(found: Snapshot, wanted: Snapshot) -> list[str]:
     return told + [f"{p} is other" for p in sorted(found.keys() & wanted.keys()) if found[p] != wanted[p]]
 
 
+def timeless(text: str) -> str:
+    """JSON without what was measured; other text as it is, its numbers left out."""
+    try:
+        return json.dumps(_without_measures(json.loads(text)), sort_keys=True)
+    except ValueError:
+        return _NUMBER.sub("#", text)
+
+
 def _content(path: Path) -> str:
     data = path.read_bytes()
     if path.suffix == ".ckpt":
@@ -67,19 +77,16 @@ def _content(path: Path) -> str:
     if path.suffix == ".html":
         return "a page" if data.rstrip().endswith(b"</html>") else "part of a page"
     if path.suffix == ".json":
-        try:
-            return "json " + json.dumps(_timeless(json.loads(data)), sort_keys=True)
-        except ValueError:
-            return "no json"
+        return timeless(data.decode(errors="replace"))
     if path.suffix in _SHOWN and path.name != "manifest.csv":
         return _digest(_NUMBER.sub("#", data.decode(errors="replace")).encode())
     return _digest(data)
 
 
-def _timeless(value: Any) -> Any:
+def _without_measures(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if not _MEASURED.match(k)}
-    return [_timeless(v) for v in value] if isinstance(value, list) else value
+        return {k: _without_measures(v) for k, v in value.items() if not _MEASURED.match(k)}
+    return [_without_measures(v) for v in value] if isinstance(value, list) else value
 
 
 def _digest(data: bytes) -> str:
@@ -115,7 +122,9 @@ def _table(path: Path) -> str:
     try:
         db = sqlite3.connect(path)
         try:
-            rows = db.execute("SELECT path, size, sha256, width, height FROM files ORDER BY path").fetchall()
+            there = db.execute("SELECT name FROM sqlite_master WHERE name = 'files'").fetchone()
+            select = "SELECT path, size, sha256, width, height FROM files ORDER BY path"
+            rows = db.execute(select).fetchall() if there else []
         finally:
             db.close()
     except sqlite3.Error as e:

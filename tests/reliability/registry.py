@@ -1,6 +1,6 @@
 """The parts of the reliability run: each a name, and a function that yields independent, seeded draws.
 
-To add one: a module with `draws(seed, count)`, and a line in `PARTS`.
+To add one: a function that yields draws, and a line in `PARTS`.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ class Draw:
 
 @dataclass(frozen=True)
 class Part:
-    """`module` has `draws(seed, count) -> Iterator[Draw]`, of all draws there are if `count` is None.
-
-    The first draws are the same whatever the count, so that a sample is a part of the whole. `count`: that of
-    `make reliability`.
+    """`where`: "module:function", called with the seed and the count, which yields draws; all there are if the count
+    is None. `count`: that of `make reliability`.
     """
 
     name: str
-    module: str
+    where: str
     count: int | None
     about: str
 
     def draws(self, seed: int, count: int | None) -> Iterator[Draw]:
         """At most `count` draws, all of them if None."""
-        found: Iterator[Draw] = importlib.import_module(self.module).draws(seed, count)
+        module, _, function = self.where.partition(":")
+        found: Iterator[Draw] = getattr(importlib.import_module(module), function)(seed, count)
         return itertools.islice(found, count)
 
 
 PARTS = {
     part.name: part
     for part in (
-        Part("faults", "tests.reliability.faults", None, "each call that writes fails once, in each command"),
-        Part("kills", "tests.reliability.kills", 1000, "commands that are killed at a random time, then run once more"),
+        Part("faults", "tests.reliability.faults:draws", None, "each call that writes fails once, in each command"),
+        Part("reads", "tests.reliability.faults:read_draws", 1000, "calls that read fail once"),
+        Part("kills", "tests.reliability.kills:draws", 1000, "commands killed at a random time, then run once more"),
     )
 }

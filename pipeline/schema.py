@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -62,12 +63,14 @@ def sha256_file(path: str | Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is synced and renamed over `path`, on failure removed.
 
-    The name keeps the suffix of `path`. Raises UserError if the disk is full or the folder can't be written.
+    The name keeps the suffix of `path`. What killed runs left of such names goes. Raises UserError if the disk is full
+    or the folder can't be written.
     """
     path = Path(path)
     tmp: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(path.parent, f".{glob.escape(path.name)}.????????.tmp*")
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         tmp = Path(name)
         # mkstemp makes files 0600; a result is as readable as any other file of the user's.
@@ -92,6 +95,20 @@ def clear_leftovers(folder: Path, pattern: str) -> None:
     """
     for leftover in folder.glob(f".{pattern}.*.tmp*"):
         leftover.unlink(missing_ok=True)
+
+
+def clear_abandoned(folder: Path, pattern: str) -> None:
+    """Removes temporary files that match `pattern` and were not written to for an hour: those of killed runs.
+
+    Another run may be at work in `folder`, on this machine or another.
+    """
+    for leftover in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+                leftover.unlink()
+
+
+_ABANDONED_S = 3600
 
 
 def raise_if_disk(error: Exception, path: str | Path) -> None:

@@ -37,13 +37,12 @@ def _shuffled(seed: int, count: int | None, *, reads: bool) -> Iterator[Draw]:
     commands = list(COMMANDS.values())
     rng.shuffle(commands)
     for number, command in enumerate(commands):
+        share = None if count is None else -(-count // (len(commands) - number))
         found = list(_draws(command, reads=reads))
         rng.shuffle(found)
+        yield from found[:share]
         if count is not None:
-            share = -(-count // (len(commands) - number))
-            found = found[:share]
-            count -= len(found)
-        yield from found
+            count -= min(len(found), share or 0)
 
 
 def _draws(command: Command, *, reads: bool) -> Iterator[Draw]:

@@ -16,8 +16,12 @@ TRAINING = {
 
 
 def cache_root() -> Path:
-    """`$CNNCODES_CACHE`, else `.cnncodes` in the current folder, as an absolute path. Not created here."""
-    return Path(os.environ.get("CNNCODES_CACHE") or ".cnncodes").absolute()
+    """`$CNNCODES_CACHE`, else `.cnncodes` in the current folder, as an absolute path. Not created here.
+
+    A stage may run in a temporary copy of the project (`dvc exp run --temp`): there DVC tells where the project is.
+    """
+    project = Path(os.environ.get("DVC_ROOT") or ".")
+    return Path(os.environ.get("CNNCODES_CACHE") or project / ".cnncodes").absolute()
 
 
 def training_sizes(root: Path) -> list[dict[str, Any]]:

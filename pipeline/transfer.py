@@ -20,7 +20,7 @@ from pipeline import config
 from pipeline.cache import cache_root
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import Workspace, canonical_weights, network, preset
+from pipeline.workspace import PRESET, Workspace, canonical_weights, network, preset
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
@@ -32,13 +32,16 @@ FOLDER = "finetune"
 
 
 def params_of(settings: Mapping[str, Any], params_file: str | Path | None = None) -> FinetuneParams:
-    """The section `finetune` of a params file, or of the preset, with some keys changed. Raises UserError."""
-    if params_file is None:
-        return preset(FinetuneParams, **settings)
-    sections = config.read_params(params_file)
+    """The section `finetune` of a params file, or of the preset, with some keys changed; of `schedule` those that are
+    given. Raises UserError."""
+    path = PRESET if params_file is None else params_file
+    sections = config.read_params(path)
     if FOLDER not in sections:
-        raise UserError(f"{params_file} has no section {FOLDER}", see="docs/params.md")
-    return config.validate(FinetuneParams, sections[FOLDER] | settings, where=f"{params_file}: {FOLDER}")
+        raise UserError(f"{path} has no section {FOLDER}", see="docs/params.md")
+    own = sections[FOLDER]
+    if "schedule" in settings:
+        settings = {**settings, "schedule": own.get("schedule", {}) | settings["schedule"]}
+    return config.validate(FinetuneParams, own | settings, where=f"{path}: {FOLDER}")
 
 
 def finetune(
@@ -131,10 +134,17 @@ def is_tuned(folder: str | Path) -> bool:
 
 
 def predict(
-    folder: str | Path, images: Sequence[str | Path], *, top: int = 3, memory_mb: int = MEMORY_MB
+    folder: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 3,
+    device: str = "cpu",
+    precision: str = "fp32",
+    memory_mb: int = MEMORY_MB,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
     "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
+    `device`, `precision`: of the network.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
     was trained with hinge loss, None if its file is too old to say. Raises UserError if the model or all of the images
@@ -143,7 +153,7 @@ def predict(
     from pipeline.data.room import Room
     from pipeline.finetune import saved
 
-    model, files = saved.read(Path(folder)), files_of(images)
+    model, files = saved.read(Path(folder)).on(device, precision), files_of(images)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}

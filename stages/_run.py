@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import front
+from pipeline import config, front
 from pipeline.errors import UserError
 
 # Of what a matrix in dvc.yaml goes through; no folder's name can lead out of the one it is put in.
@@ -34,5 +34,13 @@ def item_of(stage: str, about: str | None) -> str:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Calls `main` and ends the process, as `pipeline.front` has it: 0, or a code and a line on stderr that say why."""
-    front.run(main, name=f"stages.{Path(sys.argv[0]).stem}")
+    """Calls `main` and ends the process, as `pipeline.front` has it: 0, or a code and a line on stderr that say why.
+
+    All of params.yaml is checked first, so that a mistake in what runs last is told before anything runs.
+    """
+
+    def checked() -> None:
+        config.load_all()
+        main()
+
+    front.run(checked, name=f"stages.{Path(sys.argv[0]).stem}")

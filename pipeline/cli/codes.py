@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -26,10 +28,10 @@ class ExportFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command()(extract)
-    app.command()(layers)
-    app.command()(info)
-    app.command()(export)
+    app.command(cls=Command)(extract)
+    app.command(cls=Command)(layers)
+    app.command(cls=Command)(info)
+    app.command(cls=Command)(export)
     app.add_typer(cache, name="cache")
 
 
@@ -37,34 +39,37 @@ def extract(
     images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
     out: Annotated[Path, typer.Option(help="Folder for the codes.")],
     layers: Annotated[
-        str, typer.Option(help="LAYER or LAYER-POOLING, with commas: conv5_2,pool5-flatten-l2. See `cnncodes layers`.")
-    ] = "",
-    arch: Annotated[
-        str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")
+        str | None,
+        typer.Option(
+            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas: conv5_2,pool5-flatten-sigmoid. {codes.layers}"
+        ),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
-    ] = "demo",
-    pooling: Annotated[str, typer.Option(help="For layers that name none: flatten|avg|max|spp|gem.")] = "avg",
-    view: Annotated[str | None, typer.Option(help="crop | whole | squash.")] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in pixels (crop, and the scale before it).")] = None,
-    scales: Annotated[str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512.")] = None,
-    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view.")] = None,
-    combine: Annotated[str | None, typer.Option(help="average | stack.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16 | fp16.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float16 | float32, of the stored codes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Views at once.")] = None,
-    reduced_decode: Annotated[bool | None, typer.Option(help="Decode large JPEGs at a reduced scale.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile the network.")] = None,
-    splits: Annotated[
-        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
+    arch: Arch = None,
+    weights: WeightsOption = "demo",
+    pooling: Annotated[str, typer.Option(help="For layers that name none: flatten | avg | max | spp | gem.")] = "avg",
+    view: Annotated[str | None, typer.Option(help="{codes.view}")] = None,
+    size: Size = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512. {codes.scales}")
     ] = None,
-    on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view. {codes.flip}")] = None,
+    combine: Annotated[str | None, typer.Option(help="{codes.combine}")] = None,
+    precision: Precision = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the stored codes: {codes.dtype}")] = None,
+    device: Device = None,
+    batch_size: Annotated[int | None, typer.Option(help="Views at once. {codes.batch_size}")] = None,
+    reduced_decode: Annotated[
+        bool | None, typer.Option(help="Decode large JPEGs at a reduced scale. {codes.reduced_decode}")
+    ] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile the network. {codes.compile}")] = None,
+    splits: Splits = None,
+    on_error: OnError = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
-    shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines; all if not given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run images through the network once and keep the activations of the layers you chose."""
@@ -82,7 +87,7 @@ def extract(
         "reduced_decode": reduced_decode,
         "compile": compile,
         "crop": size,
-        "scales": _numbers(scales) if scales else [size] if size else None,
+        "scales": numbers("--scales", scales, int) if scales else [size] if size else None,
     }
     space = run(
         images,
@@ -106,7 +111,7 @@ def extract(
 
 
 def layers(
-    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    arch: Annotated[str, typer.Option(help="{weights.arch:choices}, or a variant's name.")] = "vgg16",
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels; the native one if not given.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -194,7 +199,7 @@ def export(
         say(plain(written))
 
 
-@cache.command("size")
+@cache.command("size", cls=Command)
 def cache_size(json: JsonFlag = False) -> None:
     """Bytes of the store by kind of code, and of what training keeps."""
     from pipeline.cache import cache_root, training_sizes
@@ -214,7 +219,7 @@ def cache_size(json: JsonFlag = False) -> None:
         )
 
 
-@cache.command("gc")
+@cache.command("gc", cls=Command)
 def cache_gc(
     keep: Annotated[list[Path], typer.Option(help="A workspace whose codes stay; repeat for more.")],
     training: Annotated[
@@ -240,14 +245,7 @@ def cache_gc(
 def _specs(text: str, pooling: str) -> list[str]:
     from pipeline.config import LayerSpec
 
-    return [LayerSpec.parse(part.strip(), pooling=pooling).name for part in text.split(",")]
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--scales {text!r} is not a list of numbers", allowed="e.g. 256,384,512") from None
+    return [LayerSpec.parse(part, pooling=pooling).name for part in names(text)]
 
 
 def _share(text: str) -> tuple[int, int]:

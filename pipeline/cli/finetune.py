@@ -9,50 +9,65 @@ import typer
 
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
 
-Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
+Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that says its own decides.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
-ParamsFile = Annotated[Path | None, typer.Option(help="A params.yaml whose section finetune goes before the preset's.")]
-Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")]
-MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 0: all.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images in a batch.")]
-Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")]
-Precision = Annotated[str | None, typer.Option(help="auto | fp32 | bf16.")]
+ParamsFile = Annotated[
+    Path | None, typer.Option(help="A params.yaml whose section finetune replaces these defaults; none if not given.")
+]
+Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels. {finetune.size}")]
+MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 0: all. {finetune.max_train}")]
+BatchSize = Annotated[int | None, typer.Option(help="Images in a batch. {finetune.batch_size}")]
+Optimiser = Annotated[str | None, typer.Option(help="{finetune.optimiser}")]
+Schedule = Annotated[str | None, typer.Option(help="How the learning rate goes on: {finetune.schedule.kind}")]
+Momentum = Annotated[float | None, typer.Option(help="Of sgd and rmsprop. {finetune.momentum}")]
+Device = Annotated[str | None, typer.Option(help="{finetune.device}")]
+Precision = Annotated[str | None, typer.Option(help="{finetune.precision}")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command()(finetune)
-    app.command("lr-find")(lr_find)
+    app.command(cls=Command)(finetune)
+    app.command("lr-find", cls=Command)(lr_find)
 
 
 def finetune(
     images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     strategy: Annotated[
-        list[str] | None, typer.Option(help="Name of a strategy; repeat for more. The preset's `run` if not given.")
+        list[str] | None,
+        typer.Option(help="Repeat for more; a params file can name others: {finetune.strategies} {finetune.run}"),
     ] = None,
     arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
     size: Size = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of new layers.")] = None,
-    repeats: Annotated[int | None, typer.Option(help="Splits to train on, for the spread.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="{finetune.epochs}")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of new layers. {finetune.learning_rate}")] = None,
+    optimiser: Optimiser = None,
+    schedule: Schedule = None,
+    momentum: Momentum = None,
+    repeats: Annotated[int | None, typer.Option(help="Splits to train on, for the spread. {finetune.repeats}")] = None,
     max_train: MaxTrain = None,
     batch_size: BatchSize = None,
-    head: Annotated[str | None, typer.Option(help="gap | vgg.")] = None,
+    head: Annotated[str | None, typer.Option(help="What classifies: {finetune.head}")] = None,
+    keep_every: Annotated[
+        int | None, typer.Option(help="Epochs between checkpoints that are kept; 0: none. {finetune.keep_every}")
+    ] = None,
     device: Device = None,
     precision: Precision = None,
     splits: Annotated[
-        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
+        str | None, typer.Option(help="folders: the top folders are train, val and test. {dataset.splits}")
     ] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
-    inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
+    inference_txt: Annotated[
+        bool | None, typer.Option(help="Also write inference.txt. {finetune.inference_txt}")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -60,11 +75,13 @@ def finetune(
     from pipeline.transfer import FOLDER
     from pipeline.transfer import finetune as run
 
-    settings = settings_of(size, max_train, batch_size, device, precision) | {
+    settings = settings_of(size, max_train, batch_size, optimiser, momentum, device, precision) | {
         "epochs": epochs,
         "learning_rate": learning_rate,
+        "schedule": schedule_of(schedule),
         "repeats": repeats,
         "head": head,
+        "keep_every": keep_every,
         "inference_txt": inference_txt,
     }
     records = run(
@@ -97,7 +114,7 @@ def finetune(
 
 def lr_find(
     where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
-    strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
+    strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Rates to try, one step each.")] = 60,
@@ -107,12 +124,14 @@ def lr_find(
     size: Size = None,
     max_train: MaxTrain = None,
     batch_size: BatchSize = None,
+    optimiser: Optimiser = None,
+    momentum: Momentum = None,
     device: Device = None,
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file; none if not given.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Sweep the learning rate, layers keeping their ratios, and suggest the one by which the loss has half fallen."""
@@ -130,7 +149,7 @@ def lr_find(
         arch=arch,
         weights=weights,
         dataset=dataset(leave_out, max_failed_share),
-        settings=given(settings_of(size, max_train, batch_size, device, precision)),
+        settings=given(settings_of(size, max_train, batch_size, optimiser, momentum, device, precision)),
         params_file=params,
         **given({"memory_mb": memory_mb}),
     )
@@ -151,17 +170,31 @@ def lr_find(
 
 
 def settings_of(
-    size: int | None, max_train: int | None, batch_size: int | None, device: str | None, precision: str | None
+    size: int | None,
+    max_train: int | None,
+    batch_size: int | None,
+    optimiser: str | None,
+    momentum: float | None,
+    device: str | None,
+    precision: str | None,
 ) -> dict[str, Any]:
-    """What both commands can change. A side of the input brings the margin of the cached images that the preset has."""
+    """What all these commands can change. A side of the input brings the margin of the cached images that the preset
+    has."""
     return {
         "size": size,
         "scale": None if size is None else round(size * 9 / 8),
         "max_train": max_train,
         "batch_size": batch_size,
+        "optimiser": optimiser,
+        "momentum": momentum,
         "device": device,
         "precision": precision,
     }
+
+
+def schedule_of(kind: str | None) -> dict[str, Any] | None:
+    """The rest of the schedule stays as it is."""
+    return None if kind is None else {"kind": kind}
 
 
 def given(settings: dict[str, Any]) -> dict[str, Any]:

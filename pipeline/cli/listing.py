@@ -12,7 +12,8 @@ LeaveOut = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATTERN",
-        help="Files or folders to leave out, as in .gitignore; repeat for more. '!NAME' keeps what a rule leaves out.",
+        help="Files or folders to leave out, as in .gitignore; repeat for more. '!NAME' keeps what a rule leaves out. "
+        "Default: none.",
     ),
 ]
 MaxFailedShare = Annotated[

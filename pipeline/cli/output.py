@@ -13,7 +13,11 @@ from pipeline.terminal import plain, plain_json
 # Of whatever decodes images; None is the preset's.
 MemoryOption = Annotated[
     int | None,
-    typer.Option("--memory-mb", min=16, help="Memory that images in flight may take; one that needs more is left out."),
+    typer.Option(
+        "--memory-mb",
+        min=16,
+        help="Memory that images in flight may take, 4096 if not given; one that needs more is left out.",
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 

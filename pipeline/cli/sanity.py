@@ -13,41 +13,51 @@ from pipeline.cli.finetune import (
     BatchSize,
     Device,
     MaxTrain,
+    Momentum,
+    Optimiser,
     ParamsFile,
     Precision,
+    Schedule,
     Size,
     WeightsOption,
     given,
+    schedule_of,
     settings_of,
 )
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(sanity)
+    app.command(cls=Command)(sanity)
 
 
 def sanity(
     where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
-    strategy: Annotated[str, typer.Option(help="Name of a strategy.")] = "finetune",
-    epochs: Annotated[int | None, typer.Option(help="Of each run of a grid.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones.")] = None,
+    strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
+    epochs: Annotated[int | None, typer.Option(help="Of each run of a grid. {sanity.epochs}")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones. {sanity.rounds}")] = None,
     arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,
     size: Size = None,
     max_train: MaxTrain = None,
     batch_size: BatchSize = None,
+    optimiser: Optimiser = None,
+    schedule: Schedule = None,
+    momentum: Momentum = None,
     device: Device = None,
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file; none if not given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Check step by step that a strategy can be trained as it is set, and say what to try. Exit code 1 if a step fails.
@@ -60,6 +70,8 @@ def sanity(
 
     if plot is not None:
         check_name(plot)
+    settings = settings_of(size, max_train, batch_size, optimiser, momentum, device, precision)
+    settings["schedule"] = schedule_of(schedule)
     steps = run(
         where,
         strategy,
@@ -67,7 +79,7 @@ def sanity(
         arch=arch,
         weights=weights,
         dataset=dataset(leave_out, max_failed_share),
-        settings=given(settings_of(size, max_train, batch_size, device, precision)),
+        settings=given(settings),
         params_file=params,
         **given({"memory_mb": memory_mb}),
     )

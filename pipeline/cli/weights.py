@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.output import JsonFlag, print_json, say, size, table
+from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -23,7 +24,7 @@ weights = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 FileArgument = Annotated[Path, typer.Argument(help="A weights file of any known format.", show_default=False)]
-ArchOption = Annotated[str | None, typer.Option(help="The architecture; by the layers' shapes if not given.")]
+ArchOption = Annotated[str | None, typer.Option(help="{weights.arch:choices}; by the layers' shapes if not given.")]
 DeployOption = Annotated[Path | None, typer.Option(help="The deploy.prototxt of a .caffemodel.")]
 
 
@@ -32,20 +33,25 @@ def register(app: typer.Typer) -> None:
     app.add_typer(weights, name="weights")
 
 
-@weights.command()
+@weights.command(cls=Command)
 def convert(
     file: FileArgument,
     out: Annotated[Path | None, typer.Option(help="FILE with the suffix .safetensors if not given.")] = None,
     arch: ArchOption = None,
     deploy: DeployOption = None,
     preprocessing: Annotated[
-        str | None, typer.Option(help="torchvision | caffe | caffe-rgb, where the file doesn't tell or is wrong.")
+        str | None,
+        typer.Option(help="torchvision | caffe | caffe-rgb; what the file tells, or its format, if not given."),
     ] = None,
     renew: Annotated[
-        int | None, typer.Option(min=0, help="A seed: layers that don't fit become random, not left out.")
+        int | None,
+        typer.Option(min=0, help="A seed: layers that don't fit become random; they are left out if not given."),
     ] = None,
     part: Annotated[
-        str | None, typer.Option(help="Which of several sets of weights in FILE, such as ema_state_dict.")
+        str | None,
+        typer.Option(
+            help="Which of several sets of weights in FILE, such as ema_state_dict; the only one if not given."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     json: JsonFlag = False,
@@ -88,7 +94,7 @@ def convert(
     say(f"sha256         {done.weights.sha256}\nwritten        {target}")
 
 
-@weights.command()
+@weights.command(cls=Command)
 def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = None, json: JsonFlag = False) -> None:
     """Format, layers, shapes, types, ranges, broken values, preprocessing and provenance of FILE."""
     from pipeline.nets.weights import describe
@@ -131,7 +137,7 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
         say(plain(f"{'problem':14} {problem}"))
 
 
-@weights.command()
+@weights.command(cls=Command)
 def diff(
     a: Annotated[Path, typer.Argument(help="A weights file of any known format.", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another, of the same or another format.", show_default=False)],

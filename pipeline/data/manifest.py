@@ -135,7 +135,9 @@ class Manifest:
         facts = [self.sha256, self.widths, self.heights, self.decoder_versions]
         columns = [self.ids, self.paths, self.labels, self.groups, *facts, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
-        schema.write_text(folder / "manifest.csv", _csv([header, *zip(*(c.tolist() for c in columns), strict=True)]))
+        schema.write_text(
+            folder / "manifest.csv", rows_as_csv([header, *zip(*(c.tolist() for c in columns), strict=True)])
+        )
         write_failures(folder, failures)
         inside = self.root == folder / IMAGES
         counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
@@ -207,7 +209,7 @@ def printable(path: str) -> str:
 
 def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
     """failures.csv, sorted by path."""
-    schema.write_text(folder / FAILURES, _csv([Failure._fields, *sorted(failures)]))
+    schema.write_text(folder / FAILURES, rows_as_csv([Failure._fields, *sorted(failures)]))
 
 
 def read_failures(folder: str | Path) -> list[Failure]:
@@ -238,7 +240,7 @@ def _strings(values: Sequence[str]) -> Strings:
     return np.array(values, dtype=np.str_)
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def rows_as_csv(rows: Iterable[Sequence[object]]) -> str:
     """RFC 4180 with LF ends. The csv module's writer would leave a bare CR in a file's name unquoted."""
     lines = []
     for row in rows:

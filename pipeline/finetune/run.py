@@ -44,7 +44,7 @@ def run_strategy(
     cache: Path,
     memory_mb: int = MEMORY_MB,
 ) -> dict[str, Any]:
-    """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
+    """Writes metrics.json, OUTS (`inference.txt` where asked) and live-curves/ under `out`; returns what metrics.json holds.
 
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing

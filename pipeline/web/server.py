@@ -46,9 +46,17 @@ def address(listening: socket.socket) -> str:
 
 
 def make_server(
-    folder: str | Path, *, host: str, names: Iterable[str] = (), limits: Limits | None = None
+    folder: str | Path,
+    *,
+    host: str,
+    names: Iterable[str] = (),
+    limits: Limits | None = None,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> uvicorn.Server:
-    """A server of a collection, not running. `names`: more names that it answers to. Raises UserError."""
+    """A server of a collection, not running. `names`: more names that it answers to. `device`, `precision`: as of
+    `create_app`. Raises UserError.
+    """
     allowed = limits or Limits()
 
     class Protocol(_PatientProtocol):
@@ -56,7 +64,7 @@ def make_server(
 
     return uvicorn.Server(
         uvicorn.Config(
-            create_app(folder, hosts=Hosts.of(host, names), limits=allowed),
+            create_app(folder, hosts=Hosts.of(host, names), limits=allowed, device=device, precision=precision),
             http=Protocol,
             ws="none",
             lifespan="on",

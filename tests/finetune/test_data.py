@@ -82,7 +82,7 @@ def test_without_labels_the_files_say_so(manifest: Manifest, cache: Path, tmp_pa
         "skipped": "no labels",
     }
     assert {p.name for p in tmp_path.iterdir()} == {
-        "live",
+        "live-curves",
         "metrics.json",
         "predictions.csv",
         "curves.csv",

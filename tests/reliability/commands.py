@@ -143,9 +143,19 @@ _MADE = (
     "cnncodes compare codes --heads svm,knn --layers conv5_3-avg",
     _INDEX,
     f"cnncodes finetune photos --out tuned {_TRAIN} --strategy finetune",
-    "dataset", "weights", "codes", "heads conv5_3-avg-svm", "heads pool5-flatten-svm", "retrieval itq16-conv5_3-avg", "advise", "finetune finetune",
-    "finetune frozen", "sanity frozen", "tuned", "report",
-)  # fmt: skip
+    "dataset",
+    "weights",
+    "codes",
+    "heads conv5_3-avg-svm",
+    "heads pool5-flatten-svm",
+    "retrieval itq16-conv5_3-avg",
+    "advise",
+    "finetune finetune",
+    "finetune frozen",
+    "sanity frozen",
+    "tuned",
+    "report",
+)
 
 
 def make_world(runner: Runner) -> None:

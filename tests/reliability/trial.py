@@ -144,17 +144,13 @@ def killed(command: Command, signal: int, share: float) -> str | None:
 
 def _sentence(told: Told, calm: Undisturbed, fault: Fault) -> list[str]:
     """Whether a command that failed says so in one line that names the place."""
-    if told.hung:
-        return ["hangs"]
-    if "Traceback" in told.err:
-        return [f"traceback: {_last(told.err)}"]
+    if told.hung or "Traceback" in told.err:
+        return ["hangs" if told.hung else f"traceback: {_last(told.err)}"]
     if told.code == calm.code:
         return []
-    if told.code != 2:
-        return [f"exit code {told.code}: {_last(told.err)}"]
     lines = [line for line in told.err.splitlines() if re.match(r"[\w.@-]+: error: ", line)]
-    if len(lines) != 1:
-        return [f"{len(lines)} lines of errors: {_last(told.err)}"]
+    if told.code != 2 or len(lines) != 1:
+        return [f"exit code {told.code}, {len(lines)} lines of errors: {_last(told.err)}"]
     if len(told.calls) < fault.nth:
         return [f"fails before the call: {lines[0]}"]
     path = Path(told.calls[fault.nth - 1].partition(" ")[2]).relative_to(world().box)
@@ -162,9 +158,8 @@ def _sentence(told: Told, calm: Undisturbed, fault: Fault) -> list[str]:
     places = [p.as_posix() for p in (path, *path.parents)][:-1]
     if path.name.startswith(".tmp"):  # of a library, beside what is made
         places = places[1:]
-    if places and not any(_names(place, lines[0]) for place in places):
-        return [f"does not name {path}: {lines[0]}"]
-    return []
+    named = not places or any(_names(place, lines[0]) for place in places)
+    return [] if named else [f"does not name {path}: {lines[0]}"]
 
 
 def _names(place: str, line: str) -> bool:

@@ -108,7 +108,8 @@ COMMANDS = {
             "sanity", f"cnncodes sanity photos {_TRAIN} --rounds 1 --epochs 1 --plot steps.png", "photos", "params.yaml"
         ),
         _command("cache-gc", "cnncodes cache gc --keep codes --training", "codes", "cache", "tuned"),
-        _command("stage-dataset", "dataset", "photos", "params.yaml"),
+        _command("stage-digests", "digests", "photos", "params.yaml"),
+        _command("stage-dataset", "dataset", "photos", "params.yaml", "out", without=("out/dataset",)),
         _command("stage-weights", "weights", "params.yaml", "out", without=("out/weights",)),
         _command("stage-codes", "codes", "params.yaml", "photos", "out", without=("out/codes",)),
         _command("stage-heads", "heads conv5_3-avg-svm", "params.yaml", "photos", "out", without=("out/heads",)),
@@ -143,6 +144,7 @@ _MADE = (
     "cnncodes compare codes --heads svm,knn --layers conv5_3-avg",
     _INDEX,
     f"cnncodes finetune photos --out tuned {_TRAIN} --strategy finetune",
+    "digests",
     "dataset",
     "weights",
     "codes",

@@ -30,7 +30,7 @@ def snapshot(box: Path) -> Snapshot:
     for path in sorted(box.rglob("*")):
         name = path.relative_to(box).as_posix()
         top = path.relative_to(box).parts[0]
-        if path.is_dir() or path.name in _LOCKS or top == "tmp" or "/live/" in name:
+        if path.is_dir() or path.name in _LOCKS or top == "tmp" or "/live" in name:
             continue
         generation = next((part for part in path.parts if part.startswith("gen-")), None)
         if generation or path.name == "current.json":
@@ -47,12 +47,12 @@ def snapshot(box: Path) -> Snapshot:
 
 
 def leftovers(box: Path) -> list[str]:
-    """Temporary files and folders that a command left."""
+    """Temporary files and folders that a command left. Libraries' single files in the system's folder are its to clear."""
     hidden = [p for p in box.rglob(".*") if p.name not in _LOCKS]
     named = [
         p for p in box.rglob("*") if not p.name.startswith(".") and (".tmp" in p.name or p.name.endswith("-journal"))
     ]
-    return sorted(p.relative_to(box).as_posix() for p in [*hidden, *named, *(box / "tmp").glob("[!.]*")])
+    return sorted(p.relative_to(box).as_posix() for p in [*hidden, *named, *(box / "tmp").glob("[!.]*/")])
 
 
 def differing(found: Snapshot, wanted: Snapshot) -> list[str]:

@@ -51,11 +51,15 @@ def _import(names: list[str]) -> list[str]:
 
 
 def _run(asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
-    start = time.monotonic()
+    begun, begin = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
-        _child(asked, scratch)
+        _child(asked, scratch, begin)
+    os.close(begin)
+    os.read(begun, 1)  # the command begins now, or its process has ended
+    os.close(begun)
+    start = time.monotonic()
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
     kill_s = asked["kill_s"]
@@ -87,7 +91,7 @@ def _run(asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
     }
 
 
-def _child(asked: dict[str, Any], scratch: Path) -> NoReturn:
+def _child(asked: dict[str, Any], scratch: Path, begin: int) -> NoReturn:
     code = 70
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     nothing = os.open("/dev/null", os.O_RDONLY)
@@ -116,6 +120,8 @@ def _child(asked: dict[str, Any], scratch: Path) -> NoReturn:
                 fault["reads"],
                 calls,
             )
+        os.write(begin, b".")
+        os.close(begin)
         code = _code(entry)
         if asked["learn"]:
             (scratch / "modules").write_text(json.dumps(sorted(set(sys.modules) - before)))

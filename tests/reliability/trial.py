@@ -135,7 +135,8 @@ def killed(command: Command, signal: int, share: float) -> str | None:
     wrong = []
     if told.hung or "Traceback" in told.err:
         wrong.append("hangs" if told.hung else f"traceback: {_last(told.err)}")
-    if told.code not in ({calm.code, -9, 137} if signal == 9 else {calm.code, 128 + signal}):
+    # By the signal itself where it comes before the first line of ours.
+    if told.code not in {calm.code, -signal, 128 + signal}:
         wrong.append(f"exit code {told.code} after signal {signal}: {_last(told.err)}")
     wrong += _state(snapshot(here.box), calm, done=False, hidden=False)
     wrong += _answer(here, command, calm)

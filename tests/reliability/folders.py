@@ -47,7 +47,7 @@ def snapshot(box: Path) -> Snapshot:
 
 
 def leftovers(box: Path) -> list[str]:
-    """Temporary files and folders that a command left. Libraries' single files in the system's folder are its to clear."""
+    """Temporary files and folders that a command left; not libraries' single files in the system's own folder."""
     hidden = [p for p in box.rglob(".*") if p.name not in _LOCKS]
     named = [
         p for p in box.rglob("*") if not p.name.startswith(".") and (".tmp" in p.name or p.name.endswith("-journal"))

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The stages run `python`: let that be the environment's.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: demo test test-precisions test-slow lint format env without-git pictures clean
+.PHONY: demo test test-precisions test-slow reliability lint format env without-git pictures clean
 
 demo: env without-git
 	$(RUN) dvc repro
@@ -22,6 +22,10 @@ test-precisions: env
 test-slow: env
 	CNNCODES_PRECISION=fp32 $(RUN) python -m pytest -n 2 -m slow
 	CNNCODES_PRECISION=bf16 $(RUN) python -m pytest -n 2 -m 'network and slow'
+
+# Thousands of seeded faults and kills (docs/reliability.md). Stopped, it goes on from out/reliability.jsonl.
+reliability: env
+	$(RUN) python -m tests.reliability $(RELIABILITY)
 
 lint: env
 	$(RUN) ruff check .

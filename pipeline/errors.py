@@ -24,6 +24,10 @@ class UserError(Exception):
         super().__init__("; ".join(parts))
 
 
+class RefusedError(UserError):
+    """What the machine refused, such as space or a right (`failing`). No reason to skip one thing and go on."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal that asks the program to end, such as SIGTERM. It is handled as Ctrl-C is, so that all is tidied up.
 

@@ -9,9 +9,11 @@ import errno
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import RefusedError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -25,7 +27,21 @@ _SQLITE = {
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
+# HDF5 names the file in its text, Python none where reading or writing an open file fails.
+_NAMED = re.compile(r"name = '([^']+)'")
+_MARK = "_cnncodes_place"
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
+
+
+@contextmanager
+def place(path: str | Path) -> Iterator[None]:
+    """Has an error that passes and names no file be told as one of `path`; whoever handles it gets it unchanged."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, _MARK):
+            setattr(error, _MARK, str(path))
+        raise
 
 
 def told(error: BaseException, path: str | Path | None = None) -> UserError | None:
@@ -36,7 +52,7 @@ def told(error: BaseException, path: str | Path | None = None) -> UserError | No
     if isinstance(error, UserError):
         return error
     if _is_memory(error):
-        return UserError(
+        return RefusedError(
             f"there is not enough memory ({_first_line(error)})" if str(error) else "there is not enough memory",
             allowed="fewer images at once: codes.memory_mb or --memory-mb, and batch_size",
         )
@@ -60,48 +76,55 @@ def error_number(error: BaseException) -> int | None:
     return errno.ENOSPC if "No space left" in text else None
 
 
-def refusal(number: int, path: str | Path = "") -> UserError:
+def refusal(number: int, path: str | Path = "") -> RefusedError:
     """The sentence for one of the system's numbers about `path`, which may be ''."""
     if number in _FULL:
         what = "no space left on the device" if number == errno.ENOSPC else "the disk quota is used up"
-        return UserError(f"{what} while writing{_of(path)}", see="`cnncodes cache size`")
+        return RefusedError(f"{what} while writing{_of(path)}", see="`cnncodes cache size`")
     if number in _DENIED:
-        return _denied(number, Path(path)) if str(path) else UserError("no permission")
+        return _denied(number, Path(path)) if str(path) else RefusedError("no permission")
     if number == errno.EIO:
-        return UserError(f"the device failed while{_of(path) or ' a file'} was read or written (input/output error)")
+        return RefusedError(f"the device failed while{_of(path) or ' a file'} was read or written (input/output error)")
     if number == errno.ENOENT and str(path):
-        return UserError(f"{path} does not exist")
+        return RefusedError(f"{path} does not exist")
     said = os.strerror(number).lower()
-    return UserError(f"can't read or write {path}: {said}" if str(path) else said)
+    return RefusedError(f"can't read or write {path}: {said}" if str(path) else said)
 
 
 def _place(error: BaseException, path: str | Path | None) -> str:
     """The file that the error names, else `path`; a temporary name beside `path` tells a user nothing."""
-    named = getattr(error, "filename", None)
+    # Of two names the second is that of what is made.
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, (str, bytes, os.PathLike)):
+        said = _NAMED.search(str(error))
+        named = said[1] if said else getattr(error, _MARK, None)
+    if named is None:
         return str(path or "")
     found = os.fsdecode(named)
     is_temporary = path is not None and Path(found).name.startswith(f".{Path(path).name}.")
     return str(path) if is_temporary else found
 
 
-def _denied(number: int, path: Path) -> UserError:
+def _denied(number: int, path: Path) -> RefusedError:
     """Names the right that is missing, and where: of the file, or of the nearest folder that exists."""
     if number == errno.EROFS:
-        return UserError(f"no permission to write {path}: it is on a read-only file system")
+        return RefusedError(f"no permission to write {path}: it is on a read-only file system")
     if _exists(path) and not os.access(path, os.R_OK):
-        return UserError(f"no permission to read {path}", allowed="a right to read it (chmod +r)")
+        return RefusedError(f"no permission to read {path}", allowed="a right to read it (chmod +r)")
     folder = path.parent
     while not _exists(folder) and folder != folder.parent:
         folder = folder.parent
     if not os.access(folder, os.X_OK):
-        return UserError(
+        return RefusedError(
             f"no permission to enter {folder}, on the way to {path}", allowed="a right to enter (chmod +x)"
         )
     target = path if path.is_dir() else folder
-    return UserError(
-        f"no permission to write {path}" + ("" if target == path else f" in {target}"), allowed="a right to write there"
-    )
+    if os.access(target, os.W_OK) and (target == path or not _exists(path) or os.access(path, os.W_OK)):
+        return RefusedError(
+            f"no permission for {path}, though its mode allows it: an attribute, or the server's own rules"
+        )
+    within = "" if target == path else f" in {target.absolute()}"
+    return RefusedError(f"no permission to write {path}{within}", allowed="a right to write there")
 
 
 def _exists(path: Path) -> bool:

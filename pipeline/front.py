@@ -79,6 +79,8 @@ def begin() -> None:
             # To whoever writes a program; what a user should know is said in the program's own words.
             warnings.simplefilter("ignore")
         threading.excepthook = _one_line
+        # `run` tells of what ends the command; what else comes here, libraries print while they tidy up.
+        sys.excepthook = lambda *_: None
         sys.unraisablehook = lambda _: None
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.failing import told
+from pipeline.failing import place, told
 
 if TYPE_CHECKING:
     import h5py
@@ -54,7 +55,7 @@ def fingerprint(value: Any) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """64 hex digits: sha256 of a file's bytes."""
-    with Path(path).open("rb") as f:
+    with place(path), Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -62,12 +63,14 @@ def sha256_file(path: str | Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is synced and renamed over `path`, on failure removed.
 
-    The name keeps the suffix of `path`. Raises UserError if the disk is full or the folder can't be written.
+    The name keeps the suffix of `path`. What killed runs left of such names goes. Raises UserError if the disk is full
+    or the folder can't be written.
     """
     path = Path(path)
     tmp: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(path.parent, f".{glob.escape(path.name)}.????????.tmp*")
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         tmp = Path(name)
         # mkstemp makes files 0600; a result is as readable as any other file of the user's.
@@ -77,7 +80,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         sync(tmp)
         tmp.replace(path)
         sync(path.parent)
-    except OSError as e:
+    except Exception as e:  # libraries have classes of their own for what the system refuses
         raise_if_disk(e, path)
         raise
     finally:
@@ -94,9 +97,23 @@ def clear_leftovers(folder: Path, pattern: str) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def raise_if_disk(error: OSError, path: str | Path) -> None:
+def clear_abandoned(folder: Path, pattern: str) -> None:
+    """Removes temporary files that match `pattern` and were not written to for an hour: those of killed runs.
+
+    Another run may be at work in `folder`, on this machine or another.
+    """
+    for leftover in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+                leftover.unlink()
+
+
+_ABANDONED_S = 3600
+
+
+def raise_if_disk(error: Exception, path: str | Path) -> None:
     """Raises UserError if `error` is a refusal of the machine (`failing`) that has to do with `path`."""
-    if (mendable := told(error, path)) is not None:
+    if not isinstance(error, UserError) and (mendable := told(error, path)) is not None:
         raise mendable from error
 
 
@@ -196,6 +213,10 @@ _plain: set[tuple[tuple[int, ...], bool]] = set()
 def _open_hdf5(path: str | Path | BytesIO, mode: str, **settings: Any) -> h5py.File:
     import h5py
 
+    if mode == "w" and not isinstance(path, BytesIO):
+        from pipeline.written_hdf5 import WrittenHdf5
+
+        return WrittenHdf5(path, **settings)
     try:
         return h5py.File(path, mode, locking=False, **settings)
     except OSError as e:
@@ -221,7 +242,7 @@ def _checked_hdf5(path: str | Path | BytesIO, file_bytes: int, where: object, *,
 
 def _require_digest(path: str | Path, *, theirs: bool) -> None:
     """Raises OSError unless a file has the digest that it states, or states none and is an HDF5 file."""
-    with Path(path).open("rb") as file:
+    with place(path), Path(path).open("rb") as file:
         block = file.read(_DIGEST_BYTES)
         if block.startswith(_HDF5_MARK) or (theirs and not block.startswith(_DIGEST_MARK)):
             return

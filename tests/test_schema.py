@@ -79,6 +79,18 @@ def test_disk_errors_become_sentences(error: OSError, said: str, tmp_path: Path)
     assert os.listdir(tmp_path) == []
 
 
+def test_what_killed_runs_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    names = [".a.json.abcdefgh.tmp.json", ".a.json.01234567.tmp.json", ".b.json.abcdefgh.tmp.json"]
+    for name in names:
+        (tmp_path / name).touch()
+    for old in (names[0], names[2]):
+        os.utime(tmp_path / old, (0, 0))
+    schema.write_json(tmp_path / "a.json", 1)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *names[1:]]), (
+        "a young one may be at work, others are not ours"
+    )
+
+
 def test_too_little_space_is_refused_at_once(tmp_path: Path) -> None:
     schema.require_space(tmp_path / "not/yet/there", 1, what="a test")
     with pytest.raises(UserError, match=r"a test needs 1000000000\.00 GB"):

@@ -128,6 +128,7 @@ class Store:
             f.create_dataset("codes", data=rows)
         content = image.getbuffer()
         path = self.folder / f"shard-{hashlib.sha256(content).hexdigest()}.h5"
+        schema.clear_abandoned(self.folder, ".shard-*.tmp*")
         with schema.atomic_path(path) as tmp:
             tmp.write_bytes(content)
         with schema.atomic_path(path.with_suffix(".ids")) as tmp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import glob
 import logging
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 _FIT_ROWS = 20_000
 _PARTIAL = ".partial"
 _FEW_ROWS = 1000
+_ADD = "`cnncodes index add`"
 
 
 def build(
@@ -72,7 +74,7 @@ def build(
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already", allowed="a new folder", see="`cnncodes index add`")
+        raise UserError(f"{out} is there already", allowed="a new folder", see=_ADD)
     unknown = [name for name in long if name not in LONG_HASHERS]
     if unknown:
         raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
@@ -120,6 +122,8 @@ def build(
                 (staging / made).rename(staging / "index" / made)
         (staging / "index").rename(out)
     except OSError as e:
+        if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise UserError(f"{out} is there already: another run has made it meanwhile", see=_ADD) from None
         schema.raise_if_disk(e, out)
         raise
     finally:

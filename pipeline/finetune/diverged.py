@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from pipeline.finetune.training import Training
 
 
-def diverged(training: Training, batch: Batch, seed: int, *, step: int) -> UserError:
+class DivergedError(UserError):
+    """Training at these settings left the numbers; at others it may go well."""
+
+
+def diverged(training: Training, batch: Batch, seed: int, *, step: int) -> DivergedError:
     """The error of a step whose gradients, which the parameters hold, are not all finite.
 
     Weights are still those before the step. The batch is run once more to see where a value broke on the way forward.
@@ -30,7 +34,7 @@ def diverged(training: Training, batch: Batch, seed: int, *, step: int) -> UserE
     if forward is not None:
         where = f"the output of {forward} broke first on the way forward, and {where}"
     rate = training.recipe.optimiser.rate
-    return UserError(
+    return DivergedError(
         f"training diverged in epoch {training.current_epoch + 1}, step {step}: loss {loss:g}; {where}; "
         "the checkpoint of the last whole epoch is kept",
         allowed=f"a learning rate below {rate:g}, a longer warm-up, or finetune.clip above 0",

@@ -86,10 +86,14 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
     # Where some need more memory, what is in the file depends on how much they may have.
     folder, names = cache / FOLDER, (key, f"{key}-{memory_mb}mb")
     there = [name for name in names if (folder / f"{name}.npy").is_file() and (folder / f"{name}.json").is_file()]
-    key = there[0] if there else _decode_all(manifest, view, first, folder, names=names, room=Room(memory_mb))
-    path, lost = folder / f"{key}.npy", folder / f"{key}.json"
-    # Positions in `digests` of the images that have no pixels.
-    left_out = {int(i): reason for i, reason in schema.read_json(lost).items()}
+    room = Room(memory_mb)
+    key = there[0] if there else _decode_all(manifest, view, first, folder, names=names, room=room)
+    left_out = _left_out(folder / f"{key}.json")
+    if there and any(isinstance(_one(manifest, int(first[i]), view, room), np.ndarray) for i in left_out):
+        # What could not be read at that time, of a disk that was away or a right that was missing, is back.
+        key = _decode_all(manifest, view, first, folder, names=names, room=room)
+        left_out = _left_out(folder / f"{key}.json")
+    path = folder / f"{key}.npy"
     for i, reason in left_out.items():
         log.warning("left out: %s: %s", manifest.paths[first[i]], reason)
     if len(left_out) == len(digests):
@@ -97,6 +101,11 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
     at = inverse.astype(np.int64)
     at[np.isin(at, list(left_out))] = -1
     return Images(path, at, key)
+
+
+def _left_out(path: Path) -> dict[int, str]:
+    """Position among the digests -> the reason, of the images that have no pixels."""
+    return {int(i): reason for i, reason in schema.read_json(path).items()}
 
 
 def _decode_all(

@@ -31,7 +31,7 @@ from pipeline.finetune.direct import Direct
 from pipeline.finetune.images import CachedView
 from pipeline.finetune.model import Classifier, Tuned, autocast
 from pipeline.nets.weights import Weights, read_canonical, write_canonical
-from pipeline.schema import VERSIONS, atomic_path, canonical_json
+from pipeline.schema import VERSIONS, atomic_path, canonical_json, clear_abandoned
 
 MODEL, HEAD = "model.safetensors", "head.safetensors"
 # Version 1 did not say the loss.
@@ -197,6 +197,7 @@ def _fill(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:
 def _write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
     with atomic_path(path) as tmp:
         mode = tmp.stat().st_mode
+        clear_abandoned(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
         save_file(tensors, tmp, metadata={_KEY: canonical_json(about)})
         tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 

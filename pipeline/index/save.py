@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from pipeline import schema
 from pipeline.errors import UserError
+from pipeline.failing import place
 from pipeline.index import INDEXES
 from pipeline.index.base import Change, Ids, Packed, PackedIndex, checked_ids
 from pipeline.index.lock import LOCKS, writing
@@ -306,7 +307,7 @@ def _regular(path: Path, *, bytes_: int) -> Iterator[io.BufferedReader]:
             raise UserError(f"{path} is not a file", see=_MEND)
         if found.st_size != bytes_:
             raise UserError(f"{path} is not what was written: {found.st_size} of {bytes_} bytes", see=_MEND)
-        with os.fdopen(handle, "rb", closefd=False) as file:
+        with place(path), os.fdopen(handle, "rb", closefd=False) as file:
             yield file
     finally:
         os.close(handle)

@@ -19,7 +19,7 @@ from pipeline import schema
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
+from pipeline.errors import RefusedError, UserError
 from pipeline.hashing import base, check
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.dbn.hasher import Dbn
@@ -122,6 +122,8 @@ def run_spec(
         if codes is None:
             raise UserError(f"there are no codes of {spec.codes.name}", see="codes.layers in params.yaml")
         result = evaluate(spec, codes, manifest, params, checkpoints=checkpoints)
+    except RefusedError:
+        raise
     except UserError as e:
         log.warning("%s: skipped: %s", spec.name, e)
         result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})

@@ -279,6 +279,18 @@ def test_gains_by_hand() -> None:
     assert gains.gains([[{"val_accuracy": None}]], [curve([0.5])]) is None
 
 
+def test_an_image_that_was_away_is_not_lost_for_good(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(manifest.root, folder)
+    moved = dataclasses.replace(manifest, root=folder)
+    moved.file(3).rename(tmp_path / "away")
+    assert cached(moved, VIEW, tmp_path / "cache").at[3] == -1
+    (tmp_path / "away").rename(moved.file(3))
+    found, whole = cached(moved, VIEW, tmp_path / "cache"), cached(manifest, VIEW, tmp_path / "other")
+    assert found.at.tolist() == whole.at.tolist()
+    assert (found.pixels == whole.pixels).all()
+
+
 def test_an_image_that_needs_too_much_memory_is_left_out_until_there_is_more(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

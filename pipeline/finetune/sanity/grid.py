@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
 from pipeline.finetune import reading
+from pipeline.finetune.diverged import DivergedError
 from pipeline.finetune.sanity.bench import Bench
 from pipeline.finetune.sanity.step import Columns, Step, Verdict
 from pipeline.finetune.train import Limits, fit
@@ -124,7 +124,7 @@ def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, An
     with tempfile.TemporaryDirectory() as folder:
         try:
             curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve
-        except UserError as e:
+        except DivergedError as e:
             log.info("rate %g with decay %g: %s", rate, decay, e)
             return []
     return curve

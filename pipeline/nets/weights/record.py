@@ -23,7 +23,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights.check import check
-from pipeline.schema import VERSIONS, atomic_path, canonical_json
+from pipeline.schema import VERSIONS, atomic_path, canonical_json, clear_abandoned
 
 METADATA_KEY = "cnncodes"
 Positive = Annotated[float, Field(gt=0)]
@@ -134,6 +134,7 @@ def write_canonical(weights: Weights, path: str | Path) -> None:
     }
     with atomic_path(path) as tmp:
         mode = tmp.stat().st_mode
+        clear_abandoned(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
         save_file(dict(weights.tensors), tmp, metadata={METADATA_KEY: canonical_json(about)})
         tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 

@@ -1,0 +1,1 @@
+"""What must hold when things go wrong, tried in thousands of seeded draws: `python -m tests.reliability --help`."""

@@ -1,0 +1,88 @@
+"""A sample of `make reliability`, drawn by the seed, and the machinery's own tests."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.reliability import trial
+from tests.reliability.commands import COMMANDS
+from tests.reliability.registry import PARTS, Draw
+from tests.reliability.runner import Fault, Runner, has_compiler
+from tests.reliability.state import State, counts
+
+SAMPLES = {"faults": 300, "reads": 30, "kills": 60}
+SEED = 13
+
+compiled = pytest.mark.skipif(not has_compiler(), reason="needs a C compiler")
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("part", SAMPLES)
+def test_a_sample(part: str) -> None:
+    found = {draw.name: draw.wrong() for draw in PARTS[part].draws(SEED, SAMPLES[part])}
+    assert len(found) == SAMPLES[part]
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+@compiled
+@pytest.mark.slow
+def test_a_command_that_writes_in_place_is_found_out() -> None:
+    """The trial can fail: of a file that is half there, of a temporary one, of a row that is other."""
+    here, command = trial.world(), COMMANDS["export-npy"]
+    calm = here.undisturbed(command)
+    here.fresh(command)
+    (here.box / "made.npy").write_bytes(b"half")
+    (here.box / ".made.npy.abcdefgh.tmp.npy").touch()
+    now = trial.snapshot(here.box)
+    assert "made.npy is neither as before nor whole" in trial._state(now, calm, done=False)
+    assert trial.leftovers(here.box) == [".made.npy.abcdefgh.tmp.npy"]
+
+
+@compiled
+@pytest.mark.slow
+def test_the_library_fails_the_call_that_is_asked_for(tmp_path: Path) -> None:
+    runner = Runner(tmp_path)
+    try:
+        (runner.box / "tmp").mkdir()
+        argv = ("cnncodes", "weights", "convert", "none.pth")
+        assert runner.run(*argv, fault=Fault(0)).calls == []
+        assert runner.run("weights", fault=Fault(0)).code == 2, "no params.yaml"
+        told = runner.run("cnncodes", "layers", fault=Fault(1, error=errno.EIO, reads=True))
+        assert told.code == 0 and not told.calls, "reads nothing below the box"
+    finally:
+        runner.close()
+
+
+def some(results: dict[str, str | None]) -> Iterator[Draw]:
+    return (Draw(name, lambda wrong=wrong: wrong) for name, wrong in results.items())  # type: ignore[misc]
+
+
+def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "state.jsonl"
+    tried = list(State(path, 1).tried("kills", some({"a": None, "b": "bad"})))
+    assert [row["wrong"] for row in tried] == [None, "bad"]
+    with path.open("a") as file:
+        file.write('{"seed": 1, "pa')  # killed while it wrote
+
+    def never() -> str | None:
+        raise AssertionError("was tried before")
+
+    again = [Draw("a", never), *some({"b": None, "c": None})]
+    rows = list(State(path, 1).tried("kills", iter(again)))
+    assert [row["wrong"] for row in rows] == [None, None, None], "what was wrong is tried once more"
+    assert counts(rows)["kills"]["draws"] == 3 and counts(rows)["kills"]["wrong"] == 0
+    assert [json.loads(line)["draw"] for line in path.read_text().splitlines() if line.endswith("}")] == [*"abbc"]
+    assert State(path, 2).found == {}, "another seed has draws of its own"
+
+
+def test_a_trial_that_breaks_is_wrong() -> None:
+    def breaks() -> str | None:
+        return {}["not there"]
+
+    assert "KeyError" in str(Draw("x", breaks).wrong())

@@ -1,0 +1,61 @@
+"""What the machine refuses becomes one sentence that names the file, whichever library tells it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pipeline import schema
+from pipeline.errors import UserError
+from pipeline.failing import place, told
+
+_HDF5 = "Can't synchronously write data (file write failed: time = x\n, filename = '/a/x.h5', file descriptor = 8, "
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "the device failed"),
+        (RuntimeError(_HDF5 + "errno = 5, error message = 'Input/output error')"), "/a/x.h5 was read or written"),
+        (OSError("Unable to open file (unable to open file: name = 'b.h5', errno = 28, error message"), "b.h5"),
+        (type("SafetensorError", (Exception,), {})("I/O error: No space left on device (os error 28)"), "no space"),
+        (MemoryError(), "not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "not enough memory",
+        ),
+        (sqlite3.OperationalError("unable"), None),
+        (ValueError("no"), None),
+    ],
+)
+def test_the_sentence(error: Exception, said: str | None) -> None:
+    found = told(error)
+    assert (found is None) if said is None else (found is not None and said in str(found))
+
+
+def test_the_place_of_an_error_that_names_none(tmp_path: Path) -> None:
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(OSError) as raised, place("outer"), place(tmp_path / "inner"):
+        raise error
+    assert raised.value is error, "whoever handles it sees it as it was"
+    assert str(tmp_path / "inner") in str(told(error))
+
+
+def test_of_two_names_that_of_what_is_made_is_told() -> None:
+    assert "to.h5" in str(told(OSError(errno.ENOSPC, "x", "from.h5", None, "to.h5")))
+
+
+def test_a_librarys_own_class_of_error_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    class SafetensorError(Exception):
+        pass
+
+    with (
+        pytest.raises(UserError, match=r"no space left .*w\.safetensors"),
+        schema.atomic_path(tmp_path / "w.safetensors"),
+    ):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert os.listdir(tmp_path) == []

@@ -24,6 +24,7 @@ from pipeline.workspace import PRESET, Workspace, canonical_weights, network, pr
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
+    from pipeline.finetune.kept import Kept
     from pipeline.finetune.lr_find import Sweep
     from pipeline.finetune.sanity.step import Step
     from pipeline.nets.weights import Weights
@@ -31,14 +32,21 @@ if TYPE_CHECKING:
 FOLDER = "finetune"
 
 
-def params_of(settings: Mapping[str, Any], params_file: str | Path | None = None) -> FinetuneParams:
-    """The section `finetune` of a params file, or of the preset, with some keys changed; of `schedule` those that are
-    given. Raises UserError."""
+def params_of(
+    settings: Mapping[str, Any], params_file: str | Path | None = None, *, start: Kept | None = None
+) -> FinetuneParams:
+    """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
+    keys changed; of `schedule` those that are given. Raises UserError."""
     path = PRESET if params_file is None else params_file
     sections = config.read_params(path)
     if FOLDER not in sections:
         raise UserError(f"{path} has no section {FOLDER}", see="docs/params.md")
     own = sections[FOLDER]
+    if start is not None:
+        name = start.about["strategy"]
+        if params_file is None:
+            path, own = start.path, own | start.about["params"] | {"strategies": {name: start.about.get("settings")}}
+        settings = {"run": [name], **settings}
     if "schedule" in settings:
         settings = {**settings, "schedule": own.get("schedule", {}) | settings["schedule"]}
     return config.validate(FinetuneParams, own | settings, where=f"{path}: {FOLDER}")
@@ -50,33 +58,74 @@ def finetune(
     out: str | Path,
     strategies: Sequence[str] | None = None,
     arch: str | None = None,
-    weights: str = "demo",
+    weights: str | None = None,
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
     memory_mb: int = MEMORY_MB,
+    resume: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
-    `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
-    of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and called again, it
-    goes on from the last epoch. Raises UserError.
+    `images`: a folder whose first level is the class; or one that this or DVC filled, for its dataset/ and weights/.
+    `arch`: if None, what `workspace.network` finds. `weights`: demo if None. `settings`: keys of the section `finetune`
+    to change. `memory_mb`: of images that are decoded at once. Killed and called again, it goes on from the last epoch.
+    `resume`: a checkpoint that `keep_every` kept, to go on from: its strategy, settings and weights are taken where
+    others aren't given, and checked where they are. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
-    params = params_of({**(settings or {}), **chosen}, params_file)
+    start = None if resume is None else _start(Path(resume), strategies)
+    params = params_of({**(settings or {}), **chosen}, params_file, start=start)
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
 
-    space = Workspace(Path(out))
-    source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    manifest = _labelled(_build(images, space.root / "dataset", dataset, memory_mb, fleeting=False), images)
+    space, filled = Workspace(Path(out)), Workspace(Path(images))
+    if _is_filled(filled):
+        manifest, source = _labelled(filled.manifest(), images), filled.weights()
+        if not (space.root / "dataset").exists() or not space.root.samefile(filled.root):
+            from pipeline.data.manifest import read_failures
+
+            manifest.write(space.root / "dataset", read_failures(filled.root / "dataset"))
+    else:
+        file = _weights_of(start) if weights is None else None
+        own = start.about["arch"] if start and arch is None and file is None else arch
+        source = read_canonical(file or canonical_weights(network(own, weights or "demo")[0], cache_root()))
+        manifest = _labelled(_build(images, space.root / "dataset", dataset, memory_mb, fleeting=False), images)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
-            name, manifest, source, params, space.root / FOLDER / name, cache=cache_root(), memory_mb=memory_mb
+            name,
+            manifest,
+            source,
+            params,
+            space.root / FOLDER / name,
+            cache=cache_root(),
+            memory_mb=memory_mb,
+            resume=None if start is None else start.path,
         )
         for name in params.run
     }
+
+
+def _start(path: Path, strategies: Sequence[str] | None) -> Kept:
+    """Raises UserError if it is no checkpoint that was kept, or another strategy's than the ones asked for."""
+    from pipeline.finetune.kept import Kept
+
+    start = Kept.open(path)
+    if strategies and list(strategies) != [start.about["strategy"]]:
+        raise UserError(
+            f"{path} is a checkpoint of strategy {start.about['strategy']}, not of {', '.join(strategies)}",
+            allowed="one strategy: that of the checkpoint",
+        )
+    return start
+
+
+def _weights_of(start: Kept | None) -> Path | None:
+    """What a checkpoint's strategy began with, where its folder still stands beside the weights."""
+    if start is None:
+        return None
+    file = Workspace(start.path.absolute().parents[4]).weights_file  # OUT/finetune/NAME/checkpoints/repeat-0/FILE
+    return file if file.is_file() else None
 
 
 def find_rate(
@@ -133,10 +182,25 @@ def is_tuned(folder: str | Path) -> bool:
     return (Path(folder) / "head.safetensors").is_file()
 
 
+def checkpoints(folder: str | Path) -> list[dict[str, Any]]:
+    """The checkpoints that were kept of a strategy, or of all in a folder: `{"strategy", "name", "repeat", "epoch",
+    "train_loss", "val_loss", "val_accuracy", "test_accuracy", "best_so_far", "bytes", "file"}`. `test_accuracy` is None
+    until its repeat has ended. Raises UserError if the folder has no strategies, or a checkpoint is broken."""
+    from pipeline.finetune import kept
+
+    return [record for strategy in kept.strategies_in(Path(folder)) for record in kept.listed(strategy)]
+
+
 def predict(
-    folder: str | Path, images: Sequence[str | Path], *, top: int = 3, memory_mb: int = MEMORY_MB
+    folder: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 3,
+    memory_mb: int = MEMORY_MB,
+    checkpoint: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
+    """Labels of new images by a strategy's trained network, or by the `checkpoint` of that name (`epoch-0004`, of
+    another repeat than the first `repeat-1/epoch-0004`), in the form of `query.predict`: `{"image", "probabilities",
     "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
@@ -144,9 +208,10 @@ def predict(
     can't be read."""
     from pipeline.data.asked import files_of, require_some
     from pipeline.data.room import Room
-    from pipeline.finetune import saved
+    from pipeline.finetune import kept, saved
 
-    model, files = saved.read(Path(folder)), files_of(images)
+    model = saved.read(Path(folder)) if checkpoint is None else saved.read_kept(kept.find(Path(folder), checkpoint))
+    files = files_of(images)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
@@ -180,11 +245,15 @@ def _ground(
     from pipeline.nets.weights import read_canonical
 
     space = Workspace(where)
-    if (space.root / "dataset" / "dataset.json").is_file():
+    if _is_filled(space):
         return _labelled(space.manifest(), where), space.weights()
     canonical = canonical_weights(network(arch, weights)[0], cache_root())
     manifest = _build(where, scratch / "dataset", dataset, memory_mb, fleeting=True)
     return _labelled(manifest, where), read_canonical(canonical)
+
+
+def _is_filled(space: Workspace) -> bool:
+    return (space.root / "dataset" / "dataset.json").is_file()
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""`cnncodes finetune | lr-find`."""
+"""`cnncodes finetune | checkpoints | lr-find`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.checkpoints import checkpoints
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.cli.shown import Command
@@ -29,18 +30,25 @@ Precision = Annotated[str | None, typer.Option(help="{finetune.precision}")]
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
     app.command(cls=Command)(finetune)
+    app.command()(checkpoints)
     app.command("lr-find", cls=Command)(lr_find)
 
 
 def finetune(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="Folder of images, its first folder level the class; or one that a run or DVC filled."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     strategy: Annotated[
         list[str] | None,
         typer.Option(help="Repeat for more; a params file can name others: {finetune.strategies} {finetune.run}"),
     ] = None,
     arch: Arch = None,
-    weights: WeightsOption = "demo",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="torchvision:IMAGENET1K_V1 | random:SEED | a weights file | demo. {weights.source}"),
+    ] = None,
     params: ParamsFile = None,
     size: Size = None,
     epochs: Annotated[int | None, typer.Option(help="{finetune.epochs}")] = None,
@@ -54,6 +62,13 @@ def finetune(
     head: Annotated[str | None, typer.Option(help="What classifies: {finetune.head}")] = None,
     keep_every: Annotated[
         int | None, typer.Option(help="Epochs between checkpoints that are kept; 0: none. {finetune.keep_every}")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from a checkpoint that was kept, with its strategy, settings and weights where none are given; "
+            "epochs, rate and schedule may be others. From the start if not given."
+        ),
     ] = None,
     device: Device = None,
     precision: Precision = None,
@@ -91,6 +106,7 @@ def finetune(
         dataset=dataset(leave_out, max_failed_share, splits=splits),
         settings=given(settings),
         params_file=params,
+        resume=resume,
         **given({"memory_mb": memory_mb}),
     )
     if any("follows" in record for record in records.values()):

@@ -57,6 +57,10 @@ def predict(
     weights: Annotated[
         Path | None, typer.Option(help="Of a head: the canonical weights file; the workspace's own if not given.")
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Of a strategy: a name that `cnncodes checkpoints` lists; the best epoch's if not given."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
@@ -69,8 +73,9 @@ def predict(
     from pipeline.config import MEMORY_MB
 
     memory_mb = memory_mb or MEMORY_MB
-    if transfer.is_tuned(head):
-        answers = transfer.predict(head, images, top=top, memory_mb=memory_mb)
+    tuned = checkpoint is not None or transfer.is_tuned(head)
+    if tuned:
+        answers = transfer.predict(head, images, top=top, memory_mb=memory_mb, checkpoint=checkpoint)
     else:
         answers = query.predict(head, images, weights=weights, top=top, memory_mb=memory_mb)
     good = [a for a in answers if "classes" in a]
@@ -82,7 +87,7 @@ def predict(
         known = good[0]["probabilities"]
         typer.echo(table(("image", "rank", "label", "probability" if known else "score"), rows))
         if not known:
-            typer.echo(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)
+            typer.echo(NOT_PROBABILITIES[known] if tuned else MARGINS)
     for answer in bad:
         typer.echo(f"{answer['image']}: {answer['error']}", err=True)
     if bad:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The stages run `python`: let that be the environment's.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: demo test test-precisions test-slow lint format env without-git clean
+.PHONY: demo test test-precisions test-slow lint format env without-git pictures clean
 
 demo: env without-git
 	$(RUN) dvc repro
@@ -44,6 +44,10 @@ $(VENV)/.installed: pyproject.toml
 # A copy without .git, such as a downloaded zip: DVC is told so in .dvc/config.local, which git ignores.
 without-git: env
 	@test -e .git || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) dvc config --local core.no_scm true
+
+# The README's, of the demo as it stands in out/; needs chromium and its driver (apt: chromium-driver).
+pictures: env
+	$(RUN) python -m docs.draw_pictures
 
 clean:
 	rm -rf out .cnncodes

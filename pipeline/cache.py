@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,34 @@ TRAINING = {
 }
 
 
+# A working folder this old belongs to a run that was killed.
+_ABANDONED_S = 7 * 24 * 3600
+
+
 def cache_root() -> Path:
-    """`$CNNCODES_CACHE`, else `.cnncodes` in the current folder, as an absolute path. Not created here."""
-    return Path(os.environ.get("CNNCODES_CACHE") or ".cnncodes").absolute()
+    """`$CNNCODES_CACHE`, else `.cnncodes` in the current folder, as an absolute path. Not created here.
+
+    A stage may run in a temporary copy of the project (`dvc exp run --temp`): there DVC tells where the project is.
+    """
+    project = Path(os.environ.get("DVC_ROOT") or ".")
+    return Path(os.environ.get("CNNCODES_CACHE") or project / ".cnncodes").absolute()
+
+
+@contextlib.contextmanager
+def working_folder() -> Iterator[Path]:
+    """A folder in the cache that goes away at the end: what is unpacked into it may be more than `/tmp` holds."""
+    work = cache_root() / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(work, "*")
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        yield Path(name)
+
+
+def clear_abandoned(folder: Path, pattern: str) -> None:
+    """Removes folders that runs which were killed left behind."""
+    for leftover in folder.glob(pattern):
+        if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def training_sizes(root: Path) -> list[dict[str, Any]]:

@@ -21,17 +21,21 @@ def predict(
     *,
     weights: str | Path | None = None,
     top: int = 3,
+    device: str | None = None,
+    precision: str | None = None,
     memory_mb: int = MEMORY_MB,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first; of one
     that can't be read `{"image", "error"}`, which says why.
 
     `head`: a folder `heads/<spec>-<head>` or its model.h5. `images`: files, and folders for all images below them.
-    `weights`: the canonical file; found in the head's workspace if not given. `memory_mb`: of images in flight. Scores
-    are probabilities where the head has them, margins otherwise; `probabilities` says which. Raises UserError if the
-    weights are not those of the codes that the head was trained on, or none of the images can be read.
+    `weights`: the canonical file; found in the head's workspace if not given. `device`, `precision`: of the network,
+    those of the head's codes if None; with others scores may differ in their last digits. `memory_mb`: of images in
+    flight. Scores are probabilities where the head has them, margins otherwise; `probabilities` says which. Raises
+    UserError if the weights are not those of the codes that the head was trained on, or none of the images can be read.
     """
     from pipeline.codes import Codes, Embedder
+    from pipeline.codes.settings import settings_here
     from pipeline.data.asked import files_of, require_some
     from pipeline.data.room import Room
     from pipeline.heads.model import Model
@@ -39,7 +43,8 @@ def predict(
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
     model, files = Model.load(path), files_of(images)
-    embedder = Embedder(_weights_beside(path, weights), model.codes_settings, room=Room(memory_mb))
+    settings = settings_here(model.codes_settings, device=device, precision=precision)
+    embedder = Embedder(_weights_beside(path, weights), settings, room=Room(memory_mb))
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
     for start in range(0, len(files), _BLOCK):
@@ -47,7 +52,7 @@ def predict(
         rows, unread = embedder.readable(block)
         failures |= {start + i: why for i, why in unread.items()}
         ids = [f"{i:08d}" for i in range(len(block))]
-        codes = Codes.from_arrays(ids, rows[model.spec], spec=model.spec, settings=model.codes_settings)
+        codes = Codes.from_arrays(ids, rows[model.spec], spec=model.spec, settings=settings)
         _, scores = score(model, codes)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         answers += [

@@ -11,16 +11,15 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.cache import cache_root, working_folder
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
-from pipeline.workspace import PRESET, Workspace, canonical_weights, network, preset
+from pipeline.workspace import PRESET, Workspace, canonical_weights, images_section, network, preset
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
@@ -53,9 +52,11 @@ def params_of(
 
 
 def finetune(
-    images: str | Path,
+    images: str | Path | None = None,
     *,
     out: str | Path,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     strategies: Sequence[str] | None = None,
     arch: str | None = None,
     weights: str | None = None,
@@ -67,30 +68,29 @@ def finetune(
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
-    `images`: a folder whose first level is the class; or one that this or DVC filled, for its dataset/ and weights/.
-    `arch`: if None, what `workspace.network` finds. `weights`: demo if None. `settings`: keys of the section `finetune`
-    to change. `memory_mb`: of images that are decoded at once. Killed and called again, it goes on from the last epoch.
-    `resume`: a checkpoint that `keep_every` kept, to go on from: its strategy, settings and weights are taken where
-    others aren't given, and checked where they are. Raises UserError.
+    `images`: a folder whose first level is the class, or one that this or DVC filled, for its dataset/ and weights/;
+    `train`, `test`: HDF5 files in its place. `arch`: if None, what `workspace.network` finds. `weights`: demo if None.
+    `settings`: keys of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and
+    called again, it goes on from the last epoch. `resume`: a checkpoint that `keep_every` kept, to go on from: its
+    strategy, settings and weights are taken where others aren't given, and checked where they are. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     start = None if resume is None else _start(Path(resume), strategies)
     params = params_of({**(settings or {}), **chosen}, params_file, start=start)
+    given = images_section(images, train, test)
+    from pipeline.data.build import build
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
 
-    space, filled = Workspace(Path(out)), Workspace(Path(images))
-    if _is_filled(filled):
-        manifest, source = _labelled(filled.manifest(), images), filled.weights()
-        if not (space.root / "dataset").exists() or not space.root.samefile(filled.root):
-            from pipeline.data.manifest import read_failures
-
-            manifest.write(space.root / "dataset", read_failures(filled.root / "dataset"))
+    space = Workspace(Path(out))
+    if _is_filled(given):
+        manifest, source = _taken_over(Workspace(Path(given["root"])), space)
     else:
+        data = _dataset(given, dataset)
         file = _weights_of(start) if weights is None else None
         own = start.about["arch"] if start and arch is None and file is None else arch
         source = read_canonical(file or canonical_weights(network(own, weights or "demo")[0], cache_root()))
-        manifest = _labelled(_build(images, space.root / "dataset", dataset, memory_mb, fleeting=False), images)
+        manifest = _labelled(build(data, space.root / "dataset", memory_mb=memory_mb), data.root)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
@@ -129,9 +129,11 @@ def _weights_of(start: Kept | None) -> Path | None:
 
 
 def find_rate(
-    where: str | Path,
+    where: str | Path | None,
     strategy: str,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     low: float,
     high: float,
     steps: int,
@@ -143,20 +145,24 @@ def find_rate(
     memory_mb: int = MEMORY_MB,
 ) -> Sweep:
     """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
-    weights/, whose weights then are the ones. Nothing is written but the cache. Raises UserError."""
+    weights/, whose weights then are the ones; None where `train` and `test` are HDF5 files. Nothing is
+    written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
+    images = images_section(where, train, test)
     from pipeline.finetune.lr_find import find
 
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+    with working_folder() as scratch:
+        manifest, source = _ground(images, scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
         bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
         return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
 
 def sanity(
-    where: str | Path,
+    where: str | Path | None,
     strategy: str,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     how: Mapping[str, Any] | None = None,
     arch: str | None = None,
     weights: str = "demo",
@@ -168,12 +174,13 @@ def sanity(
     """The steps of the procedure for choosing hyperparameters. `where`: as of `find_rate`; `how`: keys of the section
     `sanity` of the params file, or of the preset, to change. Nothing is written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
+    images = images_section(where, train, test)
     own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
     from pipeline.finetune.sanity.run import check
 
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+    with working_folder() as scratch:
+        manifest, source = _ground(images, scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
         return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 
@@ -196,12 +203,15 @@ def predict(
     images: Sequence[str | Path],
     *,
     top: int = 3,
+    device: str = "cpu",
+    precision: str = "fp32",
     memory_mb: int = MEMORY_MB,
     checkpoint: str | None = None,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, or by the `checkpoint` of that name (`epoch-0004`, of
     another repeat than the first `repeat-1/epoch-0004`), in the form of `query.predict`: `{"image", "probabilities",
     "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
+    `device`, `precision`: of the network.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
     was trained with hinge loss, None if its file is too old to say. Raises UserError if the model or all of the images
@@ -211,7 +221,7 @@ def predict(
     from pipeline.finetune import kept, saved
 
     model = saved.read(Path(folder)) if checkpoint is None else saved.read_kept(kept.find(Path(folder), checkpoint))
-    files = files_of(images)
+    model, files = model.on(device, precision), files_of(images)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
@@ -234,7 +244,7 @@ def predict(
 
 
 def _ground(
-    where: Path,
+    images: Mapping[str, Any],
     scratch: Path,
     arch: str | None,
     weights: str,
@@ -242,18 +252,33 @@ def _ground(
     dataset: Mapping[str, Any] | None,
     memory_mb: int,
 ) -> tuple[Manifest, Weights]:
+    """`images`: what `images_section` gives."""
+    from pipeline.data.build import build
     from pipeline.nets.weights import read_canonical
 
-    space = Workspace(where)
-    if _is_filled(space):
+    where = images["root"]
+    space = Workspace(Path(where))
+    if _is_filled(images):
         return _labelled(space.manifest(), where), space.weights()
+    data = _dataset(images, dataset)
     canonical = canonical_weights(network(arch, weights)[0], cache_root())
-    manifest = _build(where, scratch / "dataset", dataset, memory_mb, fleeting=True)
-    return _labelled(manifest, where), read_canonical(canonical)
+    manifest = build(data, scratch / "dataset", fleeting=True, memory_mb=memory_mb)
+    return _labelled(manifest, data.root), read_canonical(canonical)
 
 
-def _is_filled(space: Workspace) -> bool:
-    return (space.root / "dataset" / "dataset.json").is_file()
+def _is_filled(images: Mapping[str, Any]) -> bool:
+    """Whether what `images_section` gives is a folder that a run or DVC filled."""
+    return images["source"] == "folder" and (Path(images["root"]) / "dataset" / "dataset.json").is_file()
+
+
+def _taken_over(filled: Workspace, space: Workspace) -> tuple[Manifest, Weights]:
+    """Images and weights of a folder that was filled; another folder gets its dataset/ too."""
+    from pipeline.data.manifest import read_failures
+
+    manifest = _labelled(filled.manifest(), filled.root)
+    if space.root.resolve() != filled.root.resolve():
+        manifest.write(space.root / "dataset", read_failures(filled.root / "dataset"))
+    return manifest, filled.weights()
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -264,10 +289,5 @@ def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
     return manifest
 
 
-def _build(
-    images: str | Path, folder: Path, dataset: Mapping[str, Any] | None, memory_mb: int, *, fleeting: bool
-) -> Manifest:
-    from pipeline.data.build import build
-
-    params = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | dict(dataset or {}))
-    return build(params, folder, fleeting=fleeting, memory_mb=memory_mb)
+def _dataset(images: Mapping[str, Any], changes: Mapping[str, Any] | None) -> config.DatasetParams:
+    return preset(config.DatasetParams, **{**images, **(changes or {})})

@@ -12,6 +12,7 @@ Values not given come from pipeline/preset.yaml; `cnncodes info` prints what was
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -134,10 +135,33 @@ def _arch_of(weights: str) -> str:
     return arch_of(Path(weights))
 
 
+def images_section(
+    images: str | Path | None, train: Sequence[str | Path] = (), test: Sequence[str | Path] = ()
+) -> dict[str, Any]:
+    """The keys of the section `dataset` that say where images are: in a folder, or in HDF5 files of train and of test.
+
+    Raises UserError unless it is one of both.
+    """
+    files = [os.path.abspath(file) for file in (*train, *test)]  # noqa: PTH100  no symlink is resolved
+    if (images is None) == (not files):
+        came = "there are no images" if images is None else f"there are both the folder {images} and {files[0]}"
+        raise UserError(
+            came,
+            allowed="a folder of images, or HDF5 files by --train FILE and --test FILE (train=, test= in Python)",
+            see="docs/params.md",
+        )
+    if images is not None:
+        return {"source": "folder", "root": str(images)}
+    root = os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
+    return {"source": "hdf5", "root": root, "train": list(map(str, train)), "test": list(map(str, test))}
+
+
 def extract(
-    images: str | Path,
+    images: str | Path | None = None,
     *,
     out: str | Path,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     layers: Sequence[str] | None = None,
     arch: str | None = None,
     weights: str = "demo",
@@ -148,6 +172,7 @@ def extract(
 ) -> Workspace:
     """Codes of every image in a folder, computed once and kept; `out` becomes a workspace.
 
+    `train`, `test`: HDF5 files (docs/params.md) in place of the folder; test is the test split of every repeat.
     `layers`: specs such as `conv5_3-avg`. `arch`: if None, what `network` finds. `dataset` and `codes`:
     keys of those params sections to change; a network that was tuned here brings the view of its training. `shard`
     (i, n), i from 1: only the i-th of n shares, for several machines with one cache. `fleeting`: `out` goes away with
@@ -161,7 +186,7 @@ def extract(
     space = Workspace(Path(out))
     source, view = network(arch, weights)
     params = preset(config.CodesParams, **(view | (codes or {})), **({"layers": list(layers)} if layers else {}))
-    data = preset(config.DatasetParams, **{"source": "folder", "root": str(images)} | (dataset or {}))
+    data = preset(config.DatasetParams, **images_section(images, train, test) | (dataset or {}))
     canonical = canonical_weights(source, cache_root())
     check(WeightsHeader.of(canonical), params)
     memory_mb = params.memory_mb

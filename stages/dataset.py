@@ -10,9 +10,6 @@ from stages._run import run
 
 
 def main() -> None:
-    # All of params.yaml, so that a mistake in what comes last is told first.
-    for section in config.SECTIONS.values():
-        config.load(section)
     memory_mb = config.load(config.CodesParams).memory_mb
     build(config.load(config.DatasetParams), Path("out/dataset"), memory_mb=memory_mb)
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from pipeline import collection
-from pipeline.collection import Collection
+from pipeline.collection import Collection, Where
 from pipeline.collection.encode import codes_column
 from pipeline.collection.methods import COSINE
 from pipeline.collection.network import WEIGHTS
@@ -521,3 +521,26 @@ def test_a_picture_saved_again_is_a_duplicate(tmp_path: Path) -> None:
     groups, radius = collection.duplicates(photos, method="lsh")
     assert radius == 2
     assert any({photos.file(r).stem for r in g} >= {"again", "4"} for g in groups)
+
+
+def test_rows_that_another_precision_gave_are_told(world: Path, tmp_path: Path) -> None:
+    folder, more = world / "my.index", folder_of_images(tmp_path / "more", range(20, 22))
+    first = collection.info(folder)
+    assert first["also"] == []
+    other = "fp32" if Collection.open(folder).made_by["params"]["precision"] == "bf16" else "bf16"
+    done = collection.add(folder, more, device="cpu", precision=other)
+    assert done.added == 2 and f"computed on cpu in {other}" in done.note
+    assert collection.info(folder)["also"] == [{"device": "cpu", "precision": other}]
+    again = collection.add(folder, folder_of_images(tmp_path / "again", range(30, 31)), precision=other)
+    assert again.added == 1 and "computed" not in again.note
+    assert collection.info(folder)["codes"] == first["codes"] and collection.verify(folder) == []
+    query = draw(tmp_path / "query.png", 40)
+    here = Collection.open(folder, where=Where(precision=other))
+    assert [n.id for n in here.search(query, k=3, method=COSINE).neighbours]
+
+
+def test_a_device_that_is_not_here_is_told_before_anything_is_read(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device mps is not on this machine"):
+        collection.add(world / "my.index", tmp_path / "nowhere", device="mps")
+    with pytest.raises(UserError, match="device mps is not on this machine"):
+        Where(device="mps")

@@ -18,6 +18,7 @@ from pipeline.config import (
     HashSpec,
     LayerSpec,
     load,
+    load_all,
     read_yaml,
 )
 from pipeline.errors import UserError
@@ -111,6 +112,8 @@ def test_no_file_at_all(tmp_path: Path) -> None:
         ("pool5-flatten-l2", LayerSpec(layer="pool5", pooling="flatten", l2=True)),
         ("conv1_1.pre-spp", LayerSpec(layer="conv1_1.pre", pooling="spp")),
         ("fc7-gem", LayerSpec(layer="fc7", pooling="gem")),
+        ("pool5-flatten-sigmoid", LayerSpec(layer="pool5", pooling="flatten", sigmoid=True)),
+        ("conv5_3.pre-avg-sigmoid-l2", LayerSpec(layer="conv5_3.pre", pooling="avg", sigmoid=True, l2=True)),
     ],
 )
 def test_specs_parse_and_print(text: str, spec: LayerSpec) -> None:
@@ -119,7 +122,8 @@ def test_specs_parse_and_print(text: str, spec: LayerSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "conv5_3", "conv5_3-", "-avg", "conv5_3-avg-l1", "conv5_3-avg ", "../x-avg", "a/b-avg"]
+    "text",
+    ["", "conv5_3", "conv5_3-", "-avg", "conv5_3-avg-l1", "conv5_3-avg ", "../x-avg", "a/b-avg", "fc7-avg-l2-sigmoid"],
 )
 def test_bad_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="not LAYER-POOLING"):
@@ -133,6 +137,7 @@ def test_bad_specs_are_refused(text: str) -> None:
         ("topk256-pool5-flatten", "topk", "pool5-flatten", {"k": 256}),
         ("sigmoid-pool5-flatten", "sigmoid", "pool5-flatten", {}),
         ("cosine-conv5_3.pre-avg-l2", "cosine", "conv5_3.pre-avg-l2", {}),
+        ("cosine-pool5-flatten-sigmoid", "cosine", "pool5-flatten-sigmoid", {}),
     ],
 )
 def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, parameters: dict[str, int]) -> None:
@@ -146,6 +151,12 @@ def test_hash_specs_parse_and_print(text: str, hasher: str, codes: str, paramete
 def test_bad_hash_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"hash spec|layer spec"):
         HashSpec.parse(text)
+
+
+@pytest.mark.parametrize("suffix", ["-l2", "-sigmoid", "-sigmoid-l2"])
+def test_the_sigmoid_takes_codes_as_they_are(suffix: str) -> None:
+    with pytest.raises(UserError, match=r"bits of 0 alone.*sigmoid-pool5-flatten"):
+        HashSpec.parse(f"sigmoid-pool5-flatten{suffix}")
 
 
 def test_the_one_default_in_code_is_the_shipped_one() -> None:
@@ -235,5 +246,26 @@ def test_a_strategy_has_a_name_that_a_folder_may_have(name: str, tmp_path: Path)
     params = read_yaml(SHIPPED)
     params["finetune"]["strategies"][name] = params["finetune"]["strategies"]["frozen"]
     (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
-    with pytest.raises(UserError, match="has names"):
+    with pytest.raises(UserError, match=r"strategies.*a name has letters, digits"):
         load(FinetuneParams, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a;touch PWNED", "a.b", ""])
+@pytest.mark.parametrize("key", ["finetune.run", "sanity.strategies", "tuned.strategy"])
+def test_wherever_a_strategy_is_named_it_has_such_a_name(key: str, name: str, tmp_path: Path) -> None:
+    params = read_yaml(SHIPPED)
+    section, _, field = key.partition(".")
+    params[section][field] = name if field == "strategy" else [name]
+    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    with pytest.raises(UserError, match=f"{field}.*a name has letters, digits"):
+        load(SECTIONS[section], tmp_path / "params.yaml")
+
+
+def test_what_is_wrong_in_several_sections_is_told_together(tmp_path: Path) -> None:
+    params = read_yaml(SHIPPED)
+    assert load_all(SHIPPED).keys() == SECTIONS.keys()
+    params["heads"]["seed"] = -1
+    del params["report"]
+    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    with pytest.raises(UserError, match=r"heads.*seed.*no section 'report'"):
+        load_all(tmp_path / "params.yaml")

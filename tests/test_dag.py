@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from pipeline.config import SECTIONS
 from tests import yaml_files
 from tests.test_imports import ROOT, imported
 
+# Stages without a section of their own, and one whose keys are among their params.
+SECTION = {"names": "heads", "digests": "dataset"}
 STAGES: dict[str, dict[str, Any]] = yaml_files.load(ROOT / "dvc.yaml")["stages"]
 
 
@@ -39,6 +44,12 @@ def closure(script: Path) -> set[Path]:
     return seen
 
 
+def results(stage: str) -> list[str]:
+    """The paths of a stage's outs, metrics and plots."""
+    kinds = (STAGES[stage].get(key, []) for key in ("outs", "metrics", "plots"))
+    return [o if isinstance(o, str) else next(iter(o)) for kind in kinds for o in kind]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_cover_imports(stage: str) -> None:
     deps = [ROOT / d for d in STAGES[stage]["deps"] if "${" not in d]
@@ -63,13 +74,12 @@ def test_no_value_of_params_is_pasted_into_a_command(stage: str) -> None:
 def test_names_follow_the_rule(stage: str) -> None:
     """Stage name = script = section of params.yaml = folder under out/."""
     spec = STAGES[stage]
-    assert stage in SECTIONS
+    section = SECTION.get(stage, stage)
+    assert section in SECTIONS
     assert (ROOT / f"stages/{stage}.py").is_file()
     assert spec["cmd"].startswith(f"python -m stages.{stage}")
-    assert any(p.split(".")[0] == stage for p in spec["params"])
-    outs = [
-        o if isinstance(o, str) else next(iter(o)) for key in ("outs", "metrics", "plots") for o in spec.get(key, [])
-    ]
+    assert any(p.split(".")[0] == section for p in spec["params"])
+    outs = results(stage)
     assert outs and all(o.split("/")[:2] == ["out", stage] for o in outs)
 
 
@@ -81,3 +91,41 @@ def test_every_shipped_param_is_a_param_of_some_stage() -> None:
             matrixed = any(f"${{{section}.{key}}}" in str(spec.get("matrix")) for spec in STAGES.values())
             by_item = any(p.startswith(f"{section}.{key}.${{item.") for p in listed)
             assert section in listed or f"{section}.{key}" in listed or matrixed or by_item, f"{section}.{key}"
+
+
+def test_only_the_digests_depend_on_the_photographs() -> None:
+    assert [stage for stage, spec in STAGES.items() if "${dataset.root}" in spec["deps"]] == ["digests"]
+    assert "out/digests/files.csv" in STAGES["dataset"]["deps"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_refuses_results_elsewhere(stage: str) -> None:
+    """It would remove what is at the place that a name of params.yaml with `..` in it leads to."""
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    named = {path.rpartition("/")[2] for path in results(stage) if "${" in path}
+    assert named <= set(lines), f"{named - set(lines)} must stand in .dvcignore"
+    assert lines[-1] == "!/out/**"
+    assert not named or "out/names/checked.txt" in STAGES[stage]["deps"], "which refuses such a name first"
+
+
+@pytest.fixture
+def ignored(tmp_path: Path) -> Callable[[str], bool]:
+    """Whether git ignores a path of a copy of the project."""
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    asked = ["git", "check-ignore", "-q", "--no-index"]
+    return lambda path: subprocess.run([*asked, path], cwd=tmp_path, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["a.jpg", "photos/a.JPG", "photos/cat/a", "docs/a.heic", "stages/x/train.h5", "tests/a.webp", "a.hdf5"]
+)
+def test_git_ignores_photographs_wherever_they_lie(path: str, ignored: Callable[[str], bool]) -> None:
+    assert ignored(path)
+
+
+def test_git_ignores_nothing_of_the_project(ignored: Callable[[str], bool]) -> None:
+    folders = ("bench", "docs", "experiments", "pipeline", "stages", "tests")
+    suffixes = {p.suffix for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()} - {".pyc", ""}
+    top = (".ci/run", ".dvc/config", ".dvcignore", ".gitignore", "LICENSE", "Makefile", "NOTICE", "dvc.lock")
+    assert not [p for p in (*top, "stages/no-folder", *(f"docs/new{s}" for s in suffixes)) if ignored(p)]

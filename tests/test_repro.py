@@ -13,6 +13,7 @@ import pytest
 
 from tests import yaml_files
 from tests.pictures import draw_classes
+from tests.test_dag import STAGES, results
 from tests.test_imports import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -114,3 +115,40 @@ def test_hostile_names_reach_no_shell(project: Path, monkeypatch: pytest.MonkeyP
         done = subprocess.run(command, capture_output=True, text=True, cwd=project, env=env, check=False)
         assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
         assert not list(project.rglob("PWNED")), name
+
+
+@pytest.mark.parametrize("up", ["../../", "../../../"])
+def test_a_name_leads_dvc_to_no_other_files(up: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC removes a stage's outs before it runs the stage, which would refuse the name."""
+    monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
+    dvc("repro", cwd=project)
+    inside = up == "../../"
+    commands = [["repro"], ["repro", "--keep-going"]]
+    commands += [["repro", "--ignore-errors"], ["checkout", "--force"]] if inside else []
+    shipped = (project / "params.yaml").read_text()
+    params = yaml_files.load(project / "params.yaml")
+    outs = {path.rpartition("/")[2] for stage in STAGES for path in results(stage) if "${" in path}
+    victims = [folder / name for folder in (project / "victim", project.parent / "victim") for name in sorted(outs)]
+    for file in victims:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("precious")
+    name = f"{up}victim"
+    changes: list[tuple[str, dict[str, object]]] = [
+        ("retrieval", {"specs": [name]}),
+        ("heads", {"heads": [f"x/../{name}"]}),
+        ("sanity", {"strategies": [name]}),
+        ("finetune", {"run": [name], "strategies": {name: params["finetune"]["strategies"]["frozen"]}}),
+    ]
+    try:
+        for section, values in changes:
+            change(project, section, **values)
+            env = os.environ | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(project),
+            }
+            for command in commands:
+                subprocess.run(["dvc", *command], capture_output=True, cwd=project, env=env, check=False)
+                assert all(file.is_file() for file in victims), (section, command)
+            (project / "params.yaml").write_text(shipped)
+    finally:
+        (project / "params.yaml").write_text(shipped)

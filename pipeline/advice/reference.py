@@ -29,7 +29,7 @@ Doubles = NDArray[np.float64]
 # Codes longer than this are folded, so that a few hundred images give a covariance and a reference stays small.
 WIDTH = 256
 FEWEST = 32  # images on either side
-_OF_A_SPEC = frozenset({"layer", "pooling", "pooling_settings", "l2"})
+_OF_A_SPEC = frozenset({"layer", "pooling", "pooling_settings", "sigmoid", "l2"})
 _FOLDING_SEED = 20
 
 
@@ -153,10 +153,10 @@ def read(path: str | Path) -> Reference:
         raise UserError(f"{path} is not a whole reference ({detail})", see="make it again") from None
 
 
-def require_same(reference: Reference, codes: Mapping[str, Codes]) -> None:
-    """Raises UserError naming the settings in which the reference's codes differ from these."""
-    for spec, one in codes.items():
-        own = shared_settings(one.settings)
+def require_same(reference: Reference, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """`settings`: those of codes by spec. Raises UserError naming those in which the reference's codes differ."""
+    for spec, one in settings.items():
+        own = shared_settings(one)
         if own != dict(reference.settings):
             theirs = reference.settings
             differ = sorted(k for k in own.keys() | theirs.keys() if own.get(k) != theirs.get(k))

@@ -45,7 +45,7 @@ def advise(
     if not manifest.classes:
         return {"skipped": "no labels"}
     if reference is not None:
-        references.require_same(reference, codes)
+        references.require_same(reference, {spec: one.settings for spec, one in codes.items()})
     most = _most_rows(codes, params, heads)
     seen = seen_of(manifest, codes, most=most, folds=params.folds, seed=params.seed)
     found = _measure_all(codes, seen, params, heads)

@@ -3,73 +3,110 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
+from pipeline.cli.computing import names
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
+from pipeline.cli.shown import Command
+from pipeline.errors import UserError
+from pipeline.front import ExitCode
 
 if TYPE_CHECKING:
-    from pipeline.workspace import Workspace
+    from pipeline.advice.reference import Reference
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(advise)
+    app.command(cls=Command)(advise)
 
 
 def advise(
-    folder: Annotated[Path, typer.Argument(help="Images whose first folder level is the class, or a folder of codes.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Images whose first folder level is the class, or a folder of codes.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     out: Annotated[
         Path | None, typer.Option(help="Keep the codes of the images, and the advice, in this folder.")
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="A file of `cnncodes weights reference`; the cache's if not given.")
     ] = None,
-    layers: Annotated[str, typer.Option(help="Specs with commas; all of the preset or the folder if not given.")] = "",
-    arch: Annotated[
-        str | None, typer.Option(help="Architecture, for images; as in `cnncodes extract` if not given.")
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Specs with commas; all in the folder, of images all from conv3_3 up if not given."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Weights, for images; as in `cnncodes extract`.")] = "demo",
-    size: Annotated[int | None, typer.Option(help="Input side in pixels, for images.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="For images: {weights.arch} A weights file that says its own decides.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="For images: demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")
+    ] = "demo",
+    size: Annotated[int | None, typer.Option(help="Input side in pixels, for images. {codes.crop}")] = None,
+    device: Annotated[str | None, typer.Option(help="For images: {codes.device}")] = None,
+    precision: Annotated[str | None, typer.Option(help="For images: {codes.precision}")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
-    from pipeline.advice import reference as references
     from pipeline.advice.run import advise as run
     from pipeline.advice.run import write
-    from pipeline.cache import cache_root
+    from pipeline.cache import working_folder
     from pipeline.config import AdviseParams, HeadsParams
-    from pipeline.workspace import preset
+    from pipeline.workspace import Workspace, extract, images_section, preset
 
-    specs = [part.strip() for part in layers.split(",")] if layers else []
-    data = dataset(leave_out, max_failed_share)
-    keys = {} if size is None else {"crop": size, "scales": [size]}
-    keys |= {} if memory_mb is None else {"memory_mb": memory_mb}
-    with _workspace(folder, out, specs, data, arch=arch, weights=weights, codes=keys) as space:
-        codes = {one.spec: one for one in (space.codes(spec) for spec in specs or space.specs())}
-        kept = references.default_path(next(iter(codes.values())).settings, cache_root())
-        found = reference or (kept if kept.is_file() else None)
-        record = run(
-            codes,
-            space.manifest(),
-            preset(AdviseParams),
-            preset(HeadsParams),
-            reference=references.read(found) if found else None,
-        )
+    files: dict[str, Any] = {"train": train or (), "test": test or ()}
+    images_section(folder, **files)
+    for_images = {
+        "--out": out,
+        "--arch": arch,
+        "--weights": None if weights == "demo" else weights,
+        "--size": size,
+        "--device": device,
+        "--precision": precision,
+        "--leave-out": leave_out,
+        "--max-failed-share": max_failed_share,
+    }
+    with contextlib.ExitStack() as stack:
+        if folder is not None and any(folder.glob("codes/*/codes.json")):
+            if given := [name for name, value in for_images.items() if value is not None]:
+                raise UserError(f"{', '.join(given)} with {folder}, which holds codes", allowed="a folder of images")
+            space = Workspace.open(folder)
+            specs = [space.codes(spec).spec for spec in names(layers)] or space.specs()
+            known = _reference(reference, {spec: space.codes(spec).settings for spec in specs})
+        else:
+            keys: dict[str, Any] = {"device": device, "precision": precision, "memory_mb": memory_mb, "crop": size}
+            keys |= {"scales": [size] if size else None}
+            plan = plan_of(arch, weights, names(layers), {k: v for k, v in keys.items() if v is not None})
+            specs, known = plan.specs, _reference(reference, plan.settings)
+            kept = out or stack.enter_context(working_folder())
+            data = dataset(leave_out, max_failed_share)
+            space = extract(
+                folder,
+                **files,
+                out=kept,
+                layers=specs,
+                arch=arch,
+                weights=weights,
+                dataset=data,
+                codes=plan.codes,
+                fleeting=out is None,
+            )
+        codes = {spec: space.codes(spec) for spec in specs}
+        record = run(codes, space.manifest(), preset(AdviseParams), preset(HeadsParams), reference=known)
         write(record, space.root / "advise")
         passed_by = left_out(folder, space.root / "dataset")
     if json:
         print_json({**record, "left_out": passed_by})
     elif "skipped" in record:
-        typer.echo(f"no advice: {record['skipped']}")
+        say(f"no advice: {record['skipped']}")
     else:
         rows = [
             (
@@ -83,29 +120,49 @@ def advise(
             for row in record["layers"]
         ]
         says = record["says"]
-        typer.echo(f"{says['do']} {says['otherwise']}\n")
-        typer.echo("\n".join(says[key] for key in ("worth", "size", "likeness", "distance", "layer", "growth")) + "\n")
-        typer.echo(table(("codes", f"{record['measure']} %", "se", "k-NN %", "LogME", "H-score"), rows))
+        say(f"{says['do']} {says['otherwise']}\n")
+        say("\n".join(says[key] for key in ("worth", "size", "likeness", "distance", "layer", "growth")) + "\n")
+        say(table(("codes", f"{record['measure']} %", "se", "k-NN %", "LogME", "H-score"), rows))
+    if "skipped" in record:
+        raise typer.Exit(ExitCode.UNANSWERED)
 
 
-@contextlib.contextmanager
-def _workspace(
-    folder: Path,
-    out: Path | None,
-    specs: list[str],
-    data: dict[str, Any],
-    *,
-    arch: str | None,
-    weights: str,
-    codes: dict[str, Any],
-) -> Iterator[Workspace]:
-    """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
-    from pipeline.workspace import Workspace, extract
+@dataclass(frozen=True)
+class Plan:
+    """Codes that were not made yet: `codes` are the keys of that params section to change, `settings` as of `Codes`."""
 
-    if any(folder.glob("codes/*/codes.json")):
-        yield Workspace.open(folder)
-        return
-    with contextlib.ExitStack() as stack:
-        kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
-        chosen: dict[str, Any] = {"layers": specs or None, "arch": arch, "weights": weights, "codes": codes}
-        yield extract(folder, out=kept, dataset=data, fleeting=out is None, **chosen)
+    specs: list[str]
+    codes: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
+
+
+def plan_of(arch: str | None, weights: str, layers: list[str], codes: dict[str, Any]) -> Plan:
+    """Of those layers, of all from conv3_3 up if none. Raises UserError, before any image is read, on what can't be."""
+    from pipeline.advice.layers import upper_specs
+    from pipeline.cache import cache_root
+    from pipeline.codes.plan import check
+    from pipeline.codes.weights_header import WeightsHeader
+    from pipeline.config import CodesParams, LayerSpec
+    from pipeline.workspace import canonical_weights, network, preset
+
+    named = [LayerSpec.parse(layer, pooling="avg").name for layer in layers]
+    source, view = network(arch, weights)
+    params = preset(CodesParams, **(view | codes))
+    header = WeightsHeader.of(canonical_weights(source, cache_root()))
+    specs = named or upper_specs(header, params)
+    settings = check(header, params.model_copy(update={"layers": specs}))
+    return Plan(specs, codes, {spec: one.as_json() for spec, one in settings.items()})
+
+
+def _reference(file: Path | None, settings: dict[str, dict[str, Any]]) -> Reference | None:
+    """The reference to measure by, None if there is none. Raises UserError if `file` is none, or not of such codes."""
+    from pipeline.advice import reference as references
+    from pipeline.cache import cache_root
+
+    kept = references.default_path(next(iter(settings.values())), cache_root())
+    found = file or (kept if kept.is_file() else None)
+    if found is None:
+        return None
+    known = references.read(found)
+    references.require_same(known, settings)
+    return known

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, print_json, say, size, table
 
 
 def checkpoints(
@@ -26,9 +26,9 @@ def checkpoints(
         print_json(found)
     elif found:
         header = ("strategy", "checkpoint", "epoch", "val loss", "val accuracy", "test accuracy", "best so far", "size")
-        typer.echo(table(header, map(_row, found)))
+        say(table(header, map(_row, found)))
     else:
-        typer.echo(f"{folder} has no checkpoints: `cnncodes finetune --keep-every N` keeps one every N epochs")
+        say(f"{folder} has no checkpoints: `cnncodes finetune --keep-every N` keeps one every N epochs")
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -8,9 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
+from pipeline.cli import export_images
+from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.shown import Command
 from pipeline.errors import UserError
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
 WorkspaceArgument = Annotated[Path, typer.Argument(help="A folder filled by `cnncodes extract` or `dvc repro`.")]
@@ -24,45 +29,54 @@ class ExportFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command()(extract)
-    app.command()(layers)
-    app.command()(info)
-    app.command()(export)
+    app.command(cls=Command)(extract)
+    app.command(cls=Command)(layers)
+    app.command(cls=Command)(info)
+    app.command(cls=Command)(export)
+    export_images.register(app)
     app.add_typer(cache, name="cache")
 
 
 def extract(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the class.")],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the class.")
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the codes.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     layers: Annotated[
-        str, typer.Option(help="LAYER or LAYER-POOLING, with commas: conv5_2,pool5-flatten-l2. See `cnncodes layers`.")
-    ] = "",
-    arch: Annotated[
-        str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")
+        str | None,
+        typer.Option(
+            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas: conv5_2,pool5-flatten-sigmoid. {codes.layers}"
+        ),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
-    ] = "demo",
-    pooling: Annotated[str, typer.Option(help="For layers that name none: flatten|avg|max|spp|gem.")] = "avg",
-    view: Annotated[str | None, typer.Option(help="crop | whole | squash.")] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in pixels (crop, and the scale before it).")] = None,
-    scales: Annotated[str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512.")] = None,
-    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view.")] = None,
-    combine: Annotated[str | None, typer.Option(help="average | stack.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16 | fp16.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float16 | float32, of the stored codes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Views at once.")] = None,
-    reduced_decode: Annotated[bool | None, typer.Option(help="Decode large JPEGs at a reduced scale.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile the network.")] = None,
-    splits: Annotated[
-        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
+    arch: Arch = None,
+    weights: WeightsOption = "demo",
+    pooling: Annotated[str, typer.Option(help="For layers that name none: flatten | avg | max | spp | gem.")] = "avg",
+    view: Annotated[str | None, typer.Option(help="{codes.view}")] = None,
+    size: Size = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512. {codes.scales}")
     ] = None,
-    on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view. {codes.flip}")] = None,
+    combine: Annotated[str | None, typer.Option(help="{codes.combine}")] = None,
+    precision: Precision = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the stored codes: {codes.dtype}")] = None,
+    device: Device = None,
+    batch_size: Annotated[int | None, typer.Option(help="Views at once. {codes.batch_size}")] = None,
+    reduced_decode: Annotated[
+        bool | None, typer.Option(help="Decode large JPEGs at a reduced scale. {codes.reduced_decode}")
+    ] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile the network. {codes.compile}")] = None,
+    splits: Splits = None,
+    on_error: OnError = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
-    shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines; all if not given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run images through the network once and keep the activations of the layers you chose."""
@@ -80,11 +94,13 @@ def extract(
         "reduced_decode": reduced_decode,
         "compile": compile,
         "crop": size,
-        "scales": _numbers(scales) if scales else [size] if size else None,
+        "scales": numbers("--scales", scales, int) if scales else [size] if size else None,
     }
     space = run(
         images,
         out=out,
+        train=train or (),
+        test=test or (),
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,
@@ -97,14 +113,14 @@ def extract(
     if json:
         print_json({**about, "left_out": left_out(images, out / "dataset")})
     elif shard:
-        typer.echo(f"share {shard} is in the store; once all shares are, the same without --shard writes {out}")
+        say(f"share {shard} is in the store; once all shares are, the same without --shard writes {out}")
     else:
         rows = [(name, f"{a['images']:,}", a["dim"], a["dtype"]) for name, a in about.items()]
-        typer.echo(table(("codes", "images", "dim", "dtype"), rows))
+        say(table(("codes", "images", "dim", "dtype"), rows))
 
 
 def layers(
-    arch: Annotated[str, typer.Option(help="Architecture.")] = "vgg16",
+    arch: Annotated[str, typer.Option(help="{weights.arch:choices}, or a variant's name.")] = "vgg16",
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels; the native one if not given.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -134,8 +150,8 @@ def layers(
     if json:
         print_json({"arch": arch, "size": side, "layers": rows})
         return
-    typer.echo(f"{arch} at {side} x {side}; bytes of a code in float16; values after the ReLU, NAME.pre is before it")
-    typer.echo(
+    say(f"{arch} at {side} x {side}; bytes of a code in float16; values after the ReLU, NAME.pre is before it")
+    say(
         table(
             ("layer", "shape", "stride", "receptive field", "bytes flattened", "bytes averaged"),
             [
@@ -165,12 +181,12 @@ def info(folder: WorkspaceArgument, json: JsonFlag = False) -> None:
         print_json(found)
     else:
         for spec, about in found.items():
-            typer.echo(f"{spec}: {about['images']:,} images x {about['dim']} {about['dtype']}, {size(about['bytes'])}")
-            typer.echo(f"  {'whole' if about['whole'] else 'NOT WHOLE: ' + about['problem']}")
+            say(f"{spec}: {about['images']:,} images x {about['dim']} {about['dtype']}, {size(about['bytes'])}")
+            say(f"  {'whole' if about['whole'] else 'NOT WHOLE: ' + about['problem']}")
             for key, value in about["settings"].items():
-                typer.echo(f"  {key}: {value}")
+                say(f"  {key}: {value}")
     if not all(about["whole"] for about in found.values()):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def export(
@@ -189,10 +205,10 @@ def export(
     codes = space.codes(layer)
     suffix = {ExportFormat.NPY: ".npy", ExportFormat.PARQUET: ".parquet", ExportFormat.NEON_HDF5: ".h5"}[to]
     for written in run(codes, to=to.value, path=out or Path(codes.spec + suffix), manifest=space.manifest()):
-        typer.echo(written)
+        say(plain(written))
 
 
-@cache.command("size")
+@cache.command("size", cls=Command)
 def cache_size(json: JsonFlag = False) -> None:
     """Bytes of the store by kind of code, and of what training keeps."""
     from pipeline.cache import cache_root, training_sizes
@@ -202,9 +218,9 @@ def cache_size(json: JsonFlag = False) -> None:
     if json:
         print_json(rows)
         return
-    typer.echo(f"{cache_root()}: {size(sum(r['bytes'] for r in rows))}")
+    say(f"{cache_root()}: {size(sum(r['bytes'] for r in rows))}")
     if rows:
-        typer.echo(
+        say(
             table(
                 ("key", "codes", "images", "size"),
                 [(r["key"][:15], r["name"], r["images"] or "", size(r["bytes"])) for r in rows],
@@ -212,7 +228,7 @@ def cache_size(json: JsonFlag = False) -> None:
         )
 
 
-@cache.command("gc")
+@cache.command("gc", cls=Command)
 def cache_gc(
     keep: Annotated[list[Path], typer.Option(help="A workspace whose codes stay; repeat for more.")],
     training: Annotated[
@@ -232,20 +248,13 @@ def cache_gc(
     if json:
         print_json({"freed_bytes": freed})
     else:
-        typer.echo(f"freed {size(freed)}")
+        say(f"freed {size(freed)}")
 
 
 def _specs(text: str, pooling: str) -> list[str]:
     from pipeline.config import LayerSpec
 
-    return [LayerSpec.parse(part.strip(), pooling=pooling).name for part in text.split(",")]
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--scales {text!r} is not a list of numbers", allowed="e.g. 256,384,512") from None
+    return [LayerSpec.parse(part, pooling=pooling).name for part in names(text)]
 
 
 def _share(text: str) -> tuple[int, int]:

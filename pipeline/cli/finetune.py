@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.checkpoints import checkpoints
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that says its own decides.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
@@ -36,10 +38,13 @@ def register(app: typer.Typer) -> None:
 
 def finetune(
     images: Annotated[
-        Path,
+        Path | None,
         typer.Argument(help="Folder of images, its first folder level the class; or one that a run or DVC filled."),
-    ],
+    ] = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(help="Repeat for more; a params file can name others: {finetune.strategies} {finetune.run}"),
@@ -79,7 +84,7 @@ def finetune(
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
     inference_txt: Annotated[
-        bool | None, typer.Option(help="Also write inference.txt. {finetune.inference_txt}")
+        bool | None, typer.Option(help="Also write inference.txt and probabilities.txt. {finetune.inference_txt}")
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
@@ -100,6 +105,8 @@ def finetune(
     records = run(
         images,
         out=out,
+        train=train or (),
+        test=test or (),
         strategies=strategy,
         arch=arch,
         weights=weights,
@@ -114,20 +121,24 @@ def finetune(
         if json:
             print_json({**records, "left_out": left_out(images, out / "dataset")})
         else:
-            typer.echo("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
+            say("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
         shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
         print_json({**shown, "left_out": left_out(images, out / "dataset")})
         return
-    typer.echo(_comparison(records))
+    say(_comparison(records))
     for name, found in groups.items():
-        typer.echo(f"\n{name}\n{_layer_table(found)}")
+        say(f"\n{name}\n{_layer_table(found)}")
 
 
 def lr_find(
-    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    where: Annotated[
+        Path | None, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
@@ -157,6 +168,8 @@ def lr_find(
     sweep = find_rate(
         where,
         strategy,
+        train=train or (),
+        test=test or (),
         low=low,
         high=high,
         steps=steps,
@@ -172,14 +185,15 @@ def lr_find(
     if json:
         about = {"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)}
         print_json({**about, "left_out": left_out(where, made_in(where))})
-        return
-    if sweep.suggested is None:
-        typer.echo(f"the loss never falls between {low:g} and {high:g}")
+    elif sweep.suggested is None:
+        say(f"the loss never falls between {low:g} and {high:g}")
     else:
         tried = f"by which the loss has fallen half its way, of {len(sweep.rates)} rates"
-        typer.echo(f"learning_rate: {sweep.suggested:.2g}  ({tried})")
-    if plot is not None:
-        typer.echo(f"{plot}")
+        say(f"learning_rate: {sweep.suggested:.2g}  ({tried})")
+    if plot is not None and not json:
+        say(plain(plot))
+    if sweep.suggested is None:
+        raise typer.Exit(ExitCode.UNANSWERED)
 
 
 def settings_of(

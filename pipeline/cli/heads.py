@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli.codes import WorkspaceArgument
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
+from pipeline.cli.computing import names, numbers
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
+from pipeline.cli.shown import Command
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
 # By what `transfer.predict` says of a tuned network's scores.
@@ -21,14 +25,18 @@ NOT_PROBABILITIES = {
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command()(compare)
-    app.command()(predict)
+    app.command(cls=Command)(compare)
+    app.command(cls=Command)(predict)
 
 
 def compare(
     folder: WorkspaceArgument,
-    heads: Annotated[str, typer.Option(help="With commas: svm,svm_cs,softmax,softmax_l1,softmax_elastic,knn.")] = "",
-    layers: Annotated[str, typer.Option(help="Specs with commas; all in the folder if not given.")] = "",
+    heads: Annotated[str | None, typer.Option(help="With commas, of {heads.heads}")] = None,
+    layers: Annotated[str | None, typer.Option(help="Specs with commas; all in the folder if not given.")] = None,
+    c_grid: Annotated[
+        str | None, typer.Option(help="C of the linear heads to choose among, with commas. {heads.c_grid}")
+    ] = None,
+    k_grid: Annotated[str | None, typer.Option(help="k of knn to choose among, with commas. {heads.k_grid}")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Train the heads on every layer's codes and write the comparison page to FOLDER/report."""
@@ -37,15 +45,21 @@ def compare(
     from pipeline.workspace import compare as run
 
     space = Workspace.open(folder)
+    grids: dict[str, Any] = {}
+    if c_grid is not None:
+        grids["c_grid"] = numbers("--c-grid", c_grid, float)
+    if k_grid is not None:
+        grids["k_grid"] = numbers("--k-grid", k_grid, int)
     page = run(
         space,
-        heads=[h.strip() for h in heads.split(",")] if heads else None,
-        specs=[space.codes(s.strip()).spec for s in layers.split(",")] if layers else None,
+        heads=names(heads) or None,
+        specs=[space.codes(spec).spec for spec in names(layers)] or None,
+        head_params=grids,
     )
     if json:
         print_json(schema.read_json(page.with_name("metrics.json")))
     else:
-        typer.echo(f"{page}")
+        say(plain(page))
 
 
 def predict(
@@ -62,6 +76,14 @@ def predict(
         typer.Option(help="Of a strategy: a name that `cnncodes checkpoints` lists; the best epoch's if not given."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
+    device: Annotated[
+        str | None,
+        typer.Option(help="{codes.device:choices}; that of the head's codes if not given, of a tuned network cpu."),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="{codes.precision:choices}; that of the head's codes if not given, of a tuned network fp32."),
+    ] = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -70,14 +92,14 @@ def predict(
     Exit code 3 if there are answers for some images only: the others are listed with the reason.
     """
     from pipeline import query, transfer
-    from pipeline.config import MEMORY_MB
 
-    memory_mb = memory_mb or MEMORY_MB
+    named = {"device": device, "precision": precision, "memory_mb": memory_mb}
+    how: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     tuned = checkpoint is not None or transfer.is_tuned(head)
     if tuned:
-        answers = transfer.predict(head, images, top=top, memory_mb=memory_mb, checkpoint=checkpoint)
+        answers = transfer.predict(head, images, top=top, checkpoint=checkpoint, **how)
     else:
-        answers = query.predict(head, images, weights=weights, top=top, memory_mb=memory_mb)
+        answers = query.predict(head, images, weights=weights, top=top, **how)
     good = [a for a in answers if "classes" in a]
     bad = [a for a in answers if "error" in a]
     if json:
@@ -85,11 +107,11 @@ def predict(
     else:
         rows = [(a["image"], i + 1, c["label"], f"{c['score']:.3f}") for a in good for i, c in enumerate(a["classes"])]
         known = good[0]["probabilities"]
-        typer.echo(table(("image", "rank", "label", "probability" if known else "score"), rows))
+        say(table(("image", "rank", "label", "probability" if known else "score"), rows))
         if not known:
-            typer.echo(NOT_PROBABILITIES[known] if tuned else MARGINS)
+            say(NOT_PROBABILITIES[known] if tuned else MARGINS)
     for answer in bad:
-        typer.echo(f"{answer['image']}: {answer['error']}", err=True)
+        say(plain(f"{answer['image']}: {answer['error']}"), err=True)
     if bad:
-        typer.echo(f"{len(bad)} of {len(answers)} images have no answer", err=True)
-        raise typer.Exit(3)
+        say(f"{len(bad)} of {len(answers)} images have no answer", err=True)
+        raise typer.Exit(ExitCode.UNANSWERED)

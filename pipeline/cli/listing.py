@@ -21,6 +21,20 @@ MaxFailedShare = Annotated[
     typer.Option(min=0, max=1, help="Share of the images that may be broken, 0.05 if not given; more end the run."),
 ]
 
+TrainFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--train",
+        metavar="FILE",
+        help="In place of a folder: an HDF5 file of training images, neon's layout or images and labels; "
+        "repeat for more.",
+    ),
+]
+TestFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--test", metavar="FILE", help="An HDF5 file whose images are all test images; repeat for more."),
+]
+
 
 def dataset(leave_out: Sequence[str] | None, max_failed_share: float | None, **others: Any) -> dict[str, Any]:
     """The keys of the section `dataset` that were given."""
@@ -28,12 +42,14 @@ def dataset(leave_out: Sequence[str] | None, max_failed_share: float | None, **o
     return {key: value for key, value in chosen.items() if value is not None}
 
 
-def left_out(images: Path, made_in: Path | None = None) -> list[dict[str, str]]:
+def left_out(images: Path | None, made_in: Path | None = None) -> list[dict[str, str]]:
     """What a command has just left out of a folder of images, for --json: `[{"path", "reason"}, ...]`.
 
     `made_in`: the folder dataset/ that it made; None if it went away with the command. [] where `images` was no folder
-    of images and nothing was listed.
+    of images and nothing was listed, and of HDF5 files (None), which hold nothing else.
     """
+    if images is None:
+        return []
     from pipeline.data.build import kept_failures
     from pipeline.data.manifest import FAILURES, read_failures
 
@@ -42,7 +58,9 @@ def left_out(images: Path, made_in: Path | None = None) -> list[dict[str, str]]:
     return [{"path": f.path, "reason": f.reason} for f in found if f.kind == "left_out"]
 
 
-def made_in(where: Path) -> Path | None:
-    """The folder dataset/ of a folder that a run filled; None of a folder of images."""
+def made_in(where: Path | None) -> Path | None:
+    """The folder dataset/ of a folder that a run filled; None of a folder of images, or of HDF5 files."""
+    if where is None:
+        return None
     found = where / "dataset"
     return found if (found / "dataset.json").is_file() else None

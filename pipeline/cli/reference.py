@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.advise import plan_of
+from pipeline.cli.computing import Device, Precision, names
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.cli.shown import Command
 
 if TYPE_CHECKING:
     from pipeline.config import CodesParams
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 def register(weights: typer.Typer) -> None:
     """Adds this module's command to the group `weights`."""
-    weights.command()(reference)
+    weights.command(cls=Command)(reference)
 
 
 def reference(
@@ -30,11 +33,18 @@ def reference(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; in the cache, where advice finds it.")] = None,
     arch: Annotated[
-        str | None, typer.Option(help="Architecture, without --like; as in `cnncodes extract` if not given.")
+        str | None, typer.Option(help="Without --like. {weights.arch} A weights file that says its own decides.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="As in `cnncodes extract`, without --like.")] = "demo",
-    layers: Annotated[str, typer.Option(help="Specs with commas, without --like.")] = "",
-    size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="Without --like: demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")
+    ] = "demo",
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Specs with commas, without --like; as in `cnncodes advise` if not given."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like. {codes.crop}")] = None,
+    device: Device = None,
+    precision: Precision = None,
     images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
@@ -53,14 +63,16 @@ def reference(
         space = Workspace.open(like)
         params, file = _params_like(space), space.weights_file
     else:
-        chosen: dict[str, Any] = {} if size is None else {"crop": size, "scales": [size]}
-        if layers:
-            chosen["layers"] = [part.strip() for part in layers.split(",")]
+        plan = plan_of(arch, weights, names(layers), {} if size is None else {"crop": size, "scales": [size]})
         source, view = network(arch, weights)
-        params = preset(config.CodesParams, **(view | chosen))
+        params = preset(config.CodesParams, **(view | plan.codes | {"layers": plan.specs}))
         file = canonical_weights(source, cache_root())
-    if memory_mb is not None:
-        params = params.model_copy(update={"memory_mb": memory_mb})
+    changed = {"device": device, "precision": precision, "memory_mb": memory_mb}
+    params = config.validate(
+        config.CodesParams,
+        params.model_dump() | {key: value for key, value in changed.items() if value is not None},
+        where="codes",
+    )
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
         given = dataset(leave_out, max_failed_share)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
@@ -74,7 +86,7 @@ def reference(
         about = {"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark}
         print_json({**about, "left_out": left_out(folder)})
     else:
-        typer.echo(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
+        say(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
 
 
 def _params_like(space: Workspace) -> CodesParams:

@@ -24,9 +24,11 @@ from pipeline.cli.finetune import (
     schedule_of,
     settings_of,
 )
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
 from pipeline.cli.shown import Command
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +37,11 @@ def register(app: typer.Typer) -> None:
 
 
 def sanity(
-    where: Annotated[Path, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")],
+    where: Annotated[
+        Path | None, typer.Argument(help="Folder of images, or one that `cnncodes finetune` or DVC filled.")
+    ] = None,
+    train: TrainFiles = None,
+    test: TestFiles = None,
     strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
     epochs: Annotated[int | None, typer.Option(help="Of each run of a grid. {sanity.epochs}")] = None,
     rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones. {sanity.rounds}")] = None,
@@ -73,6 +79,8 @@ def sanity(
     steps = run(
         where,
         strategy,
+        train=train or (),
+        test=test or (),
         how=given({"epochs": epochs, "rounds": rounds}),
         arch=arch,
         weights=weights,
@@ -90,10 +98,8 @@ def sanity(
         print_json({**about, "left_out": left_out(where, made_in(where))})
     else:
         for step in steps:
-            typer.echo(
-                f"{step.verdict:4}  {step.name}: {step.seen}" + (f"\n      {step.advice}" if step.advice else "")
-            )
+            say(f"{step.verdict:4}  {step.name}: {step.seen}" + (f"\n      {step.advice}" if step.advice else ""))
         if plot is not None:
-            typer.echo(f"{plot}")
+            say(plain(plot))
     if verdict(steps) == "fail":
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)

@@ -10,16 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
+from pipeline.cli.computing import (
+    Arch,
+    Device,
+    OnError,
+    Precision,
+    SameDevice,
+    SamePrecision,
+    Splits,
+    WeightsOption,
+    names,
+)
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.shown import Command
 from pipeline.errors import UserError
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 if TYPE_CHECKING:
     from pipeline.collection import Answer, Collection
 
 IndexArgument = Annotated[Path, typer.Argument(help="A folder made by `cnncodes index`.")]
+SHORT_HASHERS = ("itq", "pca", "lsh", "learned", "supervised", "dbn")
 _LISTED = 100  # images of a group that are shown; --json has all
-MethodOption = Annotated[str | None, typer.Option(help="One of those that `cnncodes index info` lists.")]
+MethodOption = Annotated[
+    str | None, typer.Option(help="One of those that `cnncodes index info` lists; the first if not given.")
+]
 
 
 class _BuildByDefault(TyperGroup):
@@ -42,34 +59,44 @@ index = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
     app.add_typer(index, name="index")
-    app.command()(search)
-    app.command()(duplicates)
+    app.command(cls=Command)(search)
+    app.command(cls=Command)(duplicates)
 
 
-@index.command()
+@index.command(cls=Command)
 def build(
-    images: Annotated[Path, typer.Argument(help="Folder of images; its first folder level is the label.")],
-    out: Annotated[Path, typer.Option(help="New folder for the index.")],
-    arch: Annotated[
-        str | None, typer.Option(help="Architecture; what the weights file says of itself, or vgg16, if not given.")
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images; its first folder level is the label.")
     ] = None,
-    weights: Annotated[
-        str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
-    ] = "demo",
+    *,
+    out: Annotated[Path, typer.Option(help="New folder for the index.")],
+    train: TrainFiles = None,
+    test: TestFiles = None,
+    arch: Arch = None,
+    weights: WeightsOption = "demo",
     layer: Annotated[
-        str, typer.Option(help="Of cosine, with commas, the short code's first; if '', the last convolution averaged.")
-    ] = "",
+        str | None,
+        typer.Option(
+            help="Of cosine, with commas, the short code's first; the last convolution averaged if not given."
+        ),
+    ] = None,
     long_layer: Annotated[
         str | None, typer.Option(help="Of the long codes; the last pooling, flattened, if not given.")
     ] = None,
-    hasher: Annotated[str | None, typer.Option(help="Of the short code: itq, pca, lsh, learned, dbn, ...")] = None,
-    bits: Annotated[int, typer.Option(min=8, help="Length of the short code.")] = 64,
-    long: Annotated[str, typer.Option(help="Long codes with commas, '' for none.")] = "topk,sigmoid",
-    size: Annotated[int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224.")] = None,
-    view: Annotated[str | None, typer.Option(help="crop | squash.")] = None,
-    splits: Annotated[str | None, typer.Option(help="folders, if the top folders are train, val, test.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
-    on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
+    hasher: Annotated[
+        str | None,
+        typer.Option(help=f"Of the short code: {' | '.join(SHORT_HASHERS)}; itq, or lsh for few images, if not given."),
+    ] = None,
+    bits: Annotated[int, typer.Option(min=8, help="Length of the short code, a multiple of 8.")] = 64,
+    long: Annotated[str, typer.Option(help="Long codes with commas, topk | sigmoid; '' for none.")] = "topk,sigmoid",
+    size: Annotated[
+        int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224. {codes.crop}")
+    ] = None,
+    view: Annotated[str | None, typer.Option(help="{codes.view}")] = None,
+    splits: Splits = None,
+    device: Device = None,
+    precision: Precision = None,
+    on_error: OnError = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
@@ -78,17 +105,26 @@ def build(
     """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
     from pipeline import collection
 
-    codes = {"view": view, "device": device, "crop": size, "scales": [size] if size else None, "memory_mb": memory_mb}
+    codes = {
+        "view": view,
+        "device": device,
+        "precision": precision,
+        "crop": size,
+        "scales": [size] if size else None,
+        "memory_mb": memory_mb,
+    }
     collection.build(
         images,
         out,
+        train=train or (),
+        test=test or (),
         arch=arch,
         weights=weights,
-        layers=_names(layer),
+        layers=names(layer),
         long_layer=long_layer,
         hasher=hasher,
         nbits=bits,
-        long=_names(long),
+        long=names(long),
         codes={key: value for key, value in codes.items() if value is not None},
         dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
     )
@@ -99,10 +135,12 @@ def build(
         _show_info(about)
 
 
-@index.command()
+@index.command(cls=Command)
 def add(
     folder: IndexArgument,
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
+    device: SameDevice = None,
+    precision: SamePrecision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     memory_mb: MemoryOption = None,
@@ -112,19 +150,26 @@ def add(
     from pipeline.collection import add as run
     from pipeline.config import MEMORY_MB
 
-    done = run(folder, images, dataset=dataset(leave_out, max_failed_share), memory_mb=memory_mb or MEMORY_MB)
+    done = run(
+        folder,
+        images,
+        dataset=dataset(leave_out, max_failed_share),
+        device=device,
+        precision=precision,
+        memory_mb=memory_mb or MEMORY_MB,
+    )
     if json:
         print_json({**done.as_json(), "left_out": left_out(images)})
         return
-    typer.echo(
+    say(
         f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.relabelled} relabelled, "
         f"{done.known} known; {done.images:,} images"
     )
     if done.note:
-        typer.echo(done.note)
+        say(done.note)
 
 
-@index.command()
+@index.command(cls=Command)
 def remove(
     folder: IndexArgument,
     images: Annotated[list[str] | None, typer.Argument(help="Ids, or files as they were indexed.")] = None,
@@ -140,10 +185,10 @@ def remove(
     if json:
         print_json({"removed": gone})
     else:
-        typer.echo(f"{len(gone)} removed")
+        say(f"{len(gone)} removed")
 
 
-@index.command()
+@index.command(cls=Command)
 def info(folder: IndexArgument, json: JsonFlag = False) -> None:
     """What is in an index, how it was made with every default spelled out, and how it can be searched."""
     from pipeline.collection import info as run
@@ -155,7 +200,7 @@ def info(folder: IndexArgument, json: JsonFlag = False) -> None:
         _show_info(about)
 
 
-@index.command()
+@index.command(cls=Command)
 def verify(
     folder: IndexArgument,
     files: Annotated[bool, typer.Option("--files", help="Read every image's file too.")] = False,
@@ -168,33 +213,42 @@ def verify(
     if json:
         print_json({"whole": not problems, "problems": problems})
     else:
-        typer.echo("\n".join(problems) or f"{folder} is whole")
+        say("\n".join(map(plain, problems)) or f"{folder} is whole")
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def search(
     folder: IndexArgument,
     query: Annotated[str | None, typer.Argument(help="An image file, or the id of an image in the index.")] = None,
-    k: Annotated[int | None, typer.Option("-k", help="Neighbours at most; 12 if not given, all with --radius.")] = None,
-    radius: Annotated[float | None, typer.Option(help="Only images within this distance.")] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Neighbours at most; 12 if not given, all with --radius.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(min=0, help="Only images within this distance; at any if not given.")
+    ] = None,
     method: MethodOption = None,
-    layer: Annotated[str | None, typer.Option(help="Of those that the method can take, as `info` lists them.")] = None,
-    label: Annotated[str | None, typer.Option(help="Only images with this label.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Of those that the method can take, as `index info` lists them; its own if not given."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Only images with this label; all if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only images of this split; all if not given.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
     montage: Annotated[Path | None, typer.Option(help="Picture to make: .png, .jpg or .webp.")] = None,
+    device: SameDevice = None,
+    precision: SamePrecision = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """The images most like a query."""
-    from pipeline.collection import Collection
+    from pipeline.collection import Collection, Where
     from pipeline.config import MEMORY_MB
     from pipeline.data.room import Room
 
     if (query is None) != random:
         raise UserError("a search needs one query", allowed="an image file, an id, or --random")
-    photos = Collection.open(folder, room=Room(memory_mb or MEMORY_MB))
+    photos = Collection.open(folder, where=Where(Room(memory_mb or MEMORY_MB), device, precision))
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
     wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "layer": layer}
@@ -218,7 +272,7 @@ def search(
     else:
         _show(answer, file)
         if montage is not None:
-            typer.echo(f"\n{montage}")
+            say(f"\n{plain(montage)}")
 
 
 def duplicates(
@@ -243,17 +297,12 @@ def duplicates(
         members = [[{"id": str(photos.ids[r]), "path": str(photos.file(r))} for r in group] for group in groups]
         print_json({"radius": used, "images": images, "groups": members})
         return
-    typer.echo(f"{len(groups):,} groups of {images:,} near-identical images, within {used} bits of one another")
+    say(f"{len(groups):,} groups of {images:,} near-identical images, within {used} bits of one another")
     for group in groups:
-        typer.echo(f"\n{len(group):,} images")
-        typer.echo("\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group[:_LISTED]))
+        say(f"\n{len(group):,} images")
+        say("\n".join(plain(f"{photos.ids[r]}  {photos.file(r)}") for r in group[:_LISTED]))
         if len(group) > _LISTED:
-            typer.echo(f"... and {len(group) - _LISTED:,} more, which --json lists")
-
-
-def _names(text: str) -> list[str]:
-    """Names between commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+            say(f"... and {len(group) - _LISTED:,} more, which --json lists")
 
 
 def _query_id(photos: Collection, query: str | None) -> str | None:
@@ -273,13 +322,13 @@ def _query_id(photos: Collection, query: str | None) -> str | None:
 
 def _show(answer: Answer, query: Path) -> None:
     if answer.neighbours:
-        typer.echo(f"{query}: {answer.method.name} of {answer.method.spec}, distance: {answer.method.unit}")
+        say(f"{plain(query)}: {answer.method.name} of {answer.method.spec}, distance: {answer.method.unit}")
         rows = [(n.rank, answer.method.format(n.distance), n.label or "-", n.id, n.path) for n in answer.neighbours]
-        typer.echo(table(("rank", "distance", "label", "id", "file"), rows))
+        say(table(("rank", "distance", "label", "id", "file"), rows))
     elif answer.nearest is not None:
-        typer.echo(f"no image is within the radius; the nearest is at {answer.method.format(answer.nearest)}")
+        say(f"no image is within the radius; the nearest is at {answer.method.format(answer.nearest)}")
     else:
-        typer.echo("there are no other images")
+        say("there are no other images")
 
 
 def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, path: Path) -> None:
@@ -304,23 +353,25 @@ def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, 
 
 def _show_info(about: dict[str, Any]) -> None:
     weights = about["weights"]
-    typer.echo(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
-    typer.echo(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")
+    say(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
+    say(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")
     for name, one in [("short code", about["short"]), *(("long code", long) for long in about["long"].values())]:
         params = ", ".join(f"{key} {value}" for key, value in one["params"].items())
-        typer.echo(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
+        say(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
     if about["short"]["note"]:
-        typer.echo(f"note: {about['short']['note']}")
+        say(f"note: {about['short']['note']}")
     for why in about["left_out"].values():
-        typer.echo(f"left out: {why}")
+        say(f"left out: {why}")
     for spec, one in about["codes"].items():
-        typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
+        say(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
     # The layers have all but their own names and poolings in common.
     for key, value in next(iter(about["codes"].values()))["settings"].items():
-        if key not in ("layer", "pooling", "pooling_settings", "l2", "arch", "weights_sha256", "dtype"):
-            typer.echo(f"  {key}: {value}")
+        if key not in ("layer", "pooling", "pooling_settings", "sigmoid", "l2", "arch", "weights_sha256", "dtype"):
+            say(f"  {key}: {value}")
+    for one in about["also"]:
+        say(f"some rows: computed on {one['device']} in {one['precision']}")
     for root in about["roots"]:
-        typer.echo(f"images below {root}")
+        say(plain(f"images below {root}"))
     rows = [(n, ",".join(m["layers"]), m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()]
-    typer.echo("\nmethods, the default one first")
-    typer.echo(table(("method", "codes", "bytes an image", "distance"), rows))
+    say("\nmethods, the default one first")
+    say(table(("method", "codes", "bytes an image", "distance"), rows))

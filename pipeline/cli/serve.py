@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import MemoryOption
+from pipeline.cli.computing import SameDevice, SamePrecision
+from pipeline.cli.output import MemoryOption, say
+from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command()(serve)
+    app.command(cls=Command)(serve)
 
 
 def serve(
@@ -23,11 +25,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; any but 127.0.0.1 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another name by which browsers reach it, on any port; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Another name by which browsers reach it, on any port; repeat for more, none if not given."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     upload_mb: Annotated[int, typer.Option(min=1, max=1000, help="The largest image that may be sent.")] = 20,
     max_megapixels: Annotated[int, typer.Option(min=1, max=89, help="The most pixels it may have.")] = 50,
+    device: SameDevice = None,
+    precision: SamePrecision = None,
     memory_mb: MemoryOption = None,
 ) -> None:
     """Search an index in the browser: a page and a JSON API, on this machine alone unless told otherwise."""
@@ -44,17 +49,23 @@ def serve(
         upload_bytes=upload_mb * 1_000_000, pixels=max_megapixels * 1_000_000, memory_mb=memory_mb or MEMORY_MB
     )
     listening = server.bind(host, port)  # first, since it takes no time
-    made = server.make_server(folder, host=host, names=allow_host or (), limits=limits)
+    made = server.make_server(
+        folder,
+        host=host,
+        names=allow_host or (),
+        limits=limits,
+        device=device,
+        precision=precision,
+    )
     if not _is_loopback(host):
-        typer.echo(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
+        say(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
 
     def ready(address: str) -> None:
-        typer.echo(f"{folder} is at {address} (Ctrl-C ends it)")
+        say(f"{folder} is at {address} (Ctrl-C ends it)")
         if open_page:
             webbrowser.open(address)
 
     server.serve(made, listening, ready)
-    typer.echo("stopped", err=True)
 
 
 def _is_loopback(host: str) -> bool:

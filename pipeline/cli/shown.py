@@ -7,8 +7,8 @@ app.command(cls=Command)(finetune)
 `--help` then says "Of the steps: sgd | adam | ... Default: adam." The key stands where its choices should; one without
 choices gives its default alone ("Epochs. {finetune.epochs}" -> "Epochs. Default: 10."), and one that names things to
 choose from gives their names alone (`{finetune.strategies}`). Keys go as deep as the section does:
-`{finetune.schedule.kind}`. They are looked up when a help text is printed and not before, so that nothing else waits
-for it.
+`{finetune.schedule.kind}`; `{codes.device:choices}` gives the choices alone. They are looked up when a help text is
+printed and not before, so that nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from typer.core import TyperCommand
 
-_KEY = re.compile(r"\{(\w+(?:\.\w+)+)\}")
+_KEY = re.compile(r"\{(\w+(?:\.\w+)+)(:choices)?\}")
 
 
 class Command(TyperCommand):
@@ -35,11 +35,29 @@ class Command(TyperCommand):
 
 def filled(text: str) -> str:
     """`text` with each {section.key} replaced by what `said` says of it. Raises KeyError of a key that is not there."""
-    return _KEY.sub(lambda found: said(found[1]), text)
+    return _KEY.sub(lambda found: " | ".join(choices(found[1])) if found[2] else said(found[1]), text)
 
 
 def said(key: str) -> str:
     """ "a | b. Default: a." of a key such as `finetune.optimiser`; "Default: 10." where there is no closed choice."""
+    _, value = _found(key)
+    allowed = " | ".join(choices(key))
+    if isinstance(value, dict):
+        return f"{allowed}."
+    default = f"Default: {_plain(value)}."
+    return f"{allowed}. {default}" if allowed else default
+
+
+def choices(key: str) -> list[str]:
+    """The values that a key may have; [] if they are no closed set."""
+    annotation, value = _found(key)
+    if isinstance(value, dict):
+        return list(value)
+    return _architectures() if key == "weights.arch" else _choices(annotation)
+
+
+def _found(key: str) -> tuple[Any, Any]:
+    """The type of a key, and its value in the preset. Raises KeyError of a key that is not there."""
     from pipeline.config import SECTIONS
 
     section, *names = key.split(".")
@@ -47,11 +65,7 @@ def said(key: str) -> str:
     value: Any = _preset()[section]
     for name in names:
         annotation, value = annotation.model_fields[name].annotation, value[name]
-    if isinstance(value, dict):
-        return f"{' | '.join(value)}."
-    default = f"Default: {_plain(value)}."
-    choices = _architectures() if key == "weights.arch" else _choices(annotation)
-    return f"{' | '.join(choices)}. {default}" if choices else default
+    return annotation, value
 
 
 def _architectures() -> list[str]:

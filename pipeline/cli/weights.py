@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, print_json, say, size, table
+from pipeline.cli.shown import Command
 from pipeline.errors import UserError
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 if TYPE_CHECKING:
     from pipeline.nets.weights.match import Entry
@@ -21,7 +24,7 @@ weights = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 FileArgument = Annotated[Path, typer.Argument(help="A weights file of any known format.", show_default=False)]
-ArchOption = Annotated[str | None, typer.Option(help="The architecture; by the layers' shapes if not given.")]
+ArchOption = Annotated[str | None, typer.Option(help="{weights.arch:choices}; by the layers' shapes if not given.")]
 DeployOption = Annotated[Path | None, typer.Option(help="The deploy.prototxt of a .caffemodel.")]
 
 
@@ -30,20 +33,25 @@ def register(app: typer.Typer) -> None:
     app.add_typer(weights, name="weights")
 
 
-@weights.command()
+@weights.command(cls=Command)
 def convert(
     file: FileArgument,
     out: Annotated[Path | None, typer.Option(help="FILE with the suffix .safetensors if not given.")] = None,
     arch: ArchOption = None,
     deploy: DeployOption = None,
     preprocessing: Annotated[
-        str | None, typer.Option(help="torchvision | caffe | caffe-rgb, where the file doesn't tell or is wrong.")
+        str | None,
+        typer.Option(help="torchvision | caffe | caffe-rgb; what the file tells, or its format, if not given."),
     ] = None,
     renew: Annotated[
-        int | None, typer.Option(min=0, help="A seed: layers that don't fit become random, not left out.")
+        int | None,
+        typer.Option(min=0, help="A seed: layers that don't fit become random; they are left out if not given."),
     ] = None,
     part: Annotated[
-        str | None, typer.Option(help="Which of several sets of weights in FILE, such as ema_state_dict.")
+        str | None,
+        typer.Option(
+            help="Which of several sets of weights in FILE, such as ema_state_dict; the only one if not given."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     json: JsonFlag = False,
@@ -78,15 +86,15 @@ def convert(
             }
         )
         return
-    typer.echo(_account(done.account))
-    typer.echo(f"\narchitecture   {done.weights.arch}, up to {last}")
+    say(_account(done.account))
+    say(f"\narchitecture   {done.weights.arch}, up to {last}")
     if "part" in done.weights.provenance:
-        typer.echo(f"taken from     {done.weights.provenance['part']}")
-    typer.echo(f"preprocessing  {_sentence(asdict(done.weights.preprocessing))} (from {done.preprocessing_from})")
-    typer.echo(f"sha256         {done.weights.sha256}\nwritten        {target}")
+        say(plain(f"taken from     {done.weights.provenance['part']}"))
+    say(f"preprocessing  {_sentence(asdict(done.weights.preprocessing))} (from {done.preprocessing_from})")
+    say(f"sha256         {done.weights.sha256}\nwritten        {target}")
 
 
-@weights.command()
+@weights.command(cls=Command)
 def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = None, json: JsonFlag = False) -> None:
     """Format, layers, shapes, types, ranges, broken values, preprocessing and provenance of FILE."""
     from pipeline.nets.weights import describe
@@ -106,7 +114,7 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
         )
         for t in found["tensors"]
     ]
-    typer.echo(table(header, rows) + "\n")
+    say(table(header, rows) + "\n")
     facts = {
         "file": f"{found['path']}, {size(found['bytes'])}, {found['format']}",
         "file's sha256": found["file_sha256"],
@@ -122,14 +130,14 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
     }
     for name, fact in facts.items():
         if fact:
-            typer.echo(f"{name:14} {fact}")
+            say(plain(f"{name:14} {fact}"))
     for name, why in found["not_used"].items():
-        typer.echo(f"{'not used':14} {name}: {why}")
+        say(plain(f"{'not used':14} {name}: {why}"))
     for problem in found["problems"]:
-        typer.echo(f"{'problem':14} {problem}")
+        say(plain(f"{'problem':14} {problem}"))
 
 
-@weights.command()
+@weights.command(cls=Command)
 def diff(
     a: Annotated[Path, typer.Argument(help="A weights file of any known format.", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another, of the same or another format.", show_default=False)],
@@ -145,7 +153,7 @@ def diff(
     else:
         _print_diff(found)
     if not found["same"]:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def _print_diff(found: dict[str, Any]) -> None:
@@ -156,12 +164,12 @@ def _print_diff(found: dict[str, Any]) -> None:
             for t in differing
         ]
         header = ("tensor", "", "largest difference", "relative", "shape in a", "shape in b")
-        typer.echo(table(header, rows) + "\n")
+        say(table(header, rows) + "\n")
     for what, (left, right) in found["differing"].items():
         shown = (_sentence(left), _sentence(right)) if what == "preprocessing" else (left, right)
-        typer.echo(f"{what}: {shown[0]} in a, {shown[1]} in b")
+        say(plain(f"{what}: {shown[0]} in a, {shown[1]} in b"))
     counts = Counter(t["status"] for t in found["tensors"])
-    typer.echo("tensors: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    say("tensors: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
 
 
 def _account(account: tuple[Entry, ...]) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.codes.loading import Batch
-from pipeline.codes.pooling import POOLINGS, l2_normalise
+from pipeline.codes.pooling import POOLINGS, l2_normalise, soft
 from pipeline.codes.settings import Precision, Settings
 from pipeline.errors import UserError
 from pipeline.nets import layers
@@ -170,10 +170,13 @@ class Forward:
         return {s.spec.name: POOLINGS[s.pooling].apply(maps[s.layer]) for s in self.specs}
 
     def _combined(self, rows: Tensor, settings: Settings) -> Tensor:
-        """(scales, n, mirrored, d) float32 -> (n, dim): an image and its mirror are averaged, scales too or stacked."""
+        """(scales, n, mirrored, d) float32 -> (n, dim): an image and its mirror are averaged, scales too or stacked; of
+        that come the sigmoid and the length 1, where they are asked for."""
         per_scale = rows.mean(dim=2) if rows.shape[2] > 1 else rows[:, :, 0]
         if settings.combine == "stack":
             one = per_scale.transpose(0, 1).flatten(1)  # (n, scales * d)
         else:
             one = per_scale.mean(dim=0) if len(per_scale) > 1 else per_scale[0]
+        if settings.sigmoid:
+            one = soft(one)
         return l2_normalise(one) if settings.l2 else one

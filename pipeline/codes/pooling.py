@@ -59,6 +59,11 @@ def generalised_mean(maps: Tensor) -> Tensor:
     return _in_float32(maps, lambda block: block.clamp(min=GEM_FLOOR).pow(GEM_P).mean(dim=(2, 3)).pow(1 / GEM_P))
 
 
+def soft(rows: Tensor) -> Tensor:
+    """(n, d) float32 -> 1 / (1 + exp(-x)) of each value, within [0, 1] for any x; from 0.5 on after a ReLU."""
+    return rows.sigmoid()
+
+
 def l2_normalise(rows: Tensor) -> Tensor:
     """(n, d) float32 -> each row divided by its length; a row of zeros stays one."""
     from torch.nn import functional

@@ -7,6 +7,7 @@ loaded only where there may be a GPU to ask for.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ from pipeline.codes.pooling import POOLINGS
 from pipeline.config import CodesParams, LayerSpec, Section
 from pipeline.errors import UserError
 from pipeline.nets import layers
+
+log = logging.getLogger(__name__)
 
 # Raised whenever the same pixels, or the same file of any kind, could give other values than before: every key changes
 # with it. What a version of the decoder changed of some kinds of file alone is in the names of their rows, and their
@@ -60,6 +63,7 @@ class Settings(Section):
     layer: str
     pooling: str
     pooling_settings: dict[str, float | list[int]]
+    sigmoid: bool = False  # in the record of soft codes alone: those of others are older than it, and keep their keys
     l2: bool
     view: Literal["crop", "whole", "squash"]
     crop: int | None
@@ -83,7 +87,7 @@ class Settings(Section):
 
     @property
     def spec(self) -> LayerSpec:
-        return LayerSpec(layer=self.layer, pooling=self.pooling, l2=self.l2)
+        return LayerSpec(layer=self.layer, pooling=self.pooling, sigmoid=self.sigmoid, l2=self.l2)
 
     @property
     def key(self) -> str:
@@ -100,7 +104,7 @@ class Settings(Section):
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what `cnncodes info` prints and every file of codes carries."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=None if self.sigmoid else {"sigmoid"})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Settings:
@@ -167,6 +171,7 @@ def resolve(
             layer=spec.layer,
             pooling=spec.pooling,
             pooling_settings=POOLINGS[spec.pooling].settings,
+            sigmoid=spec.sigmoid,
             l2=spec.l2,
             **common,
         )
@@ -199,6 +204,8 @@ def resolve_precision(asked: str, device: Device) -> Precision:
     explicit: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
     if asked in explicit:
         return explicit[asked]
+    if asked != "auto":
+        raise UserError(f"there is no precision {asked!r}", allowed=["auto", *explicit], see="codes.precision")
     if chosen := os.environ.get(AUTO_PRECISION):
         if chosen not in ("fp32", "bf16"):
             raise UserError(f"{AUTO_PRECISION} is {chosen!r}", allowed="fp32 or bf16, or not set", see="docs/params.md")
@@ -211,6 +218,31 @@ def resolve_precision(asked: str, device: Device) -> Precision:
     if device == "mps":
         return "fp16"
     return "bf16" if _fast_bf16_processor() else "fp32"
+
+
+def settings_here(
+    made: Mapping[str, Any], *, device: str | None = None, precision: str | None = None
+) -> dict[str, Any]:
+    """How this machine makes more codes of the kind that `made` (`Codes.settings`) says, as `Settings.as_json`.
+
+    On the same device and in the same precision, so that they agree to the last digit, unless others are named; and on
+    the processor where that device is not here, with a warning. Raises UserError if a named device is not here, or
+    there is no such precision.
+    """
+    settings = Settings.from_json(made).as_json()
+    try:
+        found = resolve_device(device or settings["device"])
+    except UserError:
+        if device is not None:
+            raise
+        log.warning(
+            "%s made these codes and is not here: on the processor values may differ in their last digits",
+            settings["device"],
+        )
+        found, precision = "cpu", precision or "auto"
+    chosen = settings["precision"] if precision is None else resolve_precision(precision, found)
+    compiled = settings["compile"] and found == settings["device"]
+    return settings | {"device": found, "precision": chosen, "compile": compiled}
 
 
 def _may_have_gpu() -> bool:

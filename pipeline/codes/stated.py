@@ -62,8 +62,8 @@ def _contradictions(stated: Stated) -> list[str]:
         wrong.append("its settings do not match its fingerprint")
     if settings.get("dtype") != stated.dtype:
         wrong.append(f"dtype {stated.dtype} is not that of its settings")
-    own = {key: settings.get(key) for key in LayerSpec.model_fields}
-    if LayerSpec.model_construct(None, **own).name != stated.spec:
+    lacking = {"layer", "pooling", "l2"} - settings.keys()
+    if lacking or LayerSpec.named_in(settings).name != stated.spec:
         wrong.append(f"spec {stated.spec} is not that of its settings")
     if sum(part.rows for part in stated.parts.values()) != stated.rows:
         wrong.append("the rows of its parts are not the rows in all")

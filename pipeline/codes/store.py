@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.cache import cache_root
 from pipeline.codes.reader import Codes
+from pipeline.config import LayerSpec
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -264,7 +265,7 @@ def _name_of(path: Path) -> str:
     _check_bytes(path)
     with schema.hdf5(path) as f:
         about = json.loads(f.attrs["settings"])
-    return "-".join([about["arch"], about["layer"], about["pooling"], *(["l2"] * about["l2"])])
+    return f"{about['arch']}-{LayerSpec.named_in(about).name}"
 
 
 def _key_folders(root: Path | None) -> Iterator[Path]:

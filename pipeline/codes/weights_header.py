@@ -60,19 +60,19 @@ class WeightsHeader:
             raise UserError(f"{self.source} changed while it was read", see="run it again")
         return weights
 
+    def held_layers(self) -> list[str]:
+        """Layers that the weights can compute, in network order."""
+        return [
+            name
+            for name in layers.names(self.arch)
+            if layers.tensor_shapes(self.arch, deepest=name).keys() <= self.tensors
+        ]
+
     def require_layers(self, asked: Iterable[str]) -> None:
         """Raises one UserError on layers that the weights stop before, and on unknown ones."""
-        lacking = [
-            name
-            for name in asked
-            if not layers.tensor_shapes(self.arch, deepest=layers.require(self.arch, name).name).keys() <= self.tensors
-        ]
+        held = self.held_layers()
+        lacking = [name for name in asked if layers.require(self.arch, name).name not in held]
         if lacking:
-            held = [
-                name
-                for name in layers.names(self.arch)
-                if layers.tensor_shapes(self.arch, deepest=name).keys() <= self.tensors
-            ]
             raise UserError(
                 f"these weights of {self.arch} stop at {held[-1]}, so they have no {', '.join(sorted(set(lacking)))}",
                 allowed=f"layers up to {held[-1]}, or weights of the whole network: torchvision:IMAGENET1K_V1, "

@@ -13,6 +13,7 @@ from pipeline.collection.change import Added, add, remove
 from pipeline.collection.collection import Answer, Collection, Look, Neighbour
 from pipeline.collection.duplicates import duplicates
 from pipeline.collection.methods import Method
+from pipeline.collection.network import Where
 
 __all__ = [
     "Added",
@@ -21,6 +22,7 @@ __all__ = [
     "Look",
     "Method",
     "Neighbour",
+    "Where",
     "absent",
     "add",
     "build",

@@ -36,6 +36,7 @@ def info(folder: str | Path) -> dict[str, Any]:
         "left_out": made_by.get("left_out", {}),  # of an index made before hashes were left out
         "layers": made_by["layers"],
         "codes": made_by["codes"],
+        "also": made_by.get("also", []),  # on what rows were computed that were added, where it is something else
         "roots": made_by["roots"],
     }
 

@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
-from pipeline.cache import cache_root
+from pipeline.cache import cache_root, clear_abandoned
 from pipeline.collection.collection import Collection
-from pipeline.collection.encode import Photos, clear_abandoned, encode, hasher_bytes, photos
+from pipeline.collection.encode import Photos, encode, hasher_bytes, photos
 from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
 from pipeline.collection.network import WEIGHTS
 from pipeline.config import CodesParams, DatasetParams, LayerSpec
+from pipeline.data.manifest import IMAGES
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.hashing import check
 from pipeline.index import make, save
 from pipeline.nets import layers as nets
-from pipeline.workspace import network, preset
+from pipeline.workspace import images_section, network, preset
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,11 @@ _FEW_ROWS = 1000
 
 
 def build(
-    images: str | Path,
+    images: str | Path | None,
     out: str | Path,
     *,
+    train: Sequence[str | Path] = (),
+    test: Sequence[str | Path] = (),
     arch: str | None = None,
     weights: str = "demo",
     layers: Sequence[str] = (),
@@ -52,6 +55,7 @@ def build(
 ) -> Collection:
     """Indexes a folder of images into the new folder `out`, which then holds all that a query needs.
 
+    `train`, `test`: HDF5 files in place of the folder, None; images that are unpacked lie in `out`/images.
     `arch` and the view of images: if not given, what the weights file says of itself, else vgg16 and the preset's.
     `layers`: specs whose float codes are kept, for cosine, the first also that of the short code; the deepest
     convolution averaged if empty. `long_layer`: that of the long codes, the last pooling flattened if None. `hasher`:
@@ -67,6 +71,7 @@ def build(
     unknown = [name for name in long if name not in LONG_HASHERS]
     if unknown:
         raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
+    section = images_section(images, train, test)
     source, view = network(arch, weights)
     kept, long_spec = _specs(source.arch, layers, long_layer)
     wanted = [*kept, long_spec] if long else kept
@@ -74,7 +79,8 @@ def build(
     # Every image of a collection is one to be found; splits are the folder's own or none.
     data = preset(
         DatasetParams,
-        **{"source": "folder", "root": os.path.abspath(images)}  # noqa: PTH100  no symlink is resolved
+        **section
+        | {"root": os.path.abspath(section["root"])}  # noqa: PTH100  no symlink is resolved
         | {"val_share": 0.0, "test_share": 0.0, "repeats": 1}
         | dict(dataset or {}),
     )
@@ -92,9 +98,15 @@ def build(
 
         with photos(data, params, weights_path) as pictures:
             hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
-            saved = _saved(pictures, params, data, layers=kept, long_spec=long_spec, weights=about, **hashes)
+            unpacked = pictures.manifest.root if pictures.unpacked else None
+            root = os.path.abspath(out / IMAGES) if unpacked else data.root  # noqa: PTH100
+            saved = _saved(pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes)
+            if unpacked:
+                shutil.move(unpacked, staging / IMAGES)  # the cache may lie on another disk
         save.create(staging / "index", saved)
-        (staging / WEIGHTS).rename(staging / "index" / WEIGHTS)
+        for made in (WEIGHTS, IMAGES):
+            if (staging / made).exists():
+                (staging / made).rename(staging / "index" / made)
         (staging / "index").rename(out)
     except OSError as e:
         schema.raise_if_disk(e, out)
@@ -119,6 +131,7 @@ def _saved(
     found: Photos,
     params: CodesParams,
     data: DatasetParams,
+    root: str,
     *,
     layers: Sequence[str],
     long_spec: str,
@@ -127,7 +140,7 @@ def _saved(
     long: Sequence[str],
     weights: dict[str, Any],
 ) -> save.Saved:
-    """The index of a folder's images, in memory."""
+    """The index of a folder's images, in memory. `root`: where they lie, absolute."""
     rows, first = _fit_rows(found), layers[0]
     targets = found.manifest.targets[np.searchsorted(found.manifest.ids, found.codes[first].ids)][rows]
     short, note = _fit_short(found.codes[first].rows(rows), targets, hasher=hasher, nbits=nbits)
@@ -150,7 +163,7 @@ def _saved(
         "short": _about(short, first, marks) | {"fitted_on": len(rows), "note": note},
         "long": {name: _about(fitted, long_spec, marks) for name, fitted in fitted_long.items()},
         "left_out": left_out,
-        "roots": [data.root],
+        "roots": [root],
     }
     encoded = encode(found, hashers, made_by, root=0)
     index = make("exact", short.nbits)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codes.settings import resolve_device
 from pipeline.collection.about import absent
 from pipeline.collection.encode import DECODER, Rows, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
@@ -22,6 +23,9 @@ from pipeline.data.sources import labels_csv
 from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.workspace import preset
+
+# What may be another for rows that are added: it changes the last digits of codes, not what they mean.
+COMPUTED = ("device", "precision")
 
 
 @dataclass
@@ -61,19 +65,22 @@ def add(
     images: str | Path,
     *,
     dataset: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     memory_mb: int = MEMORY_MB,
 ) -> Added:
     """Adds the images of a folder; those that are there already cost nothing, the codes of others are made once.
 
     A content is there once, whatever paths lead to it. Known images take the label and split that the folder gives now;
     a folder below one that was indexed before gives those that the whole would. `dataset`: keys of that params section
-    to change; `leave_out` adds to what the index was built with. `memory_mb`: of images in flight; it is the machine's,
-    so the index does not keep it. Raises UserError, with the index as it was, if another process changes it or the
-    folder holds nothing readable.
+    to change; `leave_out` adds to what the index was built with. `device`, `precision`: of the network, those of the
+    index if None; with others the last digits of the new codes may differ, and the index says so (`also`).
+    `memory_mb`: of images in flight; it is the machine's, so the index does not keep it. Raises UserError, with the
+    index as it was, if another process changes it or the folder holds nothing readable.
     """
     folder = Path(folder)
     made_by = _made_by(folder)
-    codes = validate(CodesParams, made_by["params"] | {"memory_mb": memory_mb}, where=f"{folder}: params")
+    codes = _params_here(folder, made_by["params"], device=device, precision=precision, memory_mb=memory_mb)
     root, below = _root_of(os.path.abspath(images), made_by["roots"])  # noqa: PTH100  no symlink is resolved
     chosen = dict(dataset or {})
     patterns = [*made_by["dataset"].get("leave_out", ()), *chosen.get("leave_out", ())]
@@ -85,13 +92,14 @@ def add(
     with photos(data, codes, lambda: weights_file(folder, made_by), below=below) as found:
         for spec, about in made_by["codes"].items():
             _require_settings(folder, spec, about["settings"], found.codes[spec].settings)
+        computed = _computed(next(iter(found.codes.values())).settings)
         with save.updating(folder) as saved:
             require_whole(folder, saved)
             about = {saved.made_by["short"]["hasher"]: saved.made_by["short"], **saved.made_by["long"]}
             hashers = {n: hasher_from(saved.files[f"{n}.h5"], a["fingerprint"], n) for n, a in about.items()}
             roots = list(dict.fromkeys([*saved.made_by["roots"], root]))
             rows = encode(found, hashers, saved.made_by, root=roots.index(root))
-            return _apply(saved, rows, roots)
+            return _apply(saved, rows, roots, computed)
 
 
 def _root_of(images: str, roots: Sequence[str]) -> tuple[str, str]:
@@ -150,8 +158,31 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
     return sorted(gone)
 
 
-def _apply(saved: save.Saved, rows: Rows, roots: list[str]) -> Added:
-    """Puts new rows into the index and says what came of them. `roots`: what the root numbers of both mean."""
+def _params_here(
+    folder: Path, made: Mapping[str, Any], *, device: str | None, precision: str | None, memory_mb: int
+) -> CodesParams:
+    """The section `codes` that makes rows for an index. Raises UserError if its device is not here, naming the way."""
+    named = {"device": device, "precision": precision}
+    given = {key: value for key, value in named.items() if value is not None}
+    params = validate(CodesParams, {**made, **given, "memory_mb": memory_mb}, where=f"{folder}: params")
+    try:
+        resolve_device(params.device)
+    except UserError as e:
+        if device is not None:
+            raise
+        raise UserError(f"{params.device} made the codes of {folder} and is not here", allowed="--device auto") from e
+    return params
+
+
+def _computed(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What may differ between rows of one index."""
+    return {key: settings[key] for key in COMPUTED}
+
+
+def _apply(saved: save.Saved, rows: Rows, roots: list[str], computed: dict[str, str]) -> Added:
+    """Puts new rows into the index and says what came of them. `roots`: what the root numbers of both mean; `computed`:
+    by what the new ones were.
+    """
     saved.columns.setdefault(DECODER, np.ones(len(saved.index), dtype=np.int64))
     change = _compare(saved, rows, roots)
     columns, relabelled = saved.columns, len(change.named.keys() - change.moved.keys())
@@ -169,6 +200,13 @@ def _apply(saved: save.Saved, rows: Rows, roots: list[str]) -> Added:
         new = rows.take(np.array(change.new, dtype=np.int64))
         ids = _free_ids(saved.index.ids, new.columns["sha256"])
         notes.append(saved.add(new.packed, ids, new.columns).note)
+        first, also = _computed(next(iter(saved.made_by["codes"].values()))["settings"]), saved.made_by.get("also", [])
+        if computed not in (first, *also):
+            saved.made_by = {**saved.made_by, "also": [*also, computed]}
+            notes.append(
+                f"these were computed on {computed['device']} in {computed['precision']}, earlier ones on "
+                f"{first['device']} in {first['precision']}: last digits may differ"
+            )
     short = saved.made_by["short"]
     if len(saved.index) > 10 * short["fitted_on"]:
         notes.append(
@@ -293,7 +331,7 @@ def _made_by(folder: Path) -> dict[str, Any]:
 
 def _require_settings(folder: Path, spec: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Raises UserError, naming what differs, if new codes are not of the kind that the index holds."""
-    differ = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
+    differ = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k) and k not in COMPUTED)
     if differ:
         pairs = "; ".join(f"{k} {ours.get(k)!r}, not {theirs.get(k)!r}" for k in differ)
         raise UserError(f"{folder} was made from other codes of {spec} ({pairs})", see="`cnncodes index info`")

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
 from pipeline.collection.methods import Method, choose, methods_of
-from pipeline.collection.network import Network
+from pipeline.collection.network import Network, Where
 from pipeline.collection.stated import require_whole
-from pipeline.data.room import Room
 from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
@@ -80,20 +79,21 @@ class Collection:
         self._network = network
 
     @classmethod
-    def open(cls, folder: str | Path, *, room: Room | None = None) -> Collection:
-        """`room`: the memory that query images may take, of the preset's size if None.
+    def open(cls, folder: str | Path, *, where: Where | None = None) -> Collection:
+        """`where`: what queries are computed by.
 
-        Raises UserError if it is no collection, cut short, changed by other hands or of another version.
+        Raises UserError if it is no collection, cut short, changed by other hands or of another version, and if
+        `where` names a device or precision that is not here.
         """
         folder = Path(folder)
         # Looked up first: if it changes before the load, `is_current` says so and nothing is missed.
         fingerprint = save.info(folder)["fingerprint"]
         saved = load(folder)
-        return cls(folder, saved, fingerprint, Network(folder, saved.made_by, room or Room()))
+        return cls(folder, saved, fingerprint, Network(folder, saved.made_by, where or Where()))
 
     def reopened(self) -> Collection:
         """The generation that is in force now, with this one's network where the same made its codes."""
-        fresh = Collection.open(self.folder, room=self._network.room)
+        fresh = Collection.open(self.folder, where=self._network.where)
         shared = self._network if self._network.serves(fresh.made_by) else fresh._network
         return Collection(self.folder, fresh._saved, fresh.fingerprint, shared)
 

@@ -97,6 +97,11 @@ def choose(methods: Mapping[str, Method], name: str | None, layer: str | None = 
 
 
 def _spec(specs: Sequence[str], layer: str) -> str | None:
-    """The one among `specs` that `layer` names, whole or without its pooling."""
-    found = [s for s in specs if s == layer] or [s for s in specs if s in {f"{layer}-{p}" for p in POOLINGS}]
+    """The one among `specs` that `layer` names, whole or without its pooling; one without -sigmoid and -l2 first."""
+    plain = {f"{layer}-{pooling}" for pooling in POOLINGS}
+    found = (
+        [s for s in specs if s == layer]
+        or [s for s in specs if s in plain]
+        or [s for s in specs if s.partition("-")[0] == layer]
+    )
     return found[0] if len(found) == 1 else None

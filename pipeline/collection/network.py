@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +19,32 @@ if TYPE_CHECKING:
     from pipeline.codes import Embedder
     from pipeline.nets.weights import Weights
 
-log = logging.getLogger(__name__)
-
 WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Where:
+    """What queries are computed by: `room`, the memory that their images may take; `device` and `precision`, those of
+    the collection's codes if None (`codes.settings.settings_here`). Raises UserError on one that is not here."""
+
+    room: Room = field(default_factory=Room)
+    device: str | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        from pipeline.codes.settings import resolve_device, resolve_precision
+
+        device = "cpu" if self.device is None else resolve_device(self.device)
+        if self.precision is not None:
+            resolve_precision(self.precision, device)
 
 
 class Network:
     """Loaded when it is first needed. For several threads: images go through one at a time."""
 
-    def __init__(self, folder: Path, made_by: Mapping[str, Any], room: Room) -> None:
-        """`room`: the memory that images may take."""
+    def __init__(self, folder: Path, made_by: Mapping[str, Any], where: Where) -> None:
         self._folder, self._made_by = folder, made_by
-        self.room = room
+        self.where = where
         self._embedder: Embedder | None = None
         self._lock = threading.Lock()
 
@@ -49,7 +63,7 @@ class Network:
         with self._lock:
             if self._embedder is None:
                 settings = map(self._settings_here, self._made_by["codes"])
-                self._embedder = Embedder(self.weights, *settings, room=self.room)
+                self._embedder = Embedder(self.weights, *settings, room=self.where.room)
             return self._embedder.every([image])
 
     @cached_property
@@ -65,17 +79,11 @@ class Network:
         return weights
 
     def _settings_here(self, spec: str) -> dict[str, Any]:
-        """The settings of the codes for one image, on the processor where the device that made them is not here."""
-        from pipeline.codes.settings import Settings, resolve_device, resolve_precision
+        """The settings of the codes for one image."""
+        from pipeline.codes.settings import settings_here
 
-        made = Settings.from_json(self._made_by["codes"][spec]["settings"])
-        settings = made.as_json() | {"images_per_batch": 1}
-        try:
-            resolve_device(settings["device"])
-        except UserError:
-            log.warning("%s made these codes and is not here: distances may differ slightly", settings["device"])
-            return settings | {"device": "cpu", "precision": resolve_precision("auto", "cpu"), "compile": False}
-        return settings
+        made = self._made_by["codes"][spec]["settings"]
+        return settings_here(made, device=self.where.device, precision=self.where.precision) | {"images_per_batch": 1}
 
 
 def weights_file(folder: Path, made_by: Mapping[str, Any]) -> Path:

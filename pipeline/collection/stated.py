@@ -59,6 +59,13 @@ class _Dataset(_Part):
     leave_out: list[str] = []  # none in an index of earlier versions
 
 
+class _Computed(_Part):
+    """By what rows were computed that came later."""
+
+    device: Literal["cpu", "cuda", "mps"]
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
 class Stated(_Part):
     """`made_by` of a collection's index; `codes` by spec, `long` by hasher."""
 
@@ -70,6 +77,7 @@ class Stated(_Part):
     short: _Short
     long: dict[str, _Hasher]
     left_out: dict[str, str] = {}
+    also: list[_Computed] = []
     roots: list[str] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -46,6 +46,7 @@ __all__ = [
     "TunedParams",
     "WeightsParams",
     "load",
+    "load_all",
     "read_params",
     "read_yaml",
     "validate",
@@ -75,6 +76,21 @@ def load(model: type[S], path: str | Path = "params.yaml") -> S:
     if section not in values:
         raise UserError(f"{path} has no section {section!r}", allowed=list(SECTIONS), see="the shipped params.yaml")
     return validate(model, values[section], where=f"{path}: {section}")
+
+
+def load_all(path: str | Path = "params.yaml") -> dict[str, Section]:
+    """Every section of a params file. Raises UserError that names what is wrong in all of them together."""
+    loaded, wrong = {}, []
+    for name, model in SECTIONS.items():
+        try:
+            loaded[name] = load(model, path)
+        except UserError as e:
+            wrong.append(e)
+    if len(wrong) > 1:
+        raise UserError("; ".join(e.what for e in wrong), see=wrong[0].see)
+    if wrong:
+        raise wrong[0]
+    return loaded
 
 
 def read_params(path: str | Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import re
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import UserError
 
@@ -16,6 +17,16 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+
+def _is_name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", text):
+        raise ValueError("a name has letters, digits, '_' and '-' alone")
+    return text
+
+
+# What the user calls something. It becomes a folder's name and a key of params.yaml, and DVC splits keys at dots.
+Name = Annotated[str, AfterValidator(_is_name)]
 
 
 def validate(model: type[S], values: Any, *, where: str) -> S:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Name, Section
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -86,8 +85,8 @@ class ScheduleParams(Section):
 
 
 class FinetuneParams(Section):
-    run: list[str] = Field(min_length=1, description="names of the strategies that the stage runs")
-    strategies: dict[str, StrategyParams]
+    run: list[Name] = Field(min_length=1, description="names of the strategies that the stage runs")
+    strategies: dict[Name, StrategyParams]
     repeats: int = Field(ge=1, description="the first repeats of the dataset's splits")
     seed: int = Field(ge=0)
 
@@ -134,7 +133,7 @@ class FinetuneParams(Section):
     devices: int = Field(ge=1, description="of each machine that share every batch")
     nodes: int = Field(ge=1, description="machines that share every batch")
     workers: int = Field(ge=0, description="processes that augment; 0: in this one")
-    inference_txt: bool = Field(description="also write the probabilities as plain text")
+    inference_txt: bool = Field(description="also write inference.txt and probabilities.txt")
 
     @property
     def world(self) -> int:
@@ -149,10 +148,6 @@ class FinetuneParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneParams:
-        # It becomes a folder's name and a key of params.yaml, and DVC splits keys at dots.
-        odd = [name for name in self.strategies if not re.fullmatch(r"\w[\w-]*", name)]
-        if odd:
-            raise ValueError(f"finetune.strategies has names {odd}, allowed: letters, digits, '_' and '-'")
         unknown = [name for name in self.run if name not in self.strategies]
         if unknown:
             raise ValueError(f"finetune.run names {unknown}, allowed: {', '.join(self.strategies)}")

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Name, Section
 
 
 class SanityParams(Section):
-    strategies: list[str] = Field(min_length=1, description="names of finetune.strategies to check")
+    strategies: list[Name] = Field(min_length=1, description="names of finetune.strategies to check")
     batches: int = Field(ge=1, description="that the first loss is of, and that are to be learned by heart")
     overfit_steps: int = Field(ge=1, description="at most, at each rate that is tried")
     sweep_low: float = Field(gt=0.0)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from pipeline.errors import UserError
 
 POOLINGS = ("flatten", "avg", "max", "spp", "gem")
-_SPEC = re.compile(rf"(?P<layer>[a-z]+[0-9_]*(?:\.pre)?)-(?P<pooling>{'|'.join(POOLINGS)})(?P<l2>-l2)?")
+_SPEC = re.compile(
+    rf"(?P<layer>[a-z]+[0-9_]*(?:\.pre)?)-(?P<pooling>{'|'.join(POOLINGS)})(?P<sigmoid>-sigmoid)?(?P<l2>-l2)?"
+)
 
 
 class LayerSpec(BaseModel):
-    """One kind of code: a layer, how its map is pooled, and whether the row is L2-normalised."""
+    """One kind of code: a layer, how its map is pooled, and what is then done to the row: first the sigmoid of each
+    value (a soft code), then L2-normalisation."""
 
     model_config = ConfigDict(frozen=True)
     layer: str
     pooling: str
+    sigmoid: bool = False
     l2: bool = False
 
     @classmethod
     def parse(cls, text: str, *, pooling: str = "") -> LayerSpec:
-        """`conv5_3-avg`, `pool5-flatten-l2`, `conv1_1.pre-max`; a bare layer name takes `pooling`.
+        """`conv5_3-avg`, `pool5-flatten-l2`, `pool5-flatten-sigmoid`, `conv1_1.pre-max`; a bare layer name takes
+        `pooling`.
 
         Raises UserError on anything else. Whether the architecture has the layer is checked by `nets`.
         """
@@ -32,15 +38,36 @@ class LayerSpec(BaseModel):
         match = _SPEC.fullmatch(text)
         if match is None:
             raise UserError(
-                f"layer spec {text!r} is not LAYER-POOLING or LAYER-POOLING-l2",
-                allowed=f"a layer name, then one of {', '.join(POOLINGS)}, e.g. conv5_3-avg or pool5-flatten-l2",
+                f"layer spec {text!r} is not LAYER-POOLING, with -sigmoid, -l2 or -sigmoid-l2 behind it or not",
+                allowed=f"a layer name, then one of {', '.join(POOLINGS)}, e.g. conv5_3-avg, pool5-flatten-l2 or "
+                "pool5-flatten-sigmoid",
                 see="`cnncodes layers --arch vgg16`",
             )
-        return cls(layer=match["layer"], pooling=match["pooling"], l2=match["l2"] is not None)
+        return cls(
+            layer=match["layer"],
+            pooling=match["pooling"],
+            sigmoid=match["sigmoid"] is not None,
+            l2=match["l2"] is not None,
+        )
+
+    @classmethod
+    def named_in(cls, settings: Mapping[str, Any]) -> LayerSpec:
+        """The spec of codes, from the record of how they were made, unchecked. Raises KeyError if that lacks it."""
+        return cls.model_construct(
+            layer=settings["layer"],
+            pooling=settings["pooling"],
+            sigmoid=settings.get("sigmoid", False),
+            l2=settings["l2"],
+        )
+
+    @property
+    def suffix(self) -> str:
+        """What is done to the pooled row, as the name says it: "", -sigmoid, -l2 or -sigmoid-l2."""
+        return ("-sigmoid" if self.sigmoid else "") + ("-l2" if self.l2 else "")
 
     @property
     def name(self) -> str:
-        return f"{self.layer}-{self.pooling}" + ("-l2" if self.l2 else "")
+        return f"{self.layer}-{self.pooling}{self.suffix}"
 
 
 def _is_spec(text: str) -> str:
@@ -96,9 +123,13 @@ class HashSpec(BaseModel):
             raise UserError(f"hash spec {text!r} has {number or 'no number'} for {match['hasher']}", allowed=wanted)
         if sets == "nbits" and int(number) % 8:
             raise UserError(f"hash spec {text!r} asks for {number} bits", allowed="a multiple of 8")
-        return cls(
-            hasher=match["hasher"], number=int(number) if number else None, codes=LayerSpec.parse(match["codes"])
-        )
+        codes = LayerSpec.parse(match["codes"])
+        if match["hasher"] == "sigmoid" and codes.suffix:
+            raise UserError(
+                f"hash spec {text!r} would give bits of 0 alone: the hasher takes the sigmoid itself, of plain codes",
+                allowed=f"sigmoid-{codes.layer}-{codes.pooling}",
+            )
+        return cls(hasher=match["hasher"], number=int(number) if number else None, codes=codes)
 
     @property
     def name(self) -> str:

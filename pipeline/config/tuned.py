@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Name, Section
 from pipeline.config.heads import HeadName
 from pipeline.config.specs import HashSpec, HashSpecName, Spec
 
 
 class TunedParams(Section):
-    strategy: str = Field(min_length=1, description="of finetune.run: the one whose network makes the codes")
+    strategy: Name = Field(description="of finetune.run: the one whose network makes the codes")
     layers: list[Spec] = Field(min_length=1)
     heads: list[HeadName]
     hashes: list[HashSpecName] = Field(description="on codes that `layers` names")

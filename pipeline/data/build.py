@@ -61,7 +61,9 @@ def build(
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         (partial / IMAGES).mkdir(parents=True)
         listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
-        listing = listing._replace(records=_in_one_spelling(listing.records))
+        listing = listing._replace(
+            records=_in_one_spelling(listing.records), classes=tuple(map(spelled, listing.classes))
+        )
         failures.extend(f for f in listing.left_out if not _is(listing.root / f.path, partial))
         whole = _check(params, listing, failures, Room(memory_mb))
         failures_csv = (to if fleeting else out) / FAILURES
@@ -186,6 +188,7 @@ def _describe(
         seed=params.seed,
         from_source=tuple(s for s in SPLITS if s in given),
         decoders=np.array([facts.decoder for _, facts in whole], dtype=np.int64),
+        numbered=listing.classes,
     )
     counts = ", ".join(f"{len(manifest.rows(s))} {s}" for s in SPLITS)
     lost = sum(f.is_image for f in failures)

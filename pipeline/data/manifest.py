@@ -50,7 +50,8 @@ class Manifest:
     relative to `root`, with `/`. `labels` and `groups` are "" where there is none. `widths`, `heights` are pixels as
     shown (after EXIF rotation). `splits` is (repeats, n): train, val or test. `from_source` names the splits that the
     source gave, which are the same in every repeat. `decoders`: the version of the decoder that each image's pixels are
-    of (`colours.VERSION`), 0 where that is not known; None: 1 for all.
+    of (`colours.VERSION`), 0 where that is not known; None: 1 for all. `numbered`: the names of the classes by the
+    source's own numbers, () where it has none.
     """
 
     root: Path
@@ -66,6 +67,7 @@ class Manifest:
     seed: int
     from_source: tuple[str, ...]
     decoders: Ints | None = None
+    numbered: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -83,6 +85,8 @@ class Manifest:
         unknown = sorted(set(np.unique(self.splits)) - set(SPLITS)) if len(self.splits) else ["(none)"]
         if unknown:
             raise UserError(f"a manifest has splits {unknown}", allowed=SPLITS)
+        if self.numbered and (other := sorted(set(self.classes) - set(self.numbered))):
+            raise UserError(f"a manifest has the class {other[0]!r}", allowed=self.numbered)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,6 +105,16 @@ class Manifest:
         """(n,) index into `classes`, -1 when unlabelled."""
         numbers = np.searchsorted(np.array(self.classes, dtype=np.str_), self.labels)
         return np.where(self.labels == "", -1, numbers).astype(np.int64)
+
+    @functools.cached_property
+    def class_numbers(self) -> Ints:
+        """(classes,) the number of each of `classes`: the source's own, else its place among them."""
+        number = {name: i for i, name in enumerate(self.numbered or self.classes)}
+        return np.array([number[name] for name in self.classes], dtype=np.int64)
+
+    def as_stored(self, rows: Ints) -> Ints:
+        """Rows in the order of the HDF5 files that their images come from; those of other sources as they are."""
+        return rows[np.argsort(self.paths[rows], kind="stable")] if self.source == "hdf5" else rows
 
     @property
     def decoder_versions(self) -> Ints:
@@ -135,7 +149,9 @@ class Manifest:
         facts = [self.sha256, self.widths, self.heights, self.decoder_versions]
         columns = [self.ids, self.paths, self.labels, self.groups, *facts, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
-        schema.write_text(folder / "manifest.csv", _csv([header, *zip(*(c.tolist() for c in columns), strict=True)]))
+        schema.write_text(
+            folder / "manifest.csv", rows_as_csv([header, *zip(*(c.tolist() for c in columns), strict=True)])
+        )
         write_failures(folder, failures)
         inside = self.root == folder / IMAGES
         counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
@@ -152,6 +168,7 @@ class Manifest:
             "seed": self.seed,
             "repeats": self.repeats,
             "from_source": list(self.from_source),
+            "numbered": list(self.numbered),
             "manifest_sha256": schema.sha256_file(folder / "manifest.csv"),
         }
         schema.write_json(folder / "dataset.json", record)
@@ -183,6 +200,7 @@ class Manifest:
                 seed=record["seed"],
                 from_source=tuple(record["from_source"]),
                 decoders=np.array(columns.get("decoder", [0] * len(rows)), dtype=np.int64),
+                numbered=tuple(map(str, record.get("numbered", ()))),
             )
         except FileNotFoundError:
             raise UserError(f"{path} does not exist", see=_REMAKE) from None
@@ -207,7 +225,7 @@ def printable(path: str) -> str:
 
 def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
     """failures.csv, sorted by path."""
-    schema.write_text(folder / FAILURES, _csv([Failure._fields, *sorted(failures)]))
+    schema.write_text(folder / FAILURES, rows_as_csv([Failure._fields, *sorted(failures)]))
 
 
 def read_failures(folder: str | Path) -> list[Failure]:
@@ -238,7 +256,7 @@ def _strings(values: Sequence[str]) -> Strings:
     return np.array(values, dtype=np.str_)
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def rows_as_csv(rows: Iterable[Sequence[object]]) -> str:
     """RFC 4180 with LF ends. The csv module's writer would leave a bare CR in a file's name unquoted."""
     lines = []
     for row in rows:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.finetune.augment import centre
 from pipeline.finetune.images import Images
+from pipeline.finetune.rows_file import RowsFile
 from pipeline.finetune.seeds import seed_of
 
 Batch = tuple[Tensor, Tensor]
@@ -130,7 +131,7 @@ class PixelRows(Dataset[Batch]):
 
     def __getitems__(self, places: Sequence[Place]) -> Batch:
         # (B, scale, scale, 3) seen as (B, 3, scale, scale): channels last in memory, as the network wants it.
-        chosen = np.stack([self.images.pixels[self.at[i]] for _, i in places])
+        chosen = self.images.pixels[[self.at[i] for _, i in places]]
         images = torch.from_numpy(chosen).permute(0, 3, 1, 2)
         targets = self.targets[[i for _, i in places]]
         if self.transform is None:
@@ -145,13 +146,14 @@ class PixelRows(Dataset[Batch]):
 class CodeRows(Dataset[Batch]):
     """Codes (B, d) float32 and class numbers (B,), whole batches at a time.
 
-    `codes` (1 + views, m, d): of each image's centre, then of its random views. `at` (n,): the row of `codes` of each.
-    `view`: the one that is shown; None for one of the random ones, drawn from (seed, epoch, id).
+    `codes` (1 + views, m, d), read by view and image: of each image's centre, then of its random views. `at` (n,): the
+    image in `codes` of each. `view`: the one that is shown; None for one of the random ones, drawn from (seed, epoch,
+    id).
     """
 
     def __init__(
         self,
-        codes: NDArray[np.float32],
+        codes: RowsFile,
         at: NDArray[np.int64],
         ids: Sequence[str],
         targets: NDArray[np.int64],

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from pipeline import schema
 from pipeline.codes.progress import Pace
+from pipeline.finetune import rows_file
 from pipeline.finetune.batches import PixelRows, loader
 from pipeline.finetune.images import Images
 from pipeline.finetune.model import Classifier, autocast
+from pipeline.finetune.rows_file import RowsFile
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,8 @@ def codes_of(
     device: str,
     batch_size: int,
     cache: Path,
-) -> NDArray[np.float32]:
-    """(1 + views, len(rows), dim) codes of the manifest's `rows`, mapped into memory: of the centre, then of each view.
+) -> RowsFile:
+    """(1 + views, len(rows), dim) float32 codes of the manifest's `rows`: of the centre, then of each view.
 
     `made_by` names the body's weights, `ids` the images, which a view is drawn by.
     """
@@ -70,8 +72,8 @@ def codes_of(
         schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
         log.info("computing the frozen part's codes of %d images, %d views each", len(rows), shape[0])
         pace = Pace(shape[0] * len(rows), "for these codes")
-        with schema.atomic_path(path) as tmp:
-            out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.float32, shape=shape)
+        with schema.atomic_path(path) as tmp, tmp.open("wb") as file:
+            rows_file.begin(file, np.float32, shape)
             for view in range(shape[0]):
                 data = PixelRows(
                     images,
@@ -82,14 +84,9 @@ def codes_of(
                     transform=views.transform if views and view else None,
                     seed=views.seed if views else 0,
                 )
-                start = 0
                 with torch.inference_mode(), autocast(device, precision):
                     for pixels, _ in loader(data, batch_size, epoch=view):
                         codes = body.body(body.normalise(pixels.to(device)))
-                        out[view, start : start + len(codes)] = codes.float().cpu().numpy()
-                        start += len(codes)
+                        file.write(codes.float().cpu().numpy().tobytes())
                         pace.advance(len(codes))
-            out.flush()
-            del out
-    mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return mapped
+    return RowsFile(path, axes=2)

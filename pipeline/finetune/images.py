@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,14 @@ from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
+from pipeline.finetune import rows_file
+from pipeline.finetune.rows_file import RowsFile
 
 log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 FOLDER = "finetune-images"
-_BLOCK = 256
+_BLOCK_BYTES = 16 << 20  # of decoded images that wait to be written, at most
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,9 @@ class Images:
     key: str
 
     @functools.cached_property
-    def pixels(self) -> Pixels:
-        """(m, scale, scale, 3), mapped into memory."""
-        mapped: Pixels = np.load(self.path, mmap_mode="r")
-        return mapped
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the mapping: a worker process opens the file itself."""
-        return {"path": self.path, "at": self.at, "key": self.key}
+    def pixels(self) -> RowsFile:
+        """(m, scale, scale, 3) uint8."""
+        return RowsFile(self.path)
 
 
 def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int = MEMORY_MB) -> Images:
@@ -109,23 +107,24 @@ def _decode_all(
     Returns the name of both files: the first of `names`, or the second if some images needed more memory.
     """
     shape = (len(rows), view.scale, view.scale, 3)
-    schema.require_space(folder, int(np.prod(shape)), what=f"a cache of {len(rows)} decoded images")
+    image_bytes = math.prod(shape[1:])
+    schema.require_space(folder, len(rows) * image_bytes, what=f"a cache of {len(rows)} decoded images")
     log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
     reasons: dict[str, str] = {}
     refused = False
     path = folder / f"{names[0]}.npy"
-    with schema.atomic_path(path) as tmp, ThreadPoolExecutor(os.cpu_count()) as pool:
-        out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.uint8, shape=shape)
-        for start in range(0, len(rows), _BLOCK):
-            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + _BLOCK])
+    with schema.atomic_path(path) as tmp, tmp.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows_file.begin(file, np.uint8, shape)
+        count = max(1, _BLOCK_BYTES // image_bytes)
+        for start in range(0, len(rows), count):
+            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + count])
             for i, image in enumerate(found, start):
                 if isinstance(image, np.ndarray):
-                    out[i] = image
+                    file.write(image.tobytes())
                 else:
+                    file.write(bytes(image_bytes))
                     reasons[str(i)] = str(image)
                     refused |= isinstance(image, NoRoomError)
-        out.flush()
-        del out
     name = names[refused]
     path.replace(folder / f"{name}.npy")
     schema.write_json(folder / f"{name}.json", reasons)

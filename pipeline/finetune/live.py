@@ -1,7 +1,7 @@
 """Curves to watch while a run trains: dvclive's files, a folder a repeat, a line an epoch.
 
-`out/finetune/<name>/live/repeat-<r>/plots/metrics/` has `train/loss.tsv`, `train/accuracy.tsv`, the same of `val/`, and
-`rate/<group>.tsv`: columns step (the epoch, from 1) and the value. They hold the numbers of curves.csv.
+`out/finetune/<name>/live-curves/repeat-<r>/plots/metrics/` has `train/loss.tsv`, `train/accuracy.tsv`, the same of
+`val/`, and `rate/<group>.tsv`: columns step (the epoch, from 1) and the value. They hold the numbers of curves.csv.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dvclive.live import Live
 from pipeline import schema
 from pipeline.finetune.training import Training
 
-FOLDER = "live"
+FOLDER = "live-curves"
 # Column of the curve -> the file's name under plots/metrics/.
 COLUMNS = {
     "train_loss": "train/loss",

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune.groups import Group
 
+PLAIN_TEXT = ("inference.txt", "probabilities.txt")
 CURVE_COLUMNS = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 RATE = "rate:"
 AVERAGED = (
@@ -100,9 +102,30 @@ def read_correct(path: Path, repeat: int) -> dict[str, bool]:
     return found
 
 
-def write_inference_txt(path: Path, probabilities: NDArray[np.float32]) -> None:
-    """One line a test image of repeat 0, in id order: its probabilities, six decimals, separated by spaces."""
-    schema.write_text(path, "".join(" ".join(f"{p:.6f}" for p in row) + "\n" for row in probabilities))
+def write_plain_text(folder: Path, manifest: Manifest, rows: NDArray[np.int64], shown: NDArray[np.float32]) -> None:
+    """PLAIN_TEXT of a repeat's test images: `rows` of the manifest by id, `shown` their probabilities (n, classes).
+
+    probabilities.txt: `0.103422 0.896578`, a line an image by id, in the order of the manifest's classes.
+    inference.txt, as scripts for neon write it: `inference, target`, then `[0.103422 0.896578], 1`, a line an image in
+    the order of the test file where there is one. Classes stand in the order of the source's numbers, 0 for one that
+    no image has, so that the number behind the brackets is the place in them, from 0, of the true class.
+    """
+    schema.write_text(folder / "probabilities.txt", "".join(_decimals(row) + "\n" for row in shown))
+    numbers = manifest.class_numbers
+    whole = np.zeros((len(shown), int(numbers.max(initial=-1)) + 1), dtype=shown.dtype)
+    whole[:, numbers] = shown
+    order = np.searchsorted(rows, manifest.as_stored(rows))
+    lines = (f"[{_decimals(whole[i])}], {numbers[manifest.targets[rows[i]]]}\n" for i in order)
+    schema.write_text(folder / "inference.txt", "inference, target\n" + "".join(lines))
+
+
+def clear_plain_text(folder: Path) -> None:
+    for name in PLAIN_TEXT:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _decimals(values: NDArray[np.float32]) -> str:
+    return " ".join(f"{value:.6f}" for value in values)
 
 
 def over_repeats(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:

@@ -33,7 +33,7 @@ from pipeline.nets.weights import Weights
 
 log = logging.getLogger(__name__)
 
-OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD, "inference.txt")
+OUTS = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD)
 
 
 def run_strategy(
@@ -47,9 +47,9 @@ def run_strategy(
     memory_mb: int = MEMORY_MB,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes metrics.json, OUTS (`inference.txt` where asked), live/ and checkpoints/ under `out`; returns what
-    metrics.json holds. `resume`: a checkpoint that was kept, to go on from, see `resume.starts`.
+    """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, live-curves/ and checkpoints/ under `out`.
 
+    Returns what metrics.json holds. `resume`: a checkpoint that was kept, to go on from, see `resume.starts`.
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
     here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
@@ -87,7 +87,9 @@ def run_strategy(
     outputs.write_predictions(out / "predictions.csv", manifest.classes, shown)
     outputs.write_curves(out / "curves.csv", curves)
     if params.inference_txt:
-        outputs.write_inference_txt(out / "inference.txt", shown[0][2])
+        outputs.write_plain_text(out, manifest, sets[0].test, shown[0][2])
+    else:
+        outputs.clear_plain_text(out)  # of other results
     epochs = max(len(curve) for curve in curves)
     result = {
         "strategy": name,
@@ -287,7 +289,7 @@ def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     result = {"strategy": name, "skipped": reason}
     live.clear(out)
     kept.clear(out, lambda _: False)
-    for file in OUTS[:-1]:
+    for file in OUTS:
         schema.write_text(out / file, f"skipped: {reason}\n")
     schema.write_last_json(out / "metrics.json", result)
     return result

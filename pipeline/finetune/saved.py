@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import MEMORY_MB
 from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
@@ -29,7 +30,7 @@ from pipeline.finetune.augment import centre
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.images import CachedView
 from pipeline.finetune.kept import Kept
-from pipeline.finetune.model import Classifier, Tuned
+from pipeline.finetune.model import Classifier, Tuned, autocast
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
 from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
@@ -49,13 +50,23 @@ def are_probabilities(loss: str | None) -> bool | None:
 
 @dataclass(frozen=True)
 class Saved:
-    """A classifier in eval mode on the CPU, its classes, the view of an image that it was trained on, and the loss that
-    it was trained with (None in files of version 1, which don't say)."""
+    """A classifier in eval mode on `device`, its classes, the view of an image that it was trained on, and the loss
+    that it was trained with (None in files of version 1, which don't say). `precision`: of its products."""
 
     model: Classifier
     classes: tuple[str, ...]
     view: CachedView
     loss: str | None
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    def on(self, device: str, precision: str) -> Saved:
+        """The same on another device, by products of fp32 or bf16. Raises UserError if that is not here."""
+        found = resolve_device(device)
+        if precision == "fp16":
+            raise UserError("fp16 with a trained network", allowed=["auto", "fp32", "bf16"], see="finetune.precision")
+        products = "bf16" if resolve_precision(precision, found) == "bf16" else "fp32"  # as training does
+        return replace(self, model=self.model.to(found), device=found, precision=products)
 
     def probabilities(self, files: Sequence[Path], *, memory_mb: int = MEMORY_MB) -> NDArray[np.float32]:
         """(n, k) softmaxes for image files; `are_probabilities` of the loss says what they mean.
@@ -79,8 +90,10 @@ class Saved:
             return str(e)
         if isinstance(pixels, str):
             return pixels
-        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, scale, scale)
-        shown: NDArray[np.float32] = self.model(centre(x, self.model.size)).softmax(dim=1)[0].numpy()
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.device)  # (1, 3, scale, scale)
+        with autocast(self.device, self.precision):
+            logits = self.model(centre(x, self.model.size))
+        shown: NDArray[np.float32] = logits.float().softmax(dim=1)[0].cpu().numpy()
         return shown
 
 

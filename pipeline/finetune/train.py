@@ -28,6 +28,7 @@ from pipeline.finetune.expected import ExpectedTime, Work
 from pipeline.finetune.kept import Keeping
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.nodes import Nodes
+from pipeline.finetune.told import EpochLines
 from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
@@ -228,6 +229,7 @@ def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer
             keeper,
             *([LiveCurve(loop.live)] if loop.live else []),
             *([ExpectedTime(loop.work)] if loop.work else []),
+            *([] if sys.stderr.isatty() else [EpochLines()]),
         ],
         logger=False,
         num_sanity_val_steps=0,

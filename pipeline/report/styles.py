@@ -12,13 +12,21 @@ from pipeline.report.svg import MARKERS, swatch
 POOLING_MARKERS: dict[str, str] = dict(zip(POOLINGS, ("square", "circle", *list(MARKERS)[1:]), strict=True))
 
 
+# What was done to the pooled values, by the end of a spec's name: (class of its marks, words).
+_MADE = {
+    "": ("", ""),
+    "-l2": (" hollow", ", L2-normalised"),
+    "-sigmoid": (" squashed", ", sigmoid"),
+    "-sigmoid-l2": (" squashed hollow", ", sigmoid, L2-normalised"),
+}
+
+
 def head_class(inputs: Inputs, head: str) -> str:
     return f"c{inputs.heads.index(head)}"
 
 
 def mark_class(inputs: Inputs, run: Run) -> str:
-    """Codes that were L2-normalised when they were made are hollow."""
-    return head_class(inputs, run.head) + (" hollow" if run.spec.l2 else "")
+    return head_class(inputs, run.head) + _MADE[run.spec.suffix][0]
 
 
 def mark_shape(run: Run) -> str:
@@ -28,8 +36,8 @@ def mark_shape(run: Run) -> str:
 def legend(inputs: Inputs) -> list[tuple[Markup, str]]:
     """(sample, words) of every head and pooling in use."""
     entries = [(swatch(head_class(inputs, head)), head) for head in inputs.heads]
-    poolings = dict.fromkeys((run.spec.pooling, run.spec.l2) for run in inputs.runs)
-    for pooling, l2 in poolings:
-        sample = swatch("ink hollow" if l2 else "ink", shape=POOLING_MARKERS[pooling])
-        entries.append((sample, f"{pooling}, L2-normalised" if l2 else pooling))
+    poolings = dict.fromkeys((run.spec.pooling, run.spec.suffix) for run in inputs.runs)
+    for pooling, suffix in poolings:
+        class_, words = _MADE[suffix]
+        entries.append((swatch(f"ink{class_}", shape=POOLING_MARKERS[pooling]), f"{pooling}{words}"))
     return entries

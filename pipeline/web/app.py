@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from pipeline.collection import Where
 from pipeline.data.room import Room
 from pipeline.web import api, pictures
 from pipeline.web.guard import Guard, Hosts
@@ -27,14 +28,22 @@ _templates = Environment(
 )
 
 
-def create_app(folder: str | Path, *, hosts: Hosts | None = None, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    folder: str | Path,
+    *,
+    hosts: Hosts | None = None,
+    limits: Limits | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> FastAPI:
     """The page and API of a collection; `hosts` are the names that it answers to, those of this machine if None.
+    `device`, `precision`: of the network, as in `collection.Where`.
 
     Raises UserError as `Collection.open`.
     """
     limits = limits or Limits()
     room = Room(limits.memory_mb)
-    live = Live(Path(folder), room)
+    live = Live(Path(folder), Where(room, device, precision))
     service = api.Service.of(live, limits, room)
     pictures.forbid_bombs()
 

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.collection import Collection, absent, duplicates
-from pipeline.data.room import Room
+from pipeline.collection import Collection, Where, absent, duplicates
 from pipeline.errors import UserError
 from pipeline.index import kernels
 from pipeline.web.problems import Problem, told_as
@@ -74,10 +73,10 @@ class Generation:
 class Live:
     """Opens a collection, keeps it current and the network warm. `ready`: the first query will be as fast as any."""
 
-    def __init__(self, folder: Path, room: Room) -> None:
-        """`room`: the memory that query images may take. Raises UserError as `Collection.open`."""
+    def __init__(self, folder: Path, where: Where) -> None:
+        """`where`: what queries are computed by. Raises UserError as `Collection.open`."""
         self.folder = folder
-        self._generation = Generation(Collection.open(folder, room=room))
+        self._generation = Generation(Collection.open(folder, where=where))
         self._checked_s = time.monotonic()
         self._looking: asyncio.Task[Generation] | None = None
         self._trouble: Problem | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable
@@ -47,9 +46,17 @@ def address(listening: socket.socket) -> str:
 
 
 def make_server(
-    folder: str | Path, *, host: str, names: Iterable[str] = (), limits: Limits | None = None
+    folder: str | Path,
+    *,
+    host: str,
+    names: Iterable[str] = (),
+    limits: Limits | None = None,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> uvicorn.Server:
-    """A server of a collection, not running. `names`: more names that it answers to. Raises UserError."""
+    """A server of a collection, not running. `names`: more names that it answers to. `device`, `precision`: as of
+    `create_app`. Raises UserError.
+    """
     allowed = limits or Limits()
 
     class Protocol(_PatientProtocol):
@@ -57,7 +64,7 @@ def make_server(
 
     return uvicorn.Server(
         uvicorn.Config(
-            create_app(folder, hosts=Hosts.of(host, names), limits=allowed),
+            create_app(folder, hosts=Hosts.of(host, names), limits=allowed, device=device, precision=precision),
             http=Protocol,
             ws="none",
             lifespan="on",
@@ -74,9 +81,12 @@ def make_server(
 
 
 def serve(server: uvicorn.Server, listening: socket.socket, ready: Callable[[str], None]) -> None:
-    """Runs until Ctrl-C. `ready` is called with the address, at which connections wait from then on."""
+    """Runs until a signal, and raises it as KeyboardInterrupt when all is closed.
+
+    `ready` is called with the address, at which connections wait from then on.
+    """
     ready(address(listening))
-    with contextlib.suppress(KeyboardInterrupt), listening:
+    with listening:
         server.run([listening])
 
 

@@ -86,7 +86,7 @@ def test_rounding_does_not_part_codes_and_weights_do(tmp_path: Path) -> None:
     assert reference.default_path(settings | {"crop": 224}, tmp_path) != kept
     settings["weights_sha256"] = "cd" * 32
     with pytest.raises(UserError, match="differ in weights_sha256"):
-        reference.require_same(made, codes)
+        reference.require_same(made, {"pool5-avg": settings})
 
 
 def test_too_few_images_are_refused() -> None:

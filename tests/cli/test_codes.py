@@ -117,6 +117,32 @@ def test_compare_then_predict(place: Path) -> None:
     assert [a["classes"][0]["label"] for a in json.loads(done.stdout)] == ["red", "blue"]
 
 
+def test_grids_and_where_a_network_runs_can_be_named(place: Path) -> None:
+    done = cnncodes(
+        "compare",
+        "codes",
+        "--layers",
+        "conv5_2",
+        "--heads",
+        "svm,knn",
+        "--c-grid",
+        "0.5,2",
+        "--k-grid",
+        "1,3",
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    for head, key, allowed in (("svm", "C", {0.5, 2.0}), ("knn", "k", {1, 3})):
+        repeats = json.loads((place / f"codes/heads/conv5_2-avg-{head}/metrics.json").read_text())["repeats"]
+        assert {repeat["chosen"][key] for repeat in repeats} <= allowed
+    asked = ("predict", "codes/heads/conv5_2-avg-svm", "photos/red/0.png")
+    done = cnncodes(*asked, "--device", "cpu", "--precision", "fp32", "--json", cwd=place)
+    assert json.loads(done.stdout)[0]["classes"][0]["label"] == "red"
+    assert "auto, fp32, bf16, fp16" in error_of(cnncodes(*asked, "--precision", "fp8", cwd=place))
+    assert "--k-grid '1,x'" in error_of(cnncodes("compare", "codes", "--k-grid", "1,x", cwd=place))
+    assert "heads.c_grid must be positive" in error_of(cnncodes("compare", "codes", "--c-grid", "0", cwd=place))
+
+
 def test_predict_answers_for_those_that_it_can(place: Path, tmp_path: Path) -> None:
     head = "codes/heads/conv5_2-avg-svm"
     if not (place / head).exists():
@@ -164,9 +190,9 @@ def test_cache_size_and_gc(place: Path) -> None:
         (["extract", "photos", "--out", "x", "--arch", "vgg17"], "unknown architecture 'vgg17'"),
         (["extract", "photos", "--out", "x", "--weights", "none.pth"], "no weights file none.pth"),
         (["extract", "photos", *BASE, "--out", "x", "--device", "abacus"], "device: .*'abacus'"),
-        (["extract", "photos", *BASE, "--out", "x", "--scales", "a"], "not a list of numbers"),
+        (["extract", "photos", *BASE, "--out", "x", "--scales", "a"], "not a list of whole numbers"),
         (["extract", "photos", *BASE, "--out", "x", "--shard", "3/2"], "not i/n"),
-        (["extract", "photos", *BASE, "--out", "photos/red/0.png/x"], "can't write"),
+        (["extract", "photos", *BASE, "--out", "photos/red/0.png/x"], "not a directory"),
         (["info", "photos"], "photos holds no codes"),
         (["export", "codes", "--layer", "fc8", "--to", "npy"], "holds no codes of 'fc8'"),
         (["predict", "nothing", "a.png"], "does not exist"),
@@ -207,13 +233,13 @@ def test_two_shares_then_the_whole_compute_each_image_once(place: Path, tmp_path
 
 def test_ctrl_c_is_one_word_and_130(tmp_path: Path) -> None:
     code = (
-        "import sys, pipeline.cli as cli\n"
+        "import sys, pipeline.cli as cli; from pipeline.cli.app import app\n"
         "def stop(): raise KeyboardInterrupt\n"
-        "cli.app.command('stop')(stop); sys.argv = ['cnncodes', 'stop']; cli.main()"
+        "app.command('stop')(stop); sys.argv = ['cnncodes', 'stop']; cli.main()"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
     )
     assert done.returncode == 130
-    assert done.stderr.strip() == "cnncodes: stopped"
+    assert done.stderr.strip() == "cnncodes: stopped by Ctrl-C"

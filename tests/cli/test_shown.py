@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli import app, shown
+from pipeline.cli import shown
+from pipeline.cli.app import app
+from pipeline.cli.search import SHORT_HASHERS
+from pipeline.collection.methods import LONG_HASHERS
+from pipeline.config import HASHER_NUMBERS
 
 GROUP = typer.main.get_command(app)
 
 
 def help_of(command: str) -> str:
     """On one line, without the frame that it is printed in."""
-    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
+    done = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
     assert done.exit_code == 0, done.output
     return " ".join(done.output.replace("│", " ").split())
 
@@ -57,11 +62,43 @@ def test_nothing_is_looked_up_before_a_help_text_is_printed() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["finetune", "lr-find", "sanity"])
-def test_every_option_says_its_default(command: str) -> None:
-    """Or that it has none: a switch that is off, a file to write, what is repeated."""
+def commands(group: Any = GROUP, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Every command by its whole name, `weights convert`."""
+    found = {}
+    for name, one in group.commands.items():
+        inner = hasattr(one, "commands")
+        found |= commands(one, (*above, name)) if inner else {" ".join((*above, name)): one}
+    return found
+
+
+def needs_no_word(option: Any) -> bool:
+    """A switch is off, and a file or folder that is not named is neither read nor written."""
+    return option.required or bool(option.is_flag) or "Path" in str(option.type_descriptor.annotation)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_option_says_its_choices_or_its_default(command: str) -> None:
+    """Or what is done without it."""
     text = help_of(command)
     assert not re.search(r"\{\w+\.", text)
-    for param in GROUP.commands[command].params:  # type: ignore[attr-defined]
-        if param.param_type_name == "option" and param.default is None and not param.required:
-            assert re.search(r"Default: |if not given|--help", shown.filled(param.help)), param.name
+    for option in commands()[command].params:
+        if option.param_type_name != "option" or needs_no_word(option):
+            continue
+        if option.default in (None, ""):
+            assert re.search(r"Default: |if not given", shown.filled(option.help)), option.name
+        else:
+            assert f"default: {option.default}" in text, option.name
+
+
+def test_devices_and_precisions_can_be_named_wherever_a_network_runs() -> None:
+    run = ["extract", "finetune", "lr-find", "sanity", "predict", "index build", "index add", "search", "serve"]
+    for command in [*run, "advise", "weights reference"]:
+        options = {option for param in commands()[command].params for option in param.opts}
+        assert {"--device", "--precision"} <= options, command
+        text = help_of(command)
+        assert "auto | cpu | cuda | mps" in text and "auto | fp32 | bf16" in text, command
+
+
+def test_the_short_and_long_codes_that_are_named_are_all_there_are() -> None:
+    assert set(SHORT_HASHERS) == {name for name, number in HASHER_NUMBERS.items() if number == "nbits"}
+    assert " | ".join(LONG_HASHERS) in help_of("index build")

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from scipy.special import expit
 from torch import Tensor
 
 from pipeline.codes.forward import Forward
 from pipeline.codes.loading import Batch
+from pipeline.codes.pooling import soft
 from pipeline.codes.settings import Normalisation, Settings, resolve
 from pipeline.errors import UserError
+from pipeline.hashing.sigmoid import Sigmoid
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import make_params
 
@@ -129,6 +132,28 @@ def test_views_are_averaged_or_stacked(weights: Weights) -> None:
         got = Forward(weights, list(settings.values())).launch(Batch([], [views]))().rows["pool5-avg-l2"]
         expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_soft_codes_are_of_what_the_views_gave_together(weights: Weights, dtype: str) -> None:
+    views = RNG.integers(0, 256, (2, 3, 2, 64, 64, 3), dtype=np.uint8)  # scales, images, mirrored
+    specs = ["pool5-flatten", "pool5-flatten-sigmoid", "pool5-flatten-sigmoid-l2"]
+    settings = settings_of(weights, layers=specs, scales=[64, 80], flip=True, dtype=dtype, precision="fp32")
+    rows = Forward(weights, list(settings.values())).launch(Batch([], [views]))().rows
+    expected = expit(rows["pool5-flatten"].astype(np.float64))
+    step = 1e-6 if dtype == "float32" else 1e-3
+    np.testing.assert_allclose(rows[specs[1]], expected, atol=step)
+    np.testing.assert_allclose(rows[specs[2]], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=step)
+
+
+def test_the_hasher_sigmoid_cuts_soft_codes_in_their_middle(weights: Weights) -> None:
+    """After a ReLU soft codes are in [0.5, 1]: (s - 0.5) / 0.5 >= 0.5 is s >= 0.75."""
+    specs = ["pool5-flatten", "pool5-flatten-sigmoid"]
+    rows = run(weights, pictures(8), layers=specs, dtype="float32", precision="fp32")
+    scaled = 4 * rows["pool5-flatten"] / rows["pool5-flatten"].max()  # random weights give small values
+    bits = Sigmoid().fit(scaled).bits(scaled)
+    assert rows["pool5-flatten-sigmoid"].min() >= 0.5
+    assert 0.02 < bits.mean() < 0.98 and np.array_equal(bits, soft(torch.from_numpy(scaled)).numpy() >= 0.75)
 
 
 def test_running_out_of_memory_halves_the_batch(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from pipeline.codes.pooling import POOLINGS, l2_normalise
+from pipeline.codes.pooling import POOLINGS, l2_normalise, soft
 from pipeline.config import POOLINGS as NAMES
 
 Map = NDArray[np.float64]
@@ -50,6 +51,15 @@ def test_against_numpy(name: str, dtype: torch.dtype, shape: tuple[int, ...]) ->
     assert rows.dtype == torch.float32 and rows.shape == expected.shape
     assert rows.shape[1] == POOLINGS[name].dim(*shape[1:])
     np.testing.assert_allclose(rows.numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_soft_codes_are_the_logistic_function_whatever_the_value() -> None:
+    values = [-1e30, -100.0, -1.5, 0.0, 0.25, 3.0, 100.0, 1e30]
+    rows = soft(torch.tensor([values]))
+    assert rows.dtype == torch.float32
+    np.testing.assert_allclose(rows[0], expit(np.array(values)), rtol=1e-6, atol=1e-30)
+    half = rows.to(torch.float16)
+    assert half.isfinite().all() and half[0, 3] == 0.5 and half[0, 0] == 0 and half[0, -1] == 1
 
 
 def test_l2_leaves_zeros() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.codes import settings as settings_module
-from pipeline.codes.settings import Normalisation, Settings, resolve, resolve_precision
-from pipeline.config import CodesParams
+from pipeline.codes.settings import Normalisation, Settings, resolve, resolve_precision, settings_here
+from pipeline.config import CodesParams, LayerSpec
 from pipeline.errors import UserError
 from tests.codes.conftest import PARAMS, make_params
 
@@ -64,9 +64,30 @@ def test_what_else_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         made(norm=NORM.model_copy(update={"channels": "rgb"})).key,
         made(layers=["conv3_3-max"]).key,
         made(layers=["conv3_3-avg-l2"]).key,
+        made(layers=["conv3_3-avg-sigmoid"]).key,
+        made(layers=["conv3_3-avg-sigmoid-l2"]).key,
     }
     monkeypatch.setattr(settings_module, "PREPROCESSING_VERSION", "1.2")
-    assert len(keys | {made().key}) == 6
+    assert len(keys | {made().key}) == 8
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ("conv3_3-avg", "88c2e56744de0d55ee36a7f6a23f1f3826d162f31041b5a010eb1f876cda78f6"),
+        ("pool5-flatten-l2", "c0b085cb6d803c6824b104a921143813d7e40e4d4a1247c1df6d6447bd16fb10"),
+        ("conv3_3-spp", "322b3320098d3b605216ddef23a333d64a7040da390c5a32c5a920e286188c6a"),
+    ],
+)
+def test_codes_that_were_computed_before_are_found(spec: str, key: str) -> None:
+    assert made(layers=[spec], device="cpu").key == key
+
+
+@pytest.mark.parametrize("spec", ["conv3_3-avg", "conv3_3-avg-sigmoid", "conv3_3-avg-l2", "conv3_3-avg-sigmoid-l2"])
+def test_a_record_tells_its_spec(spec: str) -> None:
+    one = made(layers=[spec])
+    assert Settings.from_json(one.as_json()) == one
+    assert one.spec.name == LayerSpec.named_in(one.as_json()).name == spec
 
 
 def test_json_round_trip() -> None:
@@ -146,3 +167,21 @@ def test_refusals() -> None:
 def test_import_loads_no_torch() -> None:
     code = "import sys, pipeline.codes; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_more_codes_are_made_as_the_first_were_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = made(device="cpu").as_json()
+    assert settings_here(one) == one
+    assert settings_here(one, precision="bf16") == one | {"precision": "bf16"}
+    assert settings_here(one, device="auto", precision="fp32")["device"] == "cpu"
+    far = one | {"device": "mps", "precision": "fp16", "compile": True}
+    monkeypatch.setenv("CNNCODES_PRECISION", "fp32")
+    assert settings_here(far) == one | {"precision": "fp32"}
+    assert "mps made these codes and is not here" in caplog.text
+    assert settings_here(far, device="cpu", precision="bf16") == one | {"precision": "bf16"}
+    with pytest.raises(UserError, match="device mps is not on this machine"):
+        settings_here(one, device="mps")
+    with pytest.raises(UserError, match=r"no precision 'fp8'.*auto, fp32, bf16, fp16"):
+        settings_here(one, precision="fp8")

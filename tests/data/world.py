@@ -14,6 +14,8 @@ from pipeline.config import DatasetParams, validate
 PARAMS: dict[str, Any] = {
     "source": "folder",
     "root": "photos",
+    "train": [],
+    "test": [],
     "name": "",
     "splits": "random",
     "val_share": 0.2,

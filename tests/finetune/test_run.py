@@ -97,7 +97,7 @@ def test_several_views_are_averaged(manifest: Manifest, cache: Path, tmp_path: P
 
 
 def _whole(rows: PixelRows) -> list[torch.Tensor]:
-    return [torch.from_numpy(rows.images.pixels[at].copy()).permute(2, 0, 1) for at in rows.at]
+    return list(torch.from_numpy(rows.images.pixels[rows.at]).permute(0, 3, 1, 2))
 
 
 def test_bf16_and_hinge_run(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
@@ -105,7 +105,10 @@ def test_bf16_and_hinge_run(manifest: Manifest, cache: Path, tmp_path: Path) -> 
     result = run_strategy("finetune", manifest, world.weights(), params, tmp_path, cache=cache)
     assert result["precision"] == "bf16"
     assert result["mean"]["log_loss"] is None
-    assert len((tmp_path / "inference.txt").read_text().splitlines()) == 9
+    assert len((tmp_path / "probabilities.txt").read_text().splitlines()) == 9
+    assert len((tmp_path / "inference.txt").read_text().splitlines()) == 10
+    run_strategy("finetune", manifest, world.weights(), world.params(epochs=1, precision="fp32"), tmp_path, cache=cache)
+    assert not {"inference.txt", "probabilities.txt"} & {p.name for p in tmp_path.iterdir()}, "of other results"
 
 
 @pytest.mark.network

@@ -119,7 +119,8 @@ def test_what_can_not_be_learned_is_seen(manifest: Manifest, cache: Path) -> Non
     assert world.same(before, made.ready.model.canonical_state()), "a copy is trained"
     # One pixel for every image: nothing tells the classes apart.
     images = made.train.dataset.images  # type: ignore[attr-defined]
-    object.__setattr__(images, "pixels", np.zeros_like(images.pixels))
+    black = np.zeros(images.pixels.shape, dtype=np.uint8)
+    object.__setattr__(images, "pixels", black)
     assert first.overfit(at, made).verdict == "fail"
     del images.__dict__["pixels"]
 

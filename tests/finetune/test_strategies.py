@@ -190,7 +190,7 @@ def test_direct_runs_and_trains_nothing(manifest: Manifest, cache: Path, tmp_pat
     )
     assert result["trained"] == "nothing; blue by blue + sky blue; green by green; red by red"
     assert result["repeats"][0]["epochs"] == 0
-    shown = np.loadtxt(tmp_path / "inference.txt")
+    shown = np.loadtxt(tmp_path / "probabilities.txt")
     np.testing.assert_allclose(shown.sum(axis=1), 1, atol=1e-5)
     assert shown.shape == (9, 3)
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import LayerSpec
 from pipeline.report.inputs import Inputs
 from pipeline.report.section import and_list, csv_text, percent, seconds, size, spread
 from pipeline.report.sections import codes_map, confusion, depth, figures, grid, mistakes, result, tradeoff
+from pipeline.report.styles import legend, mark_class
 from tests.report.world import report_params
 
 places = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=30)
@@ -151,3 +154,15 @@ def test_figures_in_words() -> None:
 
 def test_csv_quotes_and_empties() -> None:
     assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",\n,0.5\n'
+
+
+def test_what_was_done_to_codes_is_told_by_their_marks(inputs: Inputs) -> None:
+    suffixes = ["", "-l2", "-sigmoid", "-sigmoid-l2"]
+    runs = tuple(replace(inputs.runs[0], spec=LayerSpec.parse(f"pool5-flatten{suffix}")) for suffix in suffixes)
+    entries = legend(replace(inputs, runs=runs))
+    told = [words for _, words in entries[-4:]]
+    assert told == ["flatten", "flatten, L2-normalised", "flatten, sigmoid", "flatten, sigmoid, L2-normalised"]
+    assert len({str(sample) for sample, _ in entries[-4:]}) == 4
+    assert len({mark_class(inputs, run) for run in runs}) == 4
+    section = depth.build(replace(inputs, runs=(*inputs.runs, *runs)))
+    assert section is not None and "flatten, sigmoid, L2-normalised" in section.html

@@ -34,11 +34,15 @@ class Record(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """All images of a source, and what lies among them and is left out, in any order."""
+    """All images of a source, and what lies among them and is left out, in any order.
+
+    `classes`: where the source numbers its classes, their names by number, of those without images too.
+    """
 
     root: Path
     records: list[Record]
     left_out: Sequence[Failure] = ()
+    classes: tuple[str, ...] = ()
 
 
 # (params, an empty folder for images that the source must draw or unpack) -> Listing. Raises UserError.

@@ -64,9 +64,9 @@ def _places(inputs: Inputs) -> dict[str, int]:
 
 def _draw_head(inputs: Inputs, chart: Chart, places: dict[str, int], runs: list[Run], shift: float) -> None:
     metric = inputs.params.selection
-    poolings: dict[tuple[str, bool], list[Run]] = {}
+    poolings: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: places[run.spec.layer]):
-        poolings.setdefault((run.spec.pooling, run.spec.l2), []).append(run)
+        poolings.setdefault((run.spec.pooling, run.spec.suffix), []).append(run)
     for series in poolings.values():
         class_ = head_class(inputs, series[0].head)
         if len(series) > 1:

@@ -49,13 +49,13 @@ def _row(inputs: Inputs, run: Run, metrics: list[str]) -> list[tuple[str, object
 def _table(inputs: Inputs) -> str:
     board = inputs.comparison
     assert board is not None
-    head = ["spec", "layer", "pooling", "l2", "head", "dim", "bytes_per_code", "repeats", "chosen"]
+    head = ["spec", "layer", "pooling", "sigmoid", "l2", "head", "dim", "bytes_per_code", "repeats", "chosen"]
     head += [f"{m}_{part}" for m in METRICS for part in ("mean", "std")]
     rows = []
     for run, verdict, p in zip(board.runs, board.verdicts, board.p, strict=True):
         spec = run.spec
-        row: list[object] = [spec.name, spec.layer, spec.pooling, int(spec.l2), run.head, run.dim, run.bytes_per_code]
-        row += [len(run.repeats), chosen(run)]
+        row: list[object] = [spec.name, spec.layer, spec.pooling, int(spec.sigmoid), int(spec.l2), run.head]
+        row += [run.dim, run.bytes_per_code, len(run.repeats), chosen(run)]
         row += [value for m in METRICS for value in (run.mean(m), run.std(m))]
         rows.append([*row, verdict, p])
     return csv_text([*head, "against_best", "p"], rows)

@@ -12,7 +12,7 @@ FAILURES = 20  # shown; the rest are in failures.csv
 CLASSES = 40
 
 # Settings that name the kind of code, and so differ between the specs of one run.
-PER_SPEC = ("layer", "pooling", "l2", "spec", "dim")
+PER_SPEC = ("layer", "pooling", "sigmoid", "l2", "spec", "dim")
 
 
 def build(inputs: Inputs) -> Section:

@@ -1,0 +1,67 @@
+"""`cnncodes export-images`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+
+
+class ImagesFormat(StrEnum):
+    HDF5 = "hdf5"
+
+
+class ImagesView(StrEnum):
+    CROP = "crop"
+    SQUASH = "squash"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command("export-images")(export_images)
+
+
+def export_images(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of images, or one that `cnncodes extract` or DVC filled, for its split.")
+    ],
+    to: Annotated[ImagesFormat, typer.Option(help="File format: train.h5 and test.h5 as neon reads them.")],
+    out: Annotated[Path, typer.Option(help="New folder for train.h5, test.h5 and classes.txt.")],
+    size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")],
+    mean: Annotated[
+        bool, typer.Option("--mean", help="State the mean of train.h5's channels, which neon takes away.")
+    ] = False,
+    view: Annotated[ImagesView, typer.Option(help="The centre of each image, or all of it.")] = ImagesView.CROP,
+    splits: Annotated[
+        str | None, typer.Option(help="random | folders: whether the top folders are train, val and test.")
+    ] = None,
+    leave_out: LeaveOut = None,
+    max_failed_share: MaxFailedShare = None,
+    memory_mb: MemoryOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Write images as train.h5, with train and val, and test.h5, in the layout of neon's HDF5Iterator."""
+    from pipeline.config import MEMORY_MB
+    from pipeline.export_images import export_images as run
+
+    done = run(
+        folder,
+        out,
+        size=size,
+        mean=mean,
+        view=view.value,
+        dataset=dataset(leave_out, max_failed_share, splits=splits),
+        memory_mb=memory_mb or MEMORY_MB,
+    )
+    if json:
+        about = {"files": list(map(str, done.files)), "images": done.images, "classes": list(done.classes)}
+        print_json({**about, "left_out": left_out(folder, made_in(folder))})
+        return
+    for file in done.files:
+        count = {"train.h5": "train and val", "test.h5": "test"}.get(file.name)
+        say(f"{file}: {done.images[file.name]:,} images of {count}" if count else file)

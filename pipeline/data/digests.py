@@ -1,0 +1,68 @@
+"""A small file that changes whenever one of many large ones does: what DVC keeps in place of photographs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pipeline import schema
+from pipeline.cache import cache_root
+from pipeline.data.left_out import LeaveOut
+from pipeline.data.manifest import Failure, printable, rows_as_csv
+from pipeline.data.memory import Memory, Stamp
+from pipeline.data.sources.folder import walk
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def write(root: str, file: Path, *, leave_out: Sequence[str]) -> None:
+    """Columns path, sha256 of all files below the folder `root`, sorted by path, or of the file `root` alone.
+
+    What the rules leave out stands there without a digest: its content changes no result. So does what can't be read.
+    Files that are remembered are not read. Raises UserError if `root` is missing or a folder can't be read.
+    """
+    if os.path.isdir(root):  # noqa: PTH112  as `walk`, which takes text
+        left_out = list[Failure]()
+        paths = sorted(walk(root, LeaveOut(leave_out), left_out))
+        rows = [*zip(map(printable, paths), _digests(root, paths), strict=True), *((f.path, "") for f in left_out)]
+    elif Path(root).exists():
+        rows = [(Path(root).name, _digest(root))]
+    else:
+        raise UserError(f"dataset.root: {root} does not exist", allowed="a folder of images, or a file")
+    schema.write_text(file, rows_as_csv([("path", "sha256"), *sorted(rows)]))
+
+
+def _digests(root: str, paths: Sequence[str]) -> list[str]:
+    """The sha256 of each file, "" of what can't be read or is no regular file."""
+    files = [os.path.join(os.path.abspath(root), path) for path in paths]  # noqa: PTH100, PTH118  as memory has them
+    stamps = {file: stamp for file in files if (stamp := _stamp(file))}
+    memory = Memory(cache_root() / "files.sqlite")
+    found = {file: facts.sha256 for file, facts in memory.get(stamps).items()}
+    memory.close()
+    unknown = [file for file in stamps if file not in found]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found.update(zip(unknown, pool.map(_digest, unknown), strict=True))
+    log.info("%d files, %d of them hashed by reading", len(files), len(unknown))
+    return [found.get(file, "") for file in files]
+
+
+def _stamp(file: str) -> Stamp | None:
+    """None of what is no regular file, or has a name that is not Unicode."""
+    try:
+        file.encode()
+        status = os.stat(file)  # noqa: PTH116  as in `verify`
+    except (OSError, UnicodeEncodeError):
+        return None
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _digest(file: str) -> str:
+    try:
+        return schema.sha256_file(Path(file))
+    except OSError:
+        return ""

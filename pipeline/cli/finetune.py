@@ -89,9 +89,10 @@ def finetune(
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Train transfer strategies on a folder of images and compare them: frozen, finetune, scratch and others."""
+    """Train transfer strategies on a folder of images and compare them, also on a page: OUT/report."""
     from pipeline.transfer import FOLDER
     from pipeline.transfer import finetune as run
+    from pipeline.workspace import Workspace, strategies_page
 
     settings = settings_of(size, max_train, batch_size, optimiser, momentum, device, precision) | {
         "epochs": epochs,
@@ -123,14 +124,16 @@ def finetune(
         else:
             say("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
+    page = strategies_page(Workspace(out), list(records))
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
         shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
-        print_json({**shown, "left_out": left_out(images, out / "dataset")})
+        print_json({**shown, "page": str(page), "left_out": left_out(images, out / "dataset")})
         return
     say(_comparison(records))
     for name, found in groups.items():
         say(f"\n{name}\n{_layer_table(found)}")
+    say(f"{page}")
 
 
 def lr_find(

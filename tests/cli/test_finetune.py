@@ -160,6 +160,17 @@ def test_options_reach_the_training(place: Path) -> None:
     assert found["schedule"] == {"kind": "step", "warmup": 0.1, "every": 1, "factor": 0.1}
 
 
+def test_a_page_of_what_was_trained(place: Path) -> None:
+    assert (place / "stdout").read_text().splitlines()[-1] == "tuned/report/index.html"
+    page = (place / "tuned/report/index.html").read_text()
+    for anchor in ("result", "strategies", "method"):
+        assert f'<section id="{anchor}"' in page
+    assert "<h3>Codes</h3>" not in page and '<section id="layers"' not in page
+    found = json.loads((place / "tuned/report/metrics.json").read_text())
+    assert found["strategies"].keys() == {"frozen", "cnn"} and found["classes"] == 3
+    assert (place / "tuned/report/strategies.csv").is_file()
+
+
 def test_lr_find_draws_its_curve_in_a_workspace(place: Path) -> None:
     own = ["--strategy", "frozen", "--steps", "12", "--low", "1e-4", "--high", "1"]
     done = cnncodes("lr-find", "tuned", *own, *SMALL[4:], "--plot", "lr.png", "--json", cwd=place)

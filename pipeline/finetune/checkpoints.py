@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from pipeline import schema
 from pipeline.errors import UserError
-from pipeline.finetune import kept, tree
-from pipeline.finetune.kept import Keeping
+from pipeline.finetune import tree
+from pipeline.finetune.kept import Keeping, files, name_of
+from pipeline.finetune.kept import write as write_kept
 from pipeline.finetune.training import Training
 
 FOLDER = "finetune-runs"
@@ -58,7 +59,7 @@ class Keeper(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = self.stopped
         if self.keeping is not None and trainer.is_global_zero:
-            for path in kept.files(self.folder):
+            for path in files(self.folder):
                 _duplicate(path, self.keeping.out / path.name)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,12 +86,12 @@ class Keeper(Checkpoint):
 
     def _keep(self, keeping: Keeping, training: Training) -> None:
         row = training.curve[-1]
-        path = self.folder / kept.name_of(row["epoch"])
+        path = self.folder / name_of(row["epoch"])
         best = None if self.best_epoch == row["epoch"] else read(self.folder / BEST)["state_dict"]
         about = keeping.about | {"key": self.key, "best_epoch": self.best_epoch}
         about |= {name: value for name, value in row.items() if name != "rates"}
         with schema.atomic_path(path) as tmp:
-            kept.write(tmp, about, state=read(self.folder / LAST), best=best, model=training.model.state_dict())
+            write_kept(tmp, about, state=read(self.folder / LAST), best=best, model=training.model.state_dict())
         _duplicate(path, keeping.out / path.name)
 
     def _is_better(self, value: float) -> bool:

@@ -232,8 +232,7 @@ def listed(strategy: Path) -> list[dict[str, Any]]:
 def strategies_in(folder: Path) -> list[Path]:
     """The strategies' folders: the folder itself, those in it, or those in its finetune/. Raises UserError without."""
     for found in ([folder], _below(folder), _below(folder / "finetune")):
-        own = [path for path in found if (path / FOLDER).is_dir() or (path / "metrics.json").is_file()]
-        if own and all((path / "groups.json").is_file() or (path / FOLDER).is_dir() for path in own):
+        if own := [path for path in found if (path / FOLDER).is_dir() or (path / "groups.json").is_file()]:
             return own
     raise UserError(
         f"{folder} has no strategies in it",

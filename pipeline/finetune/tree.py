@@ -100,7 +100,8 @@ def _encoded(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
 def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """A tensor as it lies in memory: one whose channels lie last comes back so, and steps go on to the same bits."""
     own = tensor.detach().cpu()
-    order = sorted(range(own.dim()), key=lambda axis: -own.stride(axis))
+    strides = own.stride()
+    order = sorted(range(own.dim()), key=lambda axis: -strides[axis])
     dense = own.permute(order)
     if not dense.is_contiguous():
         order, dense = list(range(own.dim())), own.contiguous()
@@ -132,5 +133,5 @@ def _digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(canonical_json(content).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

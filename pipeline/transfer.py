@@ -124,7 +124,7 @@ def _weights_of(start: Kept | None) -> Path | None:
     """What a checkpoint's strategy began with, where its folder still stands beside the weights."""
     if start is None:
         return None
-    file = Workspace(start.path.absolute().parents[4]).weights_file  # OUT/finetune/NAME/checkpoints/repeat-0/FILE
+    file = Workspace(start.path.absolute().parents[4]).weights_file  # OUT/finetune/NAME/kept-checkpoints/repeat-0/FILE
     return file if file.is_file() else None
 
 

@@ -1,8 +1,8 @@
 """Checkpoints that `keep_every` asks for: beside a strategy's results, whole in themselves.
 
-`checkpoints/repeat-<r>/epoch-<nnnn>.safetensors` holds the network after that epoch, what the training goes on from,
-and what it was: strategy, settings, classes, digests of data and weights. Test accuracies stand in
-`checkpoints/tests.json`, by the digests of the files: they are measured once the repeat has ended, for people, and
+`kept-checkpoints/repeat-<r>/epoch-<nnnn>.safetensors` holds the network after that epoch, what the training goes on
+from, and what it was: strategy, settings, classes, digests of data and weights. Test accuracies stand in
+`kept-checkpoints/tests.json`, by the digests of the files: they are measured once the repeat has ended, for people, and
 choose nothing.
 """
 
@@ -23,7 +23,7 @@ from pipeline import schema
 from pipeline.errors import UserError
 from pipeline.finetune import tree
 
-FOLDER, TESTS = "checkpoints", "tests.json"
+FOLDER, TESTS = "kept-checkpoints", "tests.json"
 _NAME = re.compile(r"epoch-(\d{4,})\.safetensors")
 _REPEAT = re.compile(r"repeat-(\d+)")
 # Of a tensor's name in Lightning's state.
@@ -74,7 +74,7 @@ class Kept:
         if odd:
             raise UserError(
                 f"{path} is no checkpoint of a strategy: it doesn't say its {', '.join(odd)}",
-                allowed="a file of checkpoints/ beside results",
+                allowed="a file of kept-checkpoints/ beside results",
             )
         return cls(path, about, digest)
 
@@ -107,11 +107,11 @@ class Kept:
     def _content(self) -> dict[str, Any]:
         content = tree.read(self.path)
         if not isinstance(content, dict) or content.keys() != {"training", "trained", "best", "model"}:
-            raise UserError(f"{self.path} is no checkpoint of a strategy", allowed="a file of checkpoints/")
+            raise UserError(f"{self.path} is no checkpoint of a strategy", allowed="a file of kept-checkpoints/")
         states = [content["model"], content["best"] or {}]
         whole = isinstance(content["training"], dict) and isinstance(content["trained"], list)
         if not whole or not all(isinstance(s, dict) and all(isinstance(t, Tensor) for t in s.values()) for s in states):
-            raise UserError(f"{self.path} is no checkpoint of a strategy", allowed="a file of checkpoints/")
+            raise UserError(f"{self.path} is no checkpoint of a strategy", allowed="a file of kept-checkpoints/")
         odd = sorted({n for s in states for n, t in s.items() if t.is_floating_point() and not torch.isfinite(t).all()})
         if odd:
             raise UserError(f"{self.path} holds values that are not finite, in {', '.join(odd[:5])}")

@@ -47,7 +47,7 @@ def run_strategy(
     memory_mb: int = MEMORY_MB,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, live-curves/ and checkpoints/ under `out`.
+    """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, live-curves/ and kept-checkpoints/ under `out`.
 
     Returns what metrics.json holds. `resume`: a checkpoint that was kept, to go on from, see `resume.starts`.
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files

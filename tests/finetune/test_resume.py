@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_ends_as_the_undisturbed_one(
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
     assert [(one["repeat"], one["epoch"]) for one in record["went_on_from"]] == [(0, 4), (1, 4)]
     # The last one is the same network, and says that it went on.
-    assert [p.name for p in sorted(tmp_path.glob("checkpoints/*/*"))] == [kept.name_of(6)] * 2
+    assert [p.name for p in sorted(tmp_path.glob("kept-checkpoints/*/*"))] == [kept.name_of(6)] * 2
     a, b = (kept.Kept.open(file_of(out, 6)) for out in (whole, tmp_path))
     assert world.same(a.model(), b.model())
     assert b.about["went_on_from"] == [a.about["key"]]

@@ -501,4 +501,4 @@ def test_peaks_and_places_of_checkpoints_are_not_among_the_outs(
 ) -> None:
     run_strategy("fc", manifest, world.weights(), world.params(keep_every=1), tmp_path, cache=cache)
     assert not list(cache.glob("finetune-runs/*"))
-    assert {p.name for p in tmp_path.iterdir()} == {*OUTS, "metrics.json", "live-curves", "checkpoints"}
+    assert {p.name for p in tmp_path.iterdir()} == {*OUTS, "metrics.json", "live-curves", "kept-checkpoints"}

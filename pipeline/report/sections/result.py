@@ -34,7 +34,7 @@ def build(inputs: Inputs) -> Section:
             ("kinds of codes", count(len(inputs.specs)), f"of {inputs.arch}"),
             ("deepest codes", inputs.best_spec, f"{count(codes.dim)} values each"),
         ]
-        html = render("result.html", board=None, tiles=tiles, **values)
+        html = render("result.html", board=None, best=None, tiles=tiles, **values)
         return Section("Result", html, metrics={"images": len(inputs.manifest), "classes": 0})
     best = board.best
     metric = board.metric

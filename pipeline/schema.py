@@ -40,6 +40,7 @@ VERSIONS = {
     "collection": 2,
     "reference": 1,
     "classifier": 2,
+    "checkpoint": 1,
 }
 
 

@@ -35,6 +35,7 @@ from pipeline.writable import require_writable
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
     from pipeline.data.sources import Record
+    from pipeline.finetune.kept import Kept
     from pipeline.finetune.lr_find import Sweep
     from pipeline.finetune.sanity.step import Step
     from pipeline.nets.weights import Weights
@@ -42,14 +43,21 @@ if TYPE_CHECKING:
 FOLDER = "finetune"
 
 
-def params_of(settings: Mapping[str, Any], params_file: str | Path | None = None) -> FinetuneParams:
-    """The section `finetune` of a params file, or of the preset, with some keys changed; of `schedule` those that are
-    given. Raises UserError."""
+def params_of(
+    settings: Mapping[str, Any], params_file: str | Path | None = None, *, start: Kept | None = None
+) -> FinetuneParams:
+    """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
+    keys changed; of `schedule` those that are given. Raises UserError."""
     path = PRESET if params_file is None else params_file
     sections = config.read_params(path)
     if FOLDER not in sections:
         raise UserError(f"{path} has no section {FOLDER}", see="docs/params.md")
     own = sections[FOLDER]
+    if start is not None:
+        name = start.about["strategy"]
+        if params_file is None:
+            path, own = start.path, own | start.about["params"] | {"strategies": {name: start.about.get("settings")}}
+        settings = {"run": [name], **settings}
     if "schedule" in settings:
         settings = {**settings, "schedule": own.get("schedule", {}) | settings["schedule"]}
     return config.validate(FinetuneParams, own | settings, where=f"{path}: {FOLDER}")
@@ -63,46 +71,88 @@ def finetune(
     test: Sequence[str | Path] = (),
     strategies: Sequence[str] | None = None,
     arch: str | None = None,
-    weights: str = "demo",
+    weights: str | None = None,
     dataset: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     params_file: str | Path | None = None,
     replace: bool = False,
     memory_mb: int = MEMORY_MB,
+    resume: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Name -> what the strategy's metrics.json holds; `out` gets dataset/, weights/ and finetune/<name>/.
 
-    `images`: a folder whose first level is the class; `train`, `test`: HDF5 files in its place. `arch`: if None,
-    what `workspace.network` finds. `settings`: keys of the section `finetune` to change. `memory_mb`: of images that
-    are decoded at once. Killed and called again, it goes on from the last epoch. Results that `out` holds of other
-    strategies on the same images and weights stay; `replace`: those of others go; without it they are an error that
-    lists them. Raises UserError.
+    `images`: a folder whose first level is the class, or one that this or DVC filled, for its dataset/ and weights/;
+    `train`, `test`: HDF5 files in its place. `arch`: if None, what `workspace.network` finds. `weights`: demo if None.
+    `settings`: keys of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and
+    called again, it goes on from the last epoch. `resume`: a checkpoint that `keep_every` kept, to go on from: its
+    strategy, settings and weights are taken where others aren't given, and checked where they are. Results that `out`
+    holds of other strategies on the same images and weights stay; `replace`: those of others go; without it they are an
+    error that lists them. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
-    params = params_of({**(settings or {}), **chosen}, params_file)
-    data = _dataset(images_section(images, train, test), dataset)
+    start = None if resume is None else _start(Path(resume), strategies)
+    params = params_of({**(settings or {}), **chosen}, params_file, start=start)
+    given = images_section(images, train, test)
     from pipeline.data.build import build
-    from pipeline.finetune.foreseen import require_known
+    from pipeline.finetune.foreseen import require_fit, require_known
     from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
 
     require_known(params.run, params)
     space = Workspace(Path(out))
     require_writable(space.root)
-    source = read_canonical(canonical_weights(network(arch, weights)[0], cache_root()))
-    lost = _lost(space, data, source, replace=replace)
-    known = _fitting(params.run, params, source)
-    manifest = build(data, space.root / "dataset", memory_mb=memory_mb, known=known)
+    if _is_filled(given):
+        filled = Workspace(Path(given["root"]))
+        manifest, source = _labelled(filled.manifest(), filled.root), filled.weights()
+        require_fit(params.run, params, source, manifest.classes)
+        lost = _lost(space, _other_rows(space, manifest), source, replace=replace)
+        _take_over(filled, manifest, space)
+    else:
+        data = _dataset(given, dataset)
+        file = _weights_of(start) if weights is None else None
+        own = start.about["arch"] if start and arch is None and file is None else arch
+        source = read_canonical(file or canonical_weights(network(own, weights or "demo")[0], cache_root()))
+        lost = _lost(space, other_images(space, data), source, replace=replace)
+        known = _fitting(params.run, params, source)
+        manifest = build(data, space.root / "dataset", memory_mb=memory_mb, known=known)
+        _labelled(manifest, data.root)
     for folder in lost:
         shutil.rmtree(folder)
-    _labelled(manifest, data.root)
     write_canonical(source, space.weights_file)
     return {
         name: run_strategy(
-            name, manifest, source, params, space.root / FOLDER / name, cache=cache_root(), memory_mb=memory_mb
+            name,
+            manifest,
+            source,
+            params,
+            space.root / FOLDER / name,
+            cache=cache_root(),
+            memory_mb=memory_mb,
+            resume=None if start is None else start.path,
         )
         for name in params.run
     }
+
+
+def _start(path: Path, strategies: Sequence[str] | None) -> Kept:
+    """Raises UserError if it is no checkpoint that was kept, or another strategy's than the ones asked for."""
+    from pipeline.finetune.kept import Kept
+
+    start = Kept.open(path)
+    if strategies and list(strategies) != [start.about["strategy"]]:
+        raise UserError(
+            f"{path} is a checkpoint of strategy {start.about['strategy']}, not of {', '.join(strategies)}",
+            allowed="one strategy: that of the checkpoint",
+        )
+    return start
+
+
+def _weights_of(start: Kept | None) -> Path | None:
+    """What a checkpoint's strategy began with, where its folder still stands beside the weights."""
+    if start is None:
+        return None
+    file = Workspace(start.path.absolute().parents[4]).weights_file  # OUT/finetune/NAME/kept-checkpoints/repeat-0/FILE
+    return file if file.is_file() else None
 
 
 def find_rate(
@@ -171,6 +221,15 @@ def is_tuned(folder: str | Path) -> bool:
     return (Path(folder) / "head.safetensors").is_file()
 
 
+def checkpoints(folder: str | Path) -> list[dict[str, Any]]:
+    """The checkpoints that were kept of a strategy, or of all in a folder: `{"strategy", "name", "repeat", "epoch",
+    "train_loss", "val_loss", "val_accuracy", "test_accuracy", "best_so_far", "bytes", "file"}`. `test_accuracy` is None
+    until its repeat has ended. Raises UserError if the folder has no strategies, or a checkpoint is broken."""
+    from pipeline.finetune import kept
+
+    return [record for strategy in kept.strategies_in(Path(folder)) for record in kept.listed(strategy)]
+
+
 def predict(
     folder: str | Path,
     images: Sequence[str | Path],
@@ -179,8 +238,10 @@ def predict(
     device: str = "cpu",
     precision: str = "fp32",
     memory_mb: int = MEMORY_MB,
+    checkpoint: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
+    """Labels of new images by a strategy's trained network, or by the `checkpoint` of that name (`epoch-0004`, of
+    another repeat than the first `repeat-1/epoch-0004`), in the form of `query.predict`: `{"image", "probabilities",
     "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
     `device`, `precision`: of the network.
 
@@ -189,9 +250,10 @@ def predict(
     can't be read."""
     from pipeline.data.asked import files_of, require_some
     from pipeline.data.room import Room
-    from pipeline.finetune import saved
+    from pipeline.finetune import kept, saved
 
-    model, files = saved.read(Path(folder)).on(device, precision), files_of(images)
+    model = saved.read(Path(folder)) if checkpoint is None else saved.read_kept(kept.find(Path(folder), checkpoint))
+    model, files = model.on(device, precision), files_of(images)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
@@ -232,7 +294,7 @@ class _Ground:
 
         where = images["root"]
         space = Workspace(Path(where))
-        if images["source"] == "folder" and (space.root / "dataset" / "dataset.json").is_file():
+        if _is_filled(images):
             manifest, source = _labelled(space.manifest(), where), space.weights()
             require_fit(self.strategies, self.params, source, manifest.classes)
             return manifest, source
@@ -241,6 +303,26 @@ class _Ground:
         known = _fitting(self.strategies, self.params, source)
         manifest = build(data, scratch / "dataset", fleeting=True, memory_mb=self.memory_mb, known=known)
         return _labelled(manifest, data.root), source
+
+
+def _is_filled(images: Mapping[str, Any]) -> bool:
+    """Whether what `images_section` gives is a folder that a run or DVC filled."""
+    return images["source"] == "folder" and (Path(images["root"]) / "dataset" / "dataset.json").is_file()
+
+
+def _other_rows(space: Workspace, manifest: Manifest) -> str:
+    """What `other_images` says, of a manifest that is there already."""
+    if not (space.root / "dataset" / "dataset.json").is_file():
+        return ""
+    return "" if space.manifest().ids.tolist() == manifest.ids.tolist() else "other images"
+
+
+def _take_over(filled: Workspace, manifest: Manifest, space: Workspace) -> None:
+    """Another folder than the one that was filled gets its dataset/ too."""
+    from pipeline.data.manifest import read_failures
+
+    if space.root.resolve() != filled.root.resolve():
+        manifest.write(space.root / "dataset", read_failures(filled.root / "dataset"))
 
 
 def _labelled(manifest: Manifest, images: str | Path) -> Manifest:
@@ -255,16 +337,17 @@ def _dataset(images: Mapping[str, Any], changes: Mapping[str, Any] | None) -> co
     return preset(config.DatasetParams, **{**images, **(changes or {})})
 
 
-def _lost(space: Workspace, data: config.DatasetParams, source: Weights, *, replace: bool) -> list[Path]:
-    """Folders of results in a workspace that are of other images or weights. Raises UserError, unless `replace`, if
-    there are any.
+def _lost(space: Workspace, other: str, source: Weights, *, replace: bool) -> list[Path]:
+    """Folders of results in a workspace that are of other images, which `other` says, or of other weights.
+
+    Raises UserError, unless `replace`, if there are any.
     """
     from pipeline.codes.weights_header import WeightsHeader
 
     found = sorted(path.parent for path in (space.root / FOLDER).glob("*/metrics.json"))
     if not found:
         return []
-    why = other_images(space, data)
+    why = other
     if not why and space.weights_file.is_file() and WeightsHeader.of(space.weights_file).sha256 != source.sha256:
         why = "other weights"
     if not why:

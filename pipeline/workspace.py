@@ -287,3 +287,21 @@ def compare(
             log.info("%s on %s", head, spec)
             fit_head(space.codes(spec), manifest, params, head, space.root / "heads" / f"{spec}-{head}")
     return build_report(space.root, report, heads=params, specs=chosen)
+
+
+def strategies_page(space: Workspace, strategies: Sequence[str]) -> Path:
+    """Makes the page of strategies that were trained here, beside the heads on codes of these images, if there are any;
+    returns `report/index.html`. Raises UserError."""
+    from pipeline.report import build as build_report
+
+    params, report = preset(config.HeadsParams), preset(config.ReportParams)
+    known = set(space.manifest().ids.tolist())
+    specs = [spec for spec in space.specs() if known.issuperset(space.codes(spec).ids.tolist())]
+    heads = [name for name in params.heads if specs and all(_is_fitted(space, spec, name) for spec in specs)]
+    if heads:
+        params = preset(config.HeadsParams, heads=heads)
+    return build_report(space.root, report, heads=params, specs=specs if heads else [], strategies=strategies)
+
+
+def _is_fitted(space: Workspace, spec: str, head: str) -> bool:
+    return (space.root / "heads" / f"{spec}-{head}" / "metrics.json").is_file()

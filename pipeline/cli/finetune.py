@@ -1,4 +1,4 @@
-"""`cnncodes finetune | lr-find`."""
+"""`cnncodes finetune | checkpoints | lr-find`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.checkpoints import checkpoints
 from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
@@ -31,12 +32,14 @@ Precision = Annotated[str | None, typer.Option(help="{finetune.precision}")]
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
     app.command(cls=Command)(finetune)
+    app.command()(checkpoints)
     app.command("lr-find", cls=Command)(lr_find)
 
 
 def finetune(
     images: Annotated[
-        Path | None, typer.Argument(help="Folder of images; its first folder level is the class.")
+        Path | None,
+        typer.Argument(help="Folder of images, its first folder level the class; or one that a run or DVC filled."),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
@@ -47,7 +50,10 @@ def finetune(
         typer.Option(help="Repeat for more; a params file can name others: {finetune.strategies} {finetune.run}"),
     ] = None,
     arch: Arch = None,
-    weights: WeightsOption = "demo",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="torchvision:IMAGENET1K_V1 | random:SEED | a weights file | demo. {weights.source}"),
+    ] = None,
     params: ParamsFile = None,
     size: Size = None,
     epochs: Annotated[int | None, typer.Option(help="{finetune.epochs}")] = None,
@@ -61,6 +67,13 @@ def finetune(
     head: Annotated[str | None, typer.Option(help="What classifies: {finetune.head}")] = None,
     keep_every: Annotated[
         int | None, typer.Option(help="Epochs between checkpoints that are kept; 0: none. {finetune.keep_every}")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from a checkpoint that was kept, with its strategy, settings and weights where none are given; "
+            "epochs, rate and schedule may be others. From the start if not given."
+        ),
     ] = None,
     device: Device = None,
     precision: Precision = None,
@@ -79,9 +92,10 @@ def finetune(
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Train transfer strategies on a folder of images and compare them: frozen, finetune, scratch and others."""
+    """Train transfer strategies on a folder of images and compare them, also on a page: OUT/report."""
     from pipeline.transfer import FOLDER
     from pipeline.transfer import finetune as run
+    from pipeline.workspace import Workspace, strategies_page
 
     settings = settings_of(size, max_train, batch_size, optimiser, momentum, device, precision) | {
         "epochs": epochs,
@@ -104,6 +118,7 @@ def finetune(
         settings=given(settings),
         params_file=params,
         replace=replace,
+        resume=resume,
         **given({"memory_mb": memory_mb}),
     )
     if any("follows" in record for record in records.values()):
@@ -113,14 +128,16 @@ def finetune(
         else:
             say("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
+    page = strategies_page(Workspace(out), list(records))
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
         shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
-        print_json({**shown, "left_out": left_out(images, out / "dataset")})
+        print_json({**shown, "page": str(page), "left_out": left_out(images, out / "dataset")})
         return
     say(_comparison(records))
     for name, found in groups.items():
         say(f"\n{name}\n{_layer_table(found)}")
+    say(f"{page}")
 
 
 def lr_find(

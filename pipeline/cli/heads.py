@@ -71,6 +71,10 @@ def predict(
     weights: Annotated[
         Path | None, typer.Option(help="Of a head: the canonical weights file; the workspace's own if not given.")
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Of a strategy: a name that `cnncodes checkpoints` lists; the best epoch's if not given."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
     device: Annotated[
         str | None,
@@ -91,8 +95,9 @@ def predict(
 
     named = {"device": device, "precision": precision, "memory_mb": memory_mb}
     how: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    if transfer.is_tuned(head):
-        answers = transfer.predict(head, images, top=top, **how)
+    tuned = checkpoint is not None or transfer.is_tuned(head)
+    if tuned:
+        answers = transfer.predict(head, images, top=top, checkpoint=checkpoint, **how)
     else:
         answers = query.predict(head, images, weights=weights, top=top, **how)
     good = [a for a in answers if "classes" in a]
@@ -104,7 +109,7 @@ def predict(
         known = good[0]["probabilities"]
         say(table(("image", "rank", "label", "probability" if known else "score"), rows))
         if not known:
-            say(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)
+            say(NOT_PROBABILITIES[known] if tuned else MARGINS)
     for answer in bad:
         say(plain(f"{answer['image']}: {answer['error']}"), err=True)
     if bad:

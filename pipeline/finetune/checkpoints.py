@@ -1,4 +1,5 @@
-"""Checkpoints in the cache, where no stage's outs are: best, last, and one every n epochs; and when to stop."""
+"""Checkpoints in the cache, where no stage's outs are: best and last; and when to stop. They are `tree`s, so that no
+code runs when one is read. Those that `keep_every` asks for are `kept`."""
 
 from __future__ import annotations
 
@@ -9,35 +10,57 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from pipeline import schema
 from pipeline.errors import UserError
+from pipeline.finetune import tree
+from pipeline.finetune.kept import Keeping, files, name_of
+from pipeline.finetune.kept import write as write_kept
 from pipeline.finetune.training import Training
 
 FOLDER = "finetune-runs"
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST = "best.safetensors", "last.safetensors"
 # What is monitored -> (column of the curve, sign that makes larger better).
 SELECT = {"accuracy": ("val_accuracy", 1.0), "loss": ("val_loss", -1.0)}
+
+
+class Files(CheckpointIO):
+    """What Lightning writes and reads checkpoints with."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        tree.write(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
 class Keeper(Checkpoint):
     """Writes after every epoch, whole or not at all, and stops the run once `patience` epochs brought nothing better.
 
     Of equal epochs the first is the best; without validation images the last is. `key` names the run: a checkpoint of
-    another one is refused.
+    another one is refused. `keeping`: where those of every `keep_every` epochs go; they are in `folder` too, since DVC
+    removes what a killed stage wrote.
     """
 
-    def __init__(self, folder: Path, key: str, *, select: str, patience: int, keep_every: int) -> None:
+    def __init__(
+        self, folder: Path, key: str, *, select: str, patience: int, keep_every: int, keeping: Keeping | None = None
+    ) -> None:
         self.folder, self.key = folder, key
         self.column, self.sign = SELECT[select]
-        self.patience, self.keep_every = patience, keep_every
+        self.patience, self.keep_every, self.keeping = patience, keep_every, keeping
         self.best_epoch, self.best_value = 0, 0.0
         self.stopped = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = self.stopped
+        if self.keeping is not None and trainer.is_global_zero:
+            for path in files(self.folder):
+                _duplicate(path, self.keeping.out / path.name)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
@@ -58,8 +81,18 @@ class Keeper(Checkpoint):
             _save(trainer, tmp)
         if is_best:
             _duplicate(fresh, self.folder / LAST)
-        if self.keep_every and epoch % self.keep_every == 0:
-            _duplicate(self.folder / LAST, self.folder / f"epoch-{epoch:04d}.ckpt")
+        if self.keeping is not None and self.keep_every and epoch % self.keep_every == 0:
+            self._keep(self.keeping, pl_module)
+
+    def _keep(self, keeping: Keeping, training: Training) -> None:
+        row = training.curve[-1]
+        path = self.folder / name_of(row["epoch"])
+        best = None if self.best_epoch == row["epoch"] else read(self.folder / BEST)["state_dict"]
+        about = keeping.about | {"key": self.key, "best_epoch": self.best_epoch}
+        about |= {name: value for name, value in row.items() if name != "rates"}
+        with schema.atomic_path(path) as tmp:
+            write_kept(tmp, about, state=read(self.folder / LAST), best=best, model=training.model.state_dict())
+        _duplicate(path, keeping.out / path.name)
 
     def _is_better(self, value: float) -> bool:
         """Any number is better than none."""
@@ -105,12 +138,22 @@ def best_epoch(state: dict[str, Any]) -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content, tensors mapped from the file; no code of it is run. Raises UserError if it is broken."""
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-    except Exception as e:  # noqa: BLE001 (torch.load raises whatever a broken archive makes it trip over)
-        raise UserError(f"{path} is not a whole checkpoint ({' '.join(str(e).split())[:200]}): delete it") from None
+    """The content; no code of it is run. Raises UserError if it is broken."""
+    state: dict[str, Any] = tree.read(path)
     return state
+
+
+def seed(folder: Path, key: str, state: dict[str, Any], best: dict[str, Any], *, patience: int) -> None:
+    """What a run with `key` goes on from, if its folder has no checkpoint yet: Lightning's `state`, and the weights of
+    the best epoch so far."""
+    if (folder / LAST).is_file():
+        return
+    own = state["callbacks"]["cnncodes"]
+    stopped = bool(patience) and len(state["curve"]) - own["best_epoch"] >= patience
+    state["callbacks"]["cnncodes"] = own | {"key": key, "stopped": stopped}
+    for name, content in ((BEST, {"state_dict": best}), (LAST, state)):
+        with schema.atomic_path(folder / name) as tmp:
+            tree.write(tmp, content)
 
 
 def load_best(training: Training, folder: Path) -> None:
@@ -125,18 +168,14 @@ def load_best(training: Training, folder: Path) -> None:
 
 
 def _save(trainer: L.Trainer, path: Path) -> None:
-    """Lightning writes to the very file that is renamed afterwards; a full disk is the user's error."""
-    try:
-        trainer.save_checkpoint(path)
-    except RuntimeError as e:
-        # torch's writer hides the errno of a failed write.
-        if shutil.disk_usage(path.parent).free < (1 << 20):
-            raise UserError(f"no space left on the device while writing {path}", see="`cnncodes cache size`") from e
-        raise
+    """Lightning writes to the very file that is renamed afterwards."""
+    trainer.save_checkpoint(path)
 
 
 def _duplicate(source: Path, target: Path) -> None:
     """A second name for immutable content, or a copy where the file system has no links."""
+    if target.exists() and target.samefile(source):
+        return
     with schema.atomic_path(target) as tmp:
         tmp.unlink()
         try:

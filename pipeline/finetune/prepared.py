@@ -5,8 +5,8 @@ The stage, the sweep of learning rates and the sanity checks begin with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.finetune import augment, batches, features, groups, optimisers
 from pipeline.finetune.foreseen import require_known
 from pipeline.finetune.images import CachedView, Images, cached
+from pipeline.finetune.kept import Kept
 from pipeline.finetune.losses import LOSSES
 from pipeline.finetune.model import Tuned
 from pipeline.finetune.schedules import Schedule, scaled_rate
@@ -38,7 +39,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Place:
-    """What all repeats of a strategy share. `device` and `precision` are resolved."""
+    """What all repeats of a strategy share. `device` and `precision` are resolved. `starts`: repeat -> the checkpoint
+    that it goes on from, where it does not begin at the start."""
 
     name: str
     strategy: StrategyParams
@@ -49,6 +51,7 @@ class Place:
     cache: Path
     device: str
     precision: str
+    starts: Mapping[int, Kept] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,13 @@ class MakeRows(Protocol):
     def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Rows: ...
 
 
+def strategy_of(name: str, params: FinetuneParams) -> StrategyParams:
+    """Raises UserError if there is none of that name."""
+    if name not in params.strategies:
+        raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
+    return params.strategies[name]
+
+
 def place_of(
     name: str,
     manifest: Manifest,
@@ -81,8 +91,9 @@ def place_of(
     cache: Path,
     *,
     memory_mb: int = MEMORY_MB,
+    starts: Mapping[int, Kept] | None = None,
 ) -> Place:
-    """`memory_mb`: of images that are decoded at once.
+    """`memory_mb`: of images that are decoded at once; `starts`: see Place.
 
     Raises UserError on an unknown strategy, a device that isn't there, and if no image can be read.
     """
@@ -100,6 +111,7 @@ def place_of(
         device=device,
         # float16 would need its gradients scaled; a GPU without bf16 trains in float32.
         precision="bf16" if precision == "bf16" else "fp32",
+        starts=starts or {},
     )
 
 
@@ -280,6 +292,7 @@ def run_key(place: Place, repeat: int) -> str:
             "device": place.device,
             "precision": place.precision,
         }
+        | ({"went_on_from": place.starts[repeat].digest} if repeat in place.starts else {})
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune import checkpoints, groups, live, outputs, saved
+from pipeline.finetune import checkpoints, groups, kept, live, outputs, saved
+from pipeline.finetune import resume as going_on
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.expected import Work
 from pipeline.finetune.losses import guessing
@@ -43,10 +45,11 @@ def run_strategy(
     *,
     cache: Path,
     memory_mb: int = MEMORY_MB,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, and live-curves/ under `out`.
+    """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, live-curves/ and kept-checkpoints/ under `out`.
 
-    Returns what metrics.json holds.
+    Returns what metrics.json holds. `resume`: a checkpoint that was kept, to go on from, see `resume.starts`.
     Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
     here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
@@ -56,25 +59,31 @@ def run_strategy(
     nodes = nodes_of(params.nodes)
     if not manifest.classes:
         return _write_skipped(out, name, "no labels") if nodes.is_first else {}
-    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
+    starts = {} if resume is None else going_on.starts(resume, going_on.Run(name, manifest, weights, params))
+    place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb, starts=starts)
     if not nodes.is_first:
         return _follow(place, nodes)
     sets = _sets(place)
     repeats = range(len(sets))
     records, shown, curves = [], [], []
+    tests: dict[str, float] = {}
     for repeat in repeats:
         made = prepared(place, sets, repeat)
         if repeat == 0:
             # Not before it is clear that the strategy fits: a wrong wish leaves no folder.
             live.clear(out)
-        fitted = _train(place, made, repeat, out, nodes=nodes, work=_work(place, made, sets))
+            kept.clear(out, lambda one: going_on.stays(place, one))
+        fitted = _train(place, made, repeat, out, sets=sets, nodes=nodes)
         record, probs = _test(place, made, fitted, sets[repeat])
         records.append({"repeat": repeat} | record)
         shown.append((manifest.ids[sets[repeat].test], sets[repeat].y_test, probs))
         curves.append(fitted.curve if fitted else [])
         if repeat == 0:
             _write_model(place, made, fitted, out)
+        tests |= _test_kept(place, made, out, repeat, sets[repeat])
         log.info("%s, repeat %d: accuracy %.3f. %s", name, repeat, record["accuracy"], record["reading"])
+    if tests:
+        kept.write_tests(out, tests)
     outputs.write_predictions(out / "predictions.csv", manifest.classes, shown)
     outputs.write_curves(out / "curves.csv", curves)
     if params.inference_txt:
@@ -97,6 +106,7 @@ def run_strategy(
         "device": place.device,
         "devices": made.world,
         "precision": place.precision,
+        **_went_on(place),
         "repeats": records,
         **outputs.over_repeats(records),
         "majority": majority(sets, len(manifest.classes)),
@@ -106,12 +116,19 @@ def run_strategy(
     return result
 
 
+def _went_on(place: Place) -> dict[str, Any]:
+    """What the repeats went on from, if they did."""
+    found = [{"repeat": r, "epoch": one.epoch, "sha256": one.digest} for r, one in sorted(place.starts.items())]
+    return {"went_on_from": found} if found else {}
+
+
 def _follow(place: Place, nodes: Nodes) -> dict[str, Any]:
     """What a machine does that is not the first: its part of every training that machines share."""
     sets = _sets(place)
     for repeat in range(len(sets)):
         made = prepared(place, sets, repeat)
         if made.training is not None and made.train is not None and made.world > 1:
+            going_on.seed(place, made, repeat, _folder(place, repeat))
             follow(
                 made.training,
                 made.train,
@@ -131,12 +148,15 @@ def _sets(place: Place) -> list[Sets]:
     return [sets_of(manifest, place.images, r, max_train=p.max_train, seed=p.seed) for r in repeats]
 
 
-def _train(place: Place, made: Prepared, repeat: int, out: Path, *, nodes: Nodes, work: Work) -> Fitted | None:
+def _train(
+    place: Place, made: Prepared, repeat: int, out: Path, *, sets: Sequence[Sets], nodes: Nodes
+) -> Fitted | None:
     """None if the strategy trains nothing."""
     if made.training is None or made.train is None:
         return None
     if repeat == 0:
         log.info("%s trains %s\n%s", place.name, _trained(made, place.params.epochs), groups.describe(made.table))
+    going_on.seed(place, made, repeat, _folder(place, repeat))
     return fit(
         made.training,
         made.train,
@@ -145,8 +165,9 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, *, nodes: Nodes
         folder=_folder(place, repeat),
         key=run_key(place, repeat),
         live=live.folder(out, repeat),
-        work=work if repeat == 0 else None,
+        work=_work(place, made, sets) if repeat == 0 else None,
         nodes=nodes if made.world > 1 else None,
+        keeping=going_on.keeping(place, made, repeat, out, loss=_loss(place)),
     )
 
 
@@ -173,16 +194,8 @@ def _trained(made: Prepared, epochs: int) -> str:
 def _test(
     place: Place, made: Prepared, fitted: Fitted | None, sets: Sets
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    p = place.params
     start = time.perf_counter()
-    shown = probabilities(
-        made.ready.model.eval(),
-        made.test,
-        views=_test_views(place, made),
-        batch_size=p.batch_size,
-        device=place.device,
-        precision=place.precision,
-    )
+    shown = _shown(place, made)
     predict_s = time.perf_counter() - start
     record: dict[str, Any] = {
         "n_train": len(sets.train),
@@ -201,6 +214,28 @@ def _test(
         "reading": _reading(place, fitted, sets),
     }
     return record, shown
+
+
+def _shown(place: Place, made: Prepared) -> NDArray[np.float32]:
+    """(n, k) of the test images, by the model as it is now."""
+    return probabilities(
+        made.ready.model.eval(),
+        made.test,
+        views=_test_views(place, made),
+        batch_size=place.params.batch_size,
+        device=place.device,
+        precision=place.precision,
+    )
+
+
+def _test_kept(place: Place, made: Prepared, out: Path, repeat: int, sets: Sets) -> dict[str, float]:
+    """Digest -> test accuracy of the repeat's checkpoints. The model is left with the last one's weights."""
+    found = {}
+    for path in kept.files(kept.folder_of(out, repeat)):
+        one = kept.Kept.open(path)
+        made.ready.model.load_state_dict(one.model())
+        found[one.digest] = float(np.mean(_shown(place, made).argmax(axis=1) == sets.y_test))
+    return found
 
 
 def _reading(place: Place, fitted: Fitted | None, sets: Sets) -> str:
@@ -244,19 +279,16 @@ def _folder(place: Place, repeat: int) -> Path:
 
 
 def _forget_checkpoints(place: Place, repeats: range) -> None:
-    """The results are written: what was kept for a kill goes, what was asked for by `keep_every` stays."""
+    """The results are written: what was kept for a kill goes. What `keep_every` asked for is beside them."""
     for repeat in repeats:
-        folder = _folder(place, repeat)
-        for name in (checkpoints.BEST, checkpoints.LAST):
-            (folder / name).unlink(missing_ok=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        shutil.rmtree(_folder(place, repeat), ignore_errors=True)
 
 
 def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the files are there and say why they are empty."""
     result = {"strategy": name, "skipped": reason}
     live.clear(out)
+    kept.clear(out, lambda _: False)
     for file in OUTS:
         schema.write_text(out / file, f"skipped: {reason}\n")
     schema.write_last_json(out / "metrics.json", result)

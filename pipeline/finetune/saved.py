@@ -29,8 +29,9 @@ from pipeline.finetune import baselines, images
 from pipeline.finetune.augment import centre
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.images import CachedView
+from pipeline.finetune.kept import Kept
 from pipeline.finetune.model import Classifier, Tuned, autocast
-from pipeline.nets.weights import Weights, read_canonical, write_canonical
+from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
 from pipeline.schema import VERSIONS, atomic_path, canonical_json, clear_abandoned
 
 MODEL, HEAD = "model.safetensors", "head.safetensors"
@@ -112,33 +113,38 @@ def write(
 ) -> None:
     """Both files. `loss`: that the scores were trained by; `source`: the weights that the strategy started from."""
     provenance = {**provenance, "loss": loss, "codes": _codes_keys(view, model.size)}
-    about: dict[str, Any] = {
-        "version": VERSIONS["classifier"],
-        "classes": list(classes),
-        "loss": loss,
-        "size": model.size,
-        "view": asdict(view),
-        "provenance": provenance,
-    }
+    about = description(model, classes=classes, view=view, loss=loss)
+    about |= {"version": VERSIONS["classifier"], "provenance": provenance}
     state = {name: t.cpu().contiguous() for name, t in model.canonical_state().items()}
     rest: dict[str, Tensor] = {}
     if isinstance(model, Tuned):
-        about |= {"kind": "tuned", "arch": model.arch, "head": model.head_kind}
         if model.head_kind == "vgg":
-            about["widths"] = [len(state["fc6.bias"]), len(state["fc7.bias"])]
             weights = Weights.make(model.whole_arch, state, source.preprocessing, provenance, tuple(classes))
         else:
             rest = {name: state.pop(name) for name in list(state) if name.startswith("classifier.")}
             weights = Weights.make(model.arch, state, source.preprocessing, provenance)
         write_canonical(weights, folder / MODEL)
     elif isinstance(model, Direct):
-        about |= {"kind": "direct", "labels": {t: list(s) for t, s in model.labels.items()}}
         write_canonical(source, folder / MODEL)
+    else:
+        _write(folder / MODEL, state, {"version": VERSIONS["classifier"], "baseline": about["kind"]})
+    _write(folder / HEAD, rest, about)
+
+
+def description(model: Classifier, *, classes: Sequence[str], view: CachedView, loss: str) -> dict[str, Any]:
+    """Plain values from which the classifier is built again, but for its tensors and their preprocessing."""
+    about = {"classes": list(classes), "loss": loss, "size": model.size, "view": asdict(view)}
+    if isinstance(model, Tuned):
+        about |= {"kind": "tuned", "arch": model.arch, "head": model.head_kind}
+        if model.head_kind == "vgg":
+            state = model.canonical_state()
+            about["widths"] = [len(state["fc6.bias"]), len(state["fc7.bias"])]
+    elif isinstance(model, Direct):
+        about |= {"kind": "direct", "labels": {t: list(s) for t, s in model.labels.items()}}
     else:
         assert isinstance(model, baselines.Baseline)
         about |= {"kind": model.kind, "widths": list(model.settings.widths)}
-        _write(folder / MODEL, state, {"version": VERSIONS["classifier"], "baseline": model.kind})
-    _write(folder / HEAD, rest, about)
+    return about
 
 
 def _codes_keys(view: CachedView, size: int) -> dict[str, Any]:
@@ -155,32 +161,55 @@ def read(folder: Path) -> Saved:
     about, rest = _read(folder / HEAD)
     if about.get("version") not in READABLE:
         raise UserError(f"{folder / HEAD} has version {about.get('version')!r}", allowed=READABLE)
-    classes = tuple(about["classes"])
+    return _saved(_build(folder / MODEL, about, rest), about)
+
+
+def read_kept(one: Kept) -> Saved:
+    """The classifier of a checkpoint. Raises UserError if it is broken, or its tensors don't fit what it says."""
+    about = one.about["model"]
+    try:
+        given = about["preprocessing"]
+        preprocessing = Preprocessing(given["channels"], given["scale"], tuple(given["mean"]), tuple(given["std"]))
+        model = _empty(about, preprocessing)
+        saved = _saved(model, about)
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{one.path} doesn't say what network it is of ({' '.join(str(e).split())[:200]})") from None
+    _fill(model, {name.partition(".")[2]: tensor for name, tensor in one.model().items()}, one.path)
+    return saved
+
+
+def _saved(model: Classifier, about: Mapping[str, Any]) -> Saved:
     view = CachedView(about["view"]["view"], about["view"]["scale"], tuple(about["view"]["background"]))
-    model = _build(folder / MODEL, about, rest, classes)
-    return Saved(model.eval(), classes, view, about.get("loss"))
+    return Saved(model.eval(), tuple(about["classes"]), view, about.get("loss"))
 
 
-def _build(path: Path, about: Mapping[str, Any], rest: dict[str, Tensor], classes: tuple[str, ...]) -> Classifier:
+def _build(path: Path, about: Mapping[str, Any], rest: dict[str, Tensor]) -> Classifier:
     if about["kind"] == "direct":
-        return Direct(read_canonical(path), about["labels"], classes, size=about["size"])
+        return Direct(read_canonical(path), about["labels"], tuple(about["classes"]), size=about["size"])
     if about["kind"] != "tuned":
-        settings = baselines.Settings(len(classes), about["widths"], 0.0)
-        net = baselines.Baseline(about["kind"], settings, size=about["size"])
+        net = _empty(about, baselines.PREPROCESSING)
         _fill(net, _read(path)[1], path)
         return net
     weights = read_canonical(path)
-    tuned = Tuned(
+    tuned = _empty(about, weights.preprocessing)
+    _fill(tuned, {**weights.tensors, **rest}, path)
+    return tuned
+
+
+def _empty(about: Mapping[str, Any], preprocessing: Preprocessing) -> Classifier:
+    """What was trained, before its tensors are filled in."""
+    k = len(about["classes"])
+    if about["kind"] != "tuned":
+        return baselines.Baseline(about["kind"], baselines.Settings(k, about["widths"], 0.0), size=about["size"])
+    return Tuned(
         about["arch"],
-        weights.preprocessing,
+        preprocessing,
         size=about["size"],
         head=about["head"],
         widths=about.get("widths", (1, 1)),
         dropout=0.0,
-        k=len(classes),
+        k=k,
     )
-    _fill(tuned, {**weights.tensors, **rest}, path)
-    return tuned
 
 
 def _fill(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -188,7 +217,7 @@ def _fill(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:
     wrong = sorted(own.keys() ^ tensors.keys())
     wrong += sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
     if wrong:
-        raise UserError(f"{path} is of another architecture than {HEAD} beside it: {', '.join(wrong[:5])} don't fit")
+        raise UserError(f"{path} is of another architecture than is said of it: {', '.join(wrong[:5])} don't fit")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])

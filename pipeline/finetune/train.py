@@ -23,10 +23,12 @@ from pipeline.config import FinetuneParams
 from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
 from pipeline.finetune.batches import Batch, Part, part_of
-from pipeline.finetune.checkpoints import Keeper
+from pipeline.finetune.checkpoints import Files, Keeper
 from pipeline.finetune.expected import ExpectedTime, Work
+from pipeline.finetune.kept import Keeping
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.nodes import Nodes
+from pipeline.finetune.told import EpochLines
 from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Loop:
     work: Work | None
     start: Path | None
     nodes: Nodes
+    keeping: Keeping | None = None
 
 
 def fit(
@@ -86,15 +89,18 @@ def fit(
     live: Path | None = None,
     work: Work | None = None,
     nodes: Nodes | None = None,
+    keeping: Keeping | None = None,
 ) -> Fitted:
     """Trains to the end, from `folder`'s last checkpoint if there is one; `training` then has the best epoch's weights.
 
     `key` names all that changes the result; `live`: where the curve is written while it grows; `work`: what the time is
-    to be said of; `nodes`: the machines that train, of which this is the first (`follow` is for the others). Raises
-    UserError if the loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of
-    this run, if the disk is full, and if another process or machine is lost.
+    to be said of; `nodes`: the machines that train, of which this is the first (`follow` is for the others); `keeping`:
+    where checkpoints of every `keep_every` epochs go. Raises UserError if the loss or a gradient stops being a number
+    (the checkpoints are kept), if the checkpoint is not of this run, if the disk is full, and if another process or
+    machine is lost.
     """
-    peak = _loop(training, train, val, Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes()))
+    loop = Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes(), keeping)
+    peak = _loop(training, train, val, loop)
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)
@@ -202,13 +208,20 @@ def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = loop.limits
-    keeper = Keeper(loop.folder, loop.key, select=limits.select, patience=limits.patience, keep_every=limits.keep_every)
+    keeper = Keeper(
+        loop.folder,
+        loop.key,
+        select=limits.select,
+        patience=limits.patience,
+        keep_every=limits.keep_every,
+        keeping=loop.keeping,
+    )
     return L.Trainer(
         accelerator=limits.device,
         devices=limits.devices,
         num_nodes=loop.nodes.count,
         strategy=strategy,
-        plugins=None if strategy == "auto" else LightningEnvironment(),
+        plugins=[Files(), *([] if strategy == "auto" else [LightningEnvironment()])],
         max_epochs=limits.epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=limits.clip or None,
@@ -216,6 +229,7 @@ def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer
             keeper,
             *([LiveCurve(loop.live)] if loop.live else []),
             *([ExpectedTime(loop.work)] if loop.work else []),
+            *([] if sys.stderr.isatty() else [EpochLines()]),
         ],
         logger=False,
         num_sanity_val_steps=0,

@@ -46,7 +46,9 @@ class Copy(NamedTuple):
 
 
 def find(inputs: Inputs) -> list[Copy]:
-    """Copies on two sides of a split, the nearest first; at most MOST_PAIRS."""
+    """Copies on two sides of a split, the nearest first; at most MOST_PAIRS. Without codes none is found."""
+    if not inputs.codes:
+        return []
     manifest, codes = inputs.manifest, inputs.codes[_spec(inputs)]
     pairs, distances = _proposed(codes)
     rows = np.searchsorted(manifest.ids, codes.ids)[pairs]  # (p, 2) of the manifest

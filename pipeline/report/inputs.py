@@ -31,9 +31,9 @@ WEIGHTS_KEY = "cnncodes"
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """`codes` is by spec, in the order of params.yaml; `runs` is empty for a set without labels, `retrieved` and
-    `tuned` where their stages were not asked for; `advice` and `tuned_network` are None without their
-    stages; `sanity` is by strategy."""
+    """`codes` is by spec, in the order of params.yaml, and empty where strategies alone were trained. `runs` is empty
+    there, and for a set without labels; `retrieved` and `tuned` where their stages were not asked for; `advice` and
+    `tuned_network` are None without their stages; `sanity` is by strategy."""
 
     manifest: Manifest
     failures: Sequence[Failure]  # of all kinds
@@ -85,7 +85,7 @@ class Inputs:
 
     @functools.cached_property
     def arch(self) -> str:
-        return str(next(iter(self.settings.values()))["arch"])
+        return str(next(iter(self.settings.values()), self.weights)["arch"])
 
     @functools.cached_property
     def layer_order(self) -> tuple[str, ...]:
@@ -127,26 +127,27 @@ def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, **wante
     Raises UserError naming what is missing.
     """
     specs = wanted["specs"]
-    if not specs:
+    tuned = read_tuned(root / "finetune", wanted.get("strategies", ()))
+    if not specs and not tuned:
         raise UserError("there are no codes to report on", see="codes.layers in params.yaml")
     manifest = Manifest.read(root / "dataset")
     codes = {spec: Codes.open(root / "codes" / spec) for spec in specs}
     _require_same_images(manifest, codes)
-    background = next(iter(codes.values())).settings["background"]
+    seen = next(iter(codes.values())).settings if codes else tuned[0].record["params"]
     return Inputs(
         manifest=manifest,
         failures=read_failures(root / "dataset"),
         codes=codes,
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
         retrieved=read_retrieved(root / "retrieval", wanted.get("retrieval", ())),
-        tuned=read_tuned(root / "finetune", wanted.get("strategies", ())),
+        tuned=tuned,
         advice=read_advice(root / "advise", manifest, specs),
         sanity={name: step.read(root / "sanity" / name) for name in wanted.get("sanity", ())},
         tuned_network=read_tuned_network(root / "tuned"),
         params=params,
         heads_params=heads,
         weights=_weights_facts(root / "weights" / "weights.safetensors"),
-        album=Album(manifest, tuple(background)),
+        album=Album(manifest, tuple(seen["background"])),
     )
 
 

@@ -77,6 +77,7 @@ def write_report(inputs: Inputs, out: Path) -> dict[str, Any]:
         "page.html",
         title=f"CNN codes of {inputs.name}",
         labelled=bool(inputs.runs),
+        trained=bool(inputs.tuned),
         sections=sections,
         files=[*files, "metrics.json"],
         style=_asset("page.css"),

@@ -102,6 +102,75 @@ def test_the_table_of_predict_says_what_its_scores_are(place: Path) -> None:
     assert "no probabilities: the network was trained with hinge loss" in done.stdout
 
 
+def test_checkpoints_are_kept_listed_asked_and_gone_on_from(place: Path) -> None:
+    names = ["--strategy", "fc", "--strategy", "cnn", "--repeats", "1", "--precision", "fp32"]
+    made = cnncodes(
+        "finetune", "photos", "--out", "kept", *SMALL, *names, "--epochs", "4", "--keep-every", "2", cwd=place
+    )
+    assert made.returncode == 0, made.stderr
+    listed = json.loads(cnncodes("checkpoints", "kept", "--json", cwd=place).stdout)
+    assert [(one["strategy"], one["name"]) for one in listed] == [
+        (strategy, f"epoch-000{epoch}") for strategy in ("cnn", "fc") for epoch in (2, 4)
+    ]
+    assert all(0 <= one[key] <= 1 for one in listed for key in ("val_accuracy", "test_accuracy"))
+    table = cnncodes("checkpoints", "kept/finetune/fc", cwd=place).stdout.splitlines()
+    assert table[0].split()[:3] == ["strategy", "checkpoint", "epoch"] and len(table) == 3
+
+    image = next((place / "photos/red").iterdir())
+    asked = ["predict", "kept/finetune/fc", image, "--json", "--checkpoint"]
+    early, late = (json.loads(cnncodes(*asked, f"epoch-000{e}", cwd=place).stdout) for e in (2, 4))
+    assert early[0]["classes"] != late[0]["classes"]
+    assert "has no checkpoint 'epoch-0003'; allowed: epoch-0002, epoch-0004" in error_of(
+        cnncodes(*asked, "epoch-0003", cwd=place)
+    )
+
+    # Its own strategy, settings and weights; by the folder that the run filled, whose images and splits they are.
+    file = listed[2]["file"]
+    for source, out in (("photos", "on"), ("kept", "on-kept")):
+        done = cnncodes("finetune", source, "--out", out, "--resume", file, cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert f"goes on from epoch 2 of {file}" in done.stderr
+        for name in ("model.safetensors", "predictions.csv", "curves.csv"):
+            own, whole = place / out / "finetune/fc" / name, place / "kept/finetune/fc" / name
+            assert own.read_bytes() == whole.read_bytes()
+    for more, said in (
+        (["--strategy", "cnn"], "is a checkpoint of strategy fc, not of cnn"),
+        (["--optimiser", "sgd"], "optimiser: adam there, sgd here"),
+        (["--weights", "random:1", "--arch", "tinyvgg"], "weights: random:0 there, random:1 here"),
+        (["--epochs", "1"], "is of epoch 2, and finetune.epochs is 1; allowed: 2 or more"),
+    ):
+        assert said in error_of(cnncodes("finetune", "photos", "--out", "no", "--resume", file, *more, cwd=place))
+    assert not (place / "no/finetune").exists()
+
+
+def test_a_folder_without_checkpoints_says_how_to_keep_some(place: Path) -> None:
+    done = cnncodes("checkpoints", "tuned", cwd=place)
+    assert done.returncode == 0 and "--keep-every N" in done.stdout
+    assert json.loads(cnncodes("checkpoints", "tuned", "--json", cwd=place).stdout) == []
+    assert "photos has no strategies in it" in error_of(cnncodes("checkpoints", "photos", cwd=place))
+
+
+def test_options_reach_the_training(place: Path) -> None:
+    options = ["--optimiser", "rmsprop", "--schedule", "step", "--momentum", "0.5", "--precision", "fp32"]
+    names = ["--strategy", "fc", "--epochs", "1", "--repeats", "1"]
+    done = cnncodes("finetune", "photos", "--out", "options", *SMALL, *names, *options, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["fc"]["params"]
+    assert (found["optimiser"], found["momentum"], found["precision"]) == ("rmsprop", 0.5, "fp32")
+    assert found["schedule"] == {"kind": "step", "warmup": 0.1, "every": 1, "factor": 0.1}
+
+
+def test_a_page_of_what_was_trained(place: Path) -> None:
+    assert (place / "stdout").read_text().splitlines()[-1] == "tuned/report/index.html"
+    page = (place / "tuned/report/index.html").read_text()
+    for anchor in ("result", "strategies", "method"):
+        assert f'<section id="{anchor}"' in page
+    assert "<h3>Codes</h3>" not in page and '<section id="layers"' not in page
+    found = json.loads((place / "tuned/report/metrics.json").read_text())
+    assert found["strategies"].keys() == {"frozen", "cnn"} and found["classes"] == 3
+    assert (place / "tuned/report/strategies.csv").is_file()
+
+
 def test_lr_find_draws_its_curve_in_a_workspace(place: Path) -> None:
     own = ["--strategy", "frozen", "--steps", "12", "--low", "1e-4", "--high", "1"]
     done = cnncodes("lr-find", "tuned", *own, *SMALL[4:], "--plot", "lr.png", "--json", cwd=place)
@@ -130,8 +199,8 @@ def test_what_training_keeps_is_told_and_removed(place: Path, monkeypatch: pytes
     own = place / "own-cache"
     shutil.copytree(place / "cache", own)
     (own / checkpoints.FOLDER / "run").mkdir(parents=True)
-    (own / checkpoints.FOLDER / "run/last.ckpt").write_bytes(b"x" * 1000)
-    os.link(own / checkpoints.FOLDER / "run/last.ckpt", own / checkpoints.FOLDER / "run/best.ckpt")
+    (own / checkpoints.FOLDER / "run/last.safetensors").write_bytes(b"x" * 1000)
+    os.link(own / checkpoints.FOLDER / "run/last.safetensors", own / checkpoints.FOLDER / "run/best.safetensors")
     monkeypatch.setenv("CNNCODES_CACHE", str(own))
     assert set(TRAINING) == {images.FOLDER, features.FOLDER, checkpoints.FOLDER}
     sizes = {row["key"]: row["bytes"] for row in json.loads(cnncodes("cache", "size", "--json", cwd=place).stdout)}

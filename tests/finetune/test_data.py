@@ -83,6 +83,7 @@ def test_without_labels_the_files_say_so(manifest: Manifest, cache: Path, tmp_pa
     }
     assert {p.name for p in tmp_path.iterdir()} == {
         "live-curves",
+        "kept-checkpoints",
         "metrics.json",
         "predictions.csv",
         "curves.csv",

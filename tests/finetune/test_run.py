@@ -141,7 +141,7 @@ def test_a_real_kill_and_a_second_run_give_the_undisturbed_bytes(manifest: Manif
 
     assert start("whole").wait() == 0
     killed = start("killed")
-    while not list(tmp_path.glob("killed-cache/finetune-runs/*/last.ckpt")):
+    while not list(tmp_path.glob("killed-cache/finetune-runs/*/last.safetensors")):
         assert killed.poll() is None
         time.sleep(0.05)
     killed.kill()

@@ -16,9 +16,10 @@ from torch import Tensor
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.finetune import checkpoints, lr_find, optimisers, train
+from pipeline.finetune import checkpoints, kept, lr_find, optimisers, train
+from pipeline.finetune.kept import Keeping
 from pipeline.finetune.prepared import Prepared, place_of, prepared
-from pipeline.finetune.run import run_strategy
+from pipeline.finetune.run import OUTS, run_strategy
 from pipeline.finetune.sets import sets_of
 from pipeline.finetune.train import Limits, fit
 from pipeline.finetune.training import Training
@@ -36,6 +37,13 @@ LIMITS = Limits(
     device="cpu",
     devices=1,
 )
+# What a checkpoint that is kept says of a run.
+ABOUT: dict[str, Any] = {
+    **dict.fromkeys(("strategy", "arch", "weights"), ""),
+    **{name: {} for name in ("settings", "params", "provenance", "data", "model")},
+    **{name: [] for name in ("classes", "went_on_from")},
+    "repeat": 0,
+}
 SGD = {"momentum": 0.0, "nesterov": False, "schedule": world.PARAMS["schedule"] | {"kind": "constant", "warmup": 0.0}}
 
 
@@ -68,11 +76,13 @@ def first_gradients(made: Prepared) -> dict[str, Tensor]:
     return {name: p.grad for name, p in oracle.named.items() if p.grad is not None}
 
 
-def run(made: Prepared, folder: Path, *, key: str = "k", **changes: Any) -> dict[str, Tensor]:
+def run(
+    made: Prepared, folder: Path, *, key: str = "k", keeping: Keeping | None = None, **changes: Any
+) -> dict[str, Tensor]:
     assert made.training is not None
     assert made.train is not None
     limits = Limits(**(vars(LIMITS) | changes))
-    fit(made.training, made.train, made.val, limits, folder=folder, key=key)
+    fit(made.training, made.train, made.val, limits, folder=folder, key=key, keeping=keeping)
     return state_of(made.training)
 
 
@@ -312,16 +322,19 @@ class Told(Training):
 def test_early_stop_picks_the_best_epoch(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     made, training = made_of("fc", manifest, cache)
     training.__class__ = Told
-    found = run(made, tmp_path, epochs=6, patience=3, keep_every=2)
+    keeping = Keeping(ABOUT, tmp_path / "out")
+    found = run(made, tmp_path / "run", epochs=6, patience=3, keep_every=2, keeping=keeping)
     assert [row["epoch"] for row in training.curve] == [1, 2, 3, 4, 5]
-    assert {p.name for p in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt", "epoch-0002.ckpt", "epoch-0004.ckpt"}
-    second = checkpoints.read(tmp_path / "epoch-0002.ckpt")["state_dict"]
-    assert world.same({n.removeprefix("model.net."): t for n, t in second.items()}, found)
+    names = {"epoch-0002.safetensors", "epoch-0004.safetensors"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    assert {p.name for p in (tmp_path / "run").iterdir()} == names | {checkpoints.BEST, checkpoints.LAST}
+    second = kept.Kept.open(tmp_path / "out/epoch-0002.safetensors").model()
+    assert world.same({n.removeprefix("net."): t for n, t in second.items()}, found)
 
     # What has stopped stays stopped, and its result is there again.
     made, training = made_of("fc", manifest, cache)
     training.__class__ = Told
-    assert world.same(run(made, tmp_path, epochs=6, patience=3, keep_every=2), found)
+    assert world.same(run(made, tmp_path / "run", epochs=6, patience=3, keep_every=2), found)
     assert len(training.curve) == 5
 
 
@@ -363,7 +376,7 @@ def test_a_checkpoint_of_another_run_is_refused(manifest: Manifest, cache: Path,
     made, _ = made_of("fc", manifest, cache)
     run(made, tmp_path)
     made, training = made_of("cnn", manifest, cache)
-    with pytest.raises(UserError, match=r"last.ckpt is a checkpoint of another run or architecture"):
+    with pytest.raises(UserError, match=r"last.safetensors is a checkpoint of another run or architecture"):
         run(made, tmp_path, key="other")
     with pytest.raises(UserError, match="checkpoint of another architecture"):
         checkpoints.load_best(training, tmp_path)
@@ -387,7 +400,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     with pytest.raises(UserError, match="no space left"):
         run(made, tmp_path, epochs=3)
     assert checkpoints.read(tmp_path / checkpoints.LAST)["epoch"] == 0
-    assert {p.name for p in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in tmp_path.iterdir()} == {"best.safetensors", "last.safetensors"}
 
 
 def test_lr_finder_leaves_weights_and_ratios_untouched(manifest: Manifest, cache: Path) -> None:
@@ -487,10 +500,5 @@ def test_peaks_and_places_of_checkpoints_are_not_among_the_outs(
     manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
     run_strategy("fc", manifest, world.weights(), world.params(keep_every=1), tmp_path, cache=cache)
-    kept = sorted(p.name for p in cache.glob("finetune-runs/*/*"))
-    assert kept == ["epoch-0001.ckpt", "epoch-0002.ckpt"]
-    assert not list(tmp_path.rglob("*.ckpt"))
-    for path in cache.glob("finetune-runs/*/*"):
-        path.unlink()
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
+    assert not list(cache.glob("finetune-runs/*"))
+    assert {p.name for p in tmp_path.iterdir()} == {*OUTS, "metrics.json", "live-curves", "kept-checkpoints"}

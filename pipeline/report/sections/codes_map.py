@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 
 def build(inputs: Inputs) -> Section | None:
+    if not inputs.codes:
+        return None
     codes = inputs.codes[inputs.best_spec]
     if min(inputs.params.map_images, len(codes.ids)) < FEWEST:
         return None

@@ -25,7 +25,7 @@ def build(inputs: Inputs) -> Section:
         weights=_weights(inputs),
         codes=_common(inputs.settings),
         heads=sorted((k, plain(v)) for k, v in inputs.heads_params.model_dump().items()) if inputs.runs else [],
-        board=inputs.comparison,
+        trained=bool(inputs.runs or inputs.tuned),
         failures=list(inputs.lost[:FAILURES]),
         failures_left=max(len(inputs.lost) - FAILURES, 0),
     )

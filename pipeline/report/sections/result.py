@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,8 @@ CLAIMS = {
 def build(inputs: Inputs) -> Section:
     board = inputs.comparison
     values = {"inputs": inputs, "samples": _samples(inputs), "failed": len(inputs.lost)}
+    if board is None and inputs.tuned:
+        return _of_strategies(inputs, values)
     if board is None:
         codes = inputs.codes[inputs.best_spec]
         tiles = [
@@ -31,7 +34,7 @@ def build(inputs: Inputs) -> Section:
             ("kinds of codes", count(len(inputs.specs)), f"of {inputs.arch}"),
             ("deepest codes", inputs.best_spec, f"{count(codes.dim)} values each"),
         ]
-        html = render("result.html", board=None, tiles=tiles, **values)
+        html = render("result.html", board=None, best=None, tiles=tiles, **values)
         return Section("Result", html, metrics={"images": len(inputs.manifest), "classes": 0})
     best = board.best
     metric = board.metric
@@ -60,12 +63,35 @@ def build(inputs: Inputs) -> Section:
     return Section("Result", html, metrics=_metrics(inputs, board))
 
 
+def _of_strategies(inputs: Inputs, values: dict[str, Any]) -> Section:
+    """Where strategies were trained and no heads on codes."""
+    metric = inputs.params.selection
+    best = max(inputs.tuned, key=lambda one: one.mean(metric))
+    majority = float(best.record["majority"]["accuracy"])
+    found, repeats = spread(best.mean(metric), best.std(metric)), len(best.repeats)
+    tiles = [
+        (
+            METRICS[metric].title,
+            f"{found}\N{NARROW NO-BREAK SPACE}%",
+            "one split" if repeats == 1 else f"{repeats} splits",
+        ),
+        ("largest class", percent(majority), "accuracy of always naming it"),
+        ("images", count(len(inputs.manifest)), f"{len(inputs.manifest.classes)} classes"),
+    ]
+    html = render("result.html", board=None, best=best, tiles=tiles, **values)
+    facts = {"images": len(inputs.manifest), "classes": len(inputs.manifest.classes), "failed_images": len(inputs.lost)}
+    return Section("Result", html, metrics=facts)
+
+
 def _with_spread(board: Comparison) -> str:
     return spread(board.best.mean(board.metric), board.best.std(board.metric)) + "\N{NARROW NO-BREAK SPACE}%"
 
 
 def _over(board: Comparison) -> str:
-    repeats = len(board.best.repeats)
+    return _splits(len(board.best.repeats))
+
+
+def _splits(repeats: int) -> str:
     return "one split" if repeats == 1 else f"mean ± sd of {repeats} splits"
 
 

@@ -20,6 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline import held
 from pipeline.errors import UserError
 from pipeline.failing import told
 
@@ -73,9 +74,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # mkstemp makes files 0600; a result is as readable as any other file of the user's.
         os.fchmod(fd, 0o666 & ~_umask())
         os.close(fd)
-        yield tmp
-        sync(tmp)
-        tmp.replace(path)
+        with held.held(tmp):
+            yield tmp
+            sync(tmp)
+            tmp.replace(path)
         sync(path.parent)
     except OSError as e:
         raise_if_disk(e, path)
@@ -92,6 +94,11 @@ def clear_leftovers(folder: Path, pattern: str) -> None:
     """
     for leftover in folder.glob(f".{pattern}.*.tmp*"):
         leftover.unlink(missing_ok=True)
+
+
+def clear_abandoned(folder: Path, pattern: str) -> None:
+    """As `clear_leftovers`, where there may be several writers: what a living one is at stays."""
+    held.clear_abandoned(folder, f".{pattern}.*.tmp*")
 
 
 def raise_if_disk(error: OSError, path: str | Path) -> None:

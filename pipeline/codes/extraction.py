@@ -1,8 +1,8 @@
 """The stage `codes`: what the store lacks is computed in one pass an image, then `out/codes/` is made from the store.
 
 Decoding threads fill batches, this thread runs the network, one thread writes shards; each waits for the next, so that
-memory holds a few batches and two shards whatever the number of images. A run that is killed goes on from what is in the
-store, which lacks half a minute's work at most.
+memory holds a few batches and two shards whatever the number of images. A run that was killed goes on from what is in
+the store, which lacks half a minute's work.
 """
 
 from __future__ import annotations

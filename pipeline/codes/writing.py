@@ -33,7 +33,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """The last shard is written whatever its size; what the run failed by is told rather than a failure to write."""
+        """The last shard is written whatever its size. What the run failed by is told before a failure to write."""
         try:
             with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
                 self._keep()

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from pipeline import schema
+from pipeline import schema, stopping
 from pipeline.config import FinetuneParams
 from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
@@ -27,6 +27,7 @@ from pipeline.finetune.checkpoints import Keeper
 from pipeline.finetune.expected import ExpectedTime, Work
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.nodes import Nodes
+from pipeline.finetune.signals import AsTheyCame
 from pipeline.finetune.training import Training
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,9 @@ def fit(
     UserError if the loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of
     this run, if the disk is full, and if another process or machine is lost.
     """
-    peak = _loop(training, train, val, Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes()))
+    loop = Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes())
+    with stopping.says(lambda: checkpoints.kept(folder, limits.epochs)):
+        peak = _loop(training, train, val, loop)
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)
@@ -183,12 +186,14 @@ def _run(
     strategy: str | Strategy,
 ) -> int:
     """Lightning's loop to its end. Returns the peak of memory."""
-    limits = loop.limits
+    limits, as_they_came = loop.limits, AsTheyCame()
     _forget_peak(limits.device)
-    with warnings.catch_warnings():
+    if loop.start is not None:
+        checkpoints.begin_at(loop.start, train, val)
+    with warnings.catch_warnings(), as_they_came.passing():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        _trainer(loop, strategy, training.recipe.steps.accumulate).fit(
+        _trainer(loop, strategy, training.recipe.steps.accumulate, as_they_came).fit(
             training,
             train,
             val,
@@ -198,7 +203,7 @@ def _run(
     return peak_memory_bytes(limits.device)
 
 
-def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer:
+def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int, as_they_came: AsTheyCame) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = loop.limits
@@ -214,6 +219,7 @@ def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer
         gradient_clip_val=limits.clip or None,
         callbacks=[
             keeper,
+            as_they_came,
             *([LiveCurve(loop.live)] if loop.live else []),
             *([ExpectedTime(loop.work)] if loop.work else []),
         ],

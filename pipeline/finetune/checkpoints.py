@@ -32,7 +32,8 @@ SELECT = {"accuracy": ("val_accuracy", 1.0), "loss": ("val_loss", -1.0)}
 
 
 class Keeper(Checkpoint):
-    """Writes after every epoch and twice a minute within it, whole or not at all, and stops the run once `patience` epochs brought nothing better.
+    """Writes after every epoch, and within one that takes long, whole or not at all; stops the run once `patience`
+    epochs brought nothing better.
 
     Of equal epochs the first is the best; without validation images the last is. `key` names the run: a checkpoint of
     another one is refused.

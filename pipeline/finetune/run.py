@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import schema, stopping
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, groups, live, outputs, saved
@@ -134,17 +134,19 @@ def _train(place: Place, made: Prepared, repeat: int, out: Path, *, nodes: Nodes
         return None
     if repeat == 0:
         log.info("%s trains %s\n%s", place.name, _trained(made, place.params.epochs), groups.describe(made.table))
-    return fit(
-        made.training,
-        made.train,
-        made.val,
-        Limits.of(place.params, device=place.device, alone=made.world == 1),
-        folder=_folder(place, repeat),
-        key=run_key(place, repeat),
-        live=live.folder(out, repeat),
-        work=work if repeat == 0 else None,
-        nodes=nodes if made.world > 1 else None,
-    )
+    folder = _folder(place, repeat)
+    with stopping.says(lambda: checkpoints.kept(folder, place.params.epochs)):
+        return fit(
+            made.training,
+            made.train,
+            made.val,
+            Limits.of(place.params, device=place.device, alone=made.world == 1),
+            folder=folder,
+            key=run_key(place, repeat),
+            live=live.folder(out, repeat),
+            work=work if repeat == 0 else None,
+            nodes=nodes if made.world > 1 else None,
+        )
 
 
 def _work(place: Place, made: Prepared, sets: Sequence[Sets]) -> Work:

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from pipeline import schema, stopping
+from pipeline import schema
 from pipeline.config import FinetuneParams
 from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
@@ -95,9 +95,7 @@ def fit(
     UserError if the loss or a gradient stops being a number (the checkpoints are kept), if the checkpoint is not of
     this run, if the disk is full, and if another process or machine is lost.
     """
-    loop = Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes())
-    with stopping.says(lambda: checkpoints.kept(folder, limits.epochs)):
-        peak = _loop(training, train, val, loop)
+    peak = _loop(training, train, val, Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes()))
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)

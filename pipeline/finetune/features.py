@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipeline import schema
 from pipeline.codes.progress import Pace
-from pipeline.finetune.batches import PixelRows, loader
+from pipeline.finetune.batches import PixelRows, begin_at, loader
+from pipeline.finetune.filling import filling
 from pipeline.finetune.images import Images
 from pipeline.finetune.model import Classifier, autocast
 
@@ -70,9 +71,8 @@ def codes_of(
         schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
         log.info("computing the frozen part's codes of %d images, %d views each", len(rows), shape[0])
         pace = Pace(shape[0] * len(rows), "for these codes")
-        with schema.atomic_path(path) as tmp:
-            out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.float32, shape=shape)
-            for view in range(shape[0]):
+        with filling(path, (shape[0] * len(rows), dim), np.float32, what="codes of the frozen part") as out:
+            for view in range(out.done // len(rows), shape[0]):
                 data = PixelRows(
                     images,
                     rows,
@@ -82,14 +82,14 @@ def codes_of(
                     transform=views.transform if views and view else None,
                     seed=views.seed if views else 0,
                 )
-                start = 0
+                batches = loader(data, batch_size, epoch=view)
+                begin_at(batches, view, out.done % len(rows) // batch_size)
                 with torch.inference_mode(), autocast(device, precision):
-                    for pixels, _ in loader(data, batch_size, epoch=view):
+                    for pixels, _ in batches:
                         codes = body.body(body.normalise(pixels.to(device)))
-                        out[view, start : start + len(codes)] = codes.float().cpu().numpy()
-                        start += len(codes)
+                        out.rows[out.done : out.done + len(codes)] = codes.float().cpu().numpy()
+                        out.advance(out.done + len(codes))
                         pace.advance(len(codes))
-            out.flush()
-            del out
+            out.finish(path)
     mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return mapped
+    return mapped.reshape(-1, len(rows), dim)

@@ -28,6 +28,7 @@ from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
+from pipeline.finetune.filling import filling
 
 log = logging.getLogger(__name__)
 
@@ -111,24 +112,25 @@ def _decode_all(
     shape = (len(rows), view.scale, view.scale, 3)
     schema.require_space(folder, int(np.prod(shape)), what=f"a cache of {len(rows)} decoded images")
     log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
-    reasons: dict[str, str] = {}
-    refused = False
-    path = folder / f"{names[0]}.npy"
-    with schema.atomic_path(path) as tmp, ThreadPoolExecutor(os.cpu_count()) as pool:
-        out = np.lib.format.open_memmap(tmp, mode="w+", dtype=np.uint8, shape=shape)
-        for start in range(0, len(rows), _BLOCK):
-            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + _BLOCK])
-            for i, image in enumerate(found, start):
+    with (
+        filling(folder / f"{names[1]}.npy", shape, np.uint8, what="decoded images") as out,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        reasons: dict[str, str] = out.notes.setdefault("reasons", {})
+        for start in range(out.done, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            for i, image in enumerate(pool.map(lambda row: _one(manifest, int(row), view, room), block), start):
                 if isinstance(image, np.ndarray):
-                    out[i] = image
+                    out.rows[i] = image
                 else:
                     reasons[str(i)] = str(image)
-                    refused |= isinstance(image, NoRoomError)
-        out.flush()
-        del out
-    name = names[refused]
-    path.replace(folder / f"{name}.npy")
-    schema.write_json(folder / f"{name}.json", reasons)
+                    if isinstance(image, NoRoomError):
+                        out.notes["refused"] = True
+            out.advance(start + len(block))
+        name = names["refused" in out.notes]
+        out.keep()
+        schema.write_json(folder / f"{name}.json", reasons)
+        out.finish(folder / f"{name}.npy")
     return name
 
 

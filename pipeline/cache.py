@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pipeline import held, schema
 
 # Folder of the cache -> what training keeps there; `pipeline.finetune` writes them.
 TRAINING = {
@@ -18,6 +23,23 @@ TRAINING = {
 def cache_root() -> Path:
     """`$CNNCODES_CACHE`, else `.cnncodes` in the current folder, as an absolute path. Not created here."""
     return Path(os.environ.get("CNNCODES_CACHE") or ".cnncodes").absolute()
+
+
+@contextlib.contextmanager
+def working_folder() -> Iterator[Path]:
+    """A folder in the cache that goes away at the end; those that killed runs left go now.
+
+    Raises UserError if the cache can't be written.
+    """
+    work = cache_root() / "work"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        held.clear_abandoned(work, "*")
+        with tempfile.TemporaryDirectory(dir=work) as name, held.held(Path(name)):
+            yield Path(name)
+    except OSError as e:
+        schema.raise_if_disk(e, work)
+        raise
 
 
 def training_sizes(root: Path) -> list[dict[str, Any]]:

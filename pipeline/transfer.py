@@ -11,13 +11,12 @@ Values not given come from pipeline/preset.yaml. torch is loaded when a function
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.cache import cache_root, working_folder
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.errors import UserError
 from pipeline.workspace import Workspace, canonical_weights, network, preset
@@ -95,8 +94,8 @@ def find_rate(
     params = params_of(settings or {}, params_file)
     from pipeline.finetune.lr_find import find
 
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+    with working_folder() as scratch:
+        manifest, source = _ground(Path(where), scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
         bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
         return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
 
@@ -120,8 +119,8 @@ def sanity(
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
     from pipeline.finetune.sanity.run import check
 
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, source = _ground(Path(where), Path(scratch), arch, weights, dataset=dataset, memory_mb=memory_mb)
+    with working_folder() as scratch:
+        manifest, source = _ground(Path(where), scratch, arch, weights, dataset=dataset, memory_mb=memory_mb)
         return check(strategy, manifest, source, params, chosen, cache=cache_root(), memory_mb=memory_mb)
 
 

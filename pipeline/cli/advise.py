@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,12 +102,13 @@ def _workspace(
     codes: dict[str, Any],
 ) -> Iterator[Workspace]:
     """The codes that are in `folder`, or those of the images in it; without `out` they stay in the store alone."""
+    from pipeline.cache import working_folder
     from pipeline.workspace import Workspace, extract
 
     if any(folder.glob("codes/*/codes.json")):
         yield Workspace.open(folder)
         return
     with contextlib.ExitStack() as stack:
-        kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnncodes-advise-")))
+        kept = out or stack.enter_context(working_folder())
         chosen: dict[str, Any] = {"layers": specs or None, "arch": arch, "weights": weights, "codes": codes}
         yield extract(folder, out=kept, dataset=data, fleeting=out is None, **chosen)

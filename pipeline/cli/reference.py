@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +43,7 @@ def reference(
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
     from pipeline import config
     from pipeline.advice import reference as references
-    from pipeline.cache import cache_root
+    from pipeline.cache import cache_root, working_folder
     from pipeline.codes import extract
     from pipeline.data.build import build
     from pipeline.workspace import Workspace, canonical_weights, network, preset
@@ -61,12 +60,12 @@ def reference(
         file = canonical_weights(source, cache_root())
     if memory_mb is not None:
         params = params.model_copy(update={"memory_mb": memory_mb})
-    with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
+    with working_folder() as scratch:
         given = dataset(leave_out, max_failed_share)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
-        listed = build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
+        listed = build(data, scratch / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
         manifest = _drawn(listed, images)
-        codes = extract(manifest, file, params, Path(scratch) / "codes")
+        codes = extract(manifest, file, params, scratch / "codes")
         made = references.make(codes, name=folder.resolve().name)
         path = out or references.default_path(next(iter(codes.values())).settings, cache_root())
         mark = references.write(made, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import held, schema
 from pipeline.cache import cache_root
 from pipeline.collection.collection import Collection
-from pipeline.collection.encode import Photos, clear_abandoned, encode, hasher_bytes, photos
+from pipeline.collection.encode import Photos, encode, hasher_bytes, photos
 from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
 from pipeline.collection.network import WEIGHTS
 from pipeline.config import CodesParams, DatasetParams, LayerSpec
@@ -79,8 +80,10 @@ def build(
         | dict(dataset or {}),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
+    held.clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
+    holding = contextlib.ExitStack()
+    holding.enter_context(held.held(staging))
     try:
         about = {"arch": source.arch, "source": weights, "sha256": ""}
 
@@ -100,6 +103,7 @@ def build(
         schema.raise_if_disk(e, out)
         raise
     finally:
+        holding.close()
         shutil.rmtree(staging, ignore_errors=True)
     return Collection.open(out)
 

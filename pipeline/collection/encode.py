@@ -7,9 +7,7 @@ index on disk holds them all.
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache import cache_root
+from pipeline.cache import working_folder
 from pipeline.config import CodesParams, DatasetParams
 from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
@@ -36,8 +34,6 @@ log = logging.getLogger(__name__)
 DECODER = "decoder"
 # Codes that are in memory at once, for hashing.
 _BLOCK_BYTES = 64 << 20
-# A working folder this old belongs to a run that was killed.
-_ABANDONED_S = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -73,13 +69,10 @@ def photos(
     from pipeline.codes import extract
     from pipeline.data.build import build
 
-    work = cache_root() / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(work, "*")
-    with tempfile.TemporaryDirectory(dir=work) as name:
-        to = Path(name) / "dataset"
+    with working_folder() as work:
+        to = work / "dataset"
         manifest = build(data, to, labels_needed=False, fleeting=True, below=below, memory_mb=codes.memory_mb)
-        yield Photos(manifest, extract(manifest, weights(), codes, Path(name) / "codes"))
+        yield Photos(manifest, extract(manifest, weights(), codes, work / "codes"))
 
 
 def codes_column(spec: str) -> str:
@@ -113,13 +106,6 @@ def _packed(hasher: Hasher, codes: Codes) -> NDArray[np.uint8]:
     """(n, nbits/8)."""
     rows = max(1, _BLOCK_BYTES // (codes.dim * 4))
     return np.concatenate([pack(hasher.bits(block)) for _, block in codes.blocks(rows)])
-
-
-def clear_abandoned(folder: Path, pattern: str) -> None:
-    """Removes folders that runs which were killed left behind."""
-    for leftover in folder.glob(pattern):
-        if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def hasher_bytes(hasher: Hasher, settings: dict[str, Any]) -> tuple[bytes, str]:

@@ -17,6 +17,7 @@ TRAINING = {
     "finetune-images": "decoded images",
     "finetune-codes": "codes of frozen parts",
     "finetune-runs": "checkpoints",
+    "finetune-done": "what was finished",
 }
 
 

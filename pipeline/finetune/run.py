@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline import schema, stopping
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune import checkpoints, groups, live, outputs, saved
+from pipeline.finetune import checkpoints, finished, groups, live, outputs, saved
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.expected import Work
 from pipeline.finetune.losses import guessing
@@ -46,7 +46,8 @@ def run_strategy(
 ) -> dict[str, Any]:
     """Writes metrics.json, OUTS (`inference.txt` where asked) and live/ under `out`; returns what metrics.json holds.
 
-    Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
+    Killed at any instant, the next run goes on from the last checkpoint, half a minute of work before, to the same
+    result; a strategy that was finished and lies under `out` as it was is not trained again. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
     here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
     don't fit.
@@ -60,6 +61,10 @@ def run_strategy(
         return _follow(place, nodes)
     sets = _sets(place)
     repeats = range(len(sets))
+    mark = schema.fingerprint({"runs": [run_key(place, r) for r in repeats], "inference_txt": params.inference_txt})
+    if (before := finished.result(cache, mark, out)) is not None:
+        log.info("%s: finished before, in %s", name, out)
+        return before
     records, shown, curves = [], [], []
     for repeat in repeats:
         made = prepared(place, sets, repeat)
@@ -99,6 +104,7 @@ def run_strategy(
         "majority": majority(sets, len(manifest.classes)),
     }
     schema.write_last_json(out / "metrics.json", result)
+    finished.remember(cache, mark, out, OUTS)
     _forget_checkpoints(place, repeats)
     return result
 

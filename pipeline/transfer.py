@@ -56,7 +56,7 @@ def finetune(
 
     `images`: a folder whose first level is the class. `arch`: if None, what `workspace.network` finds. `settings`: keys
     of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and called again, it
-    goes on from the last epoch. Raises UserError.
+    goes on from the last checkpoint; what was finished is not trained again. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     params = params_of({**(settings or {}), **chosen}, params_file)

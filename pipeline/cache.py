@@ -6,21 +6,19 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pipeline import held, schema
 
 # Folder of the cache -> what training keeps there; `pipeline.finetune` writes them.
 TRAINING = {
     "finetune-images": "decoded images",
     "finetune-codes": "codes of frozen parts",
     "finetune-runs": "checkpoints",
+    "finetune-done": "what was finished",
 }
-
-
-# A working folder this old belongs to a run that was killed.
-_ABANDONED_S = 7 * 24 * 3600
 
 
 def cache_root() -> Path:
@@ -34,19 +32,19 @@ def cache_root() -> Path:
 
 @contextlib.contextmanager
 def working_folder() -> Iterator[Path]:
-    """A folder in the cache that goes away at the end: what is unpacked into it may be more than `/tmp` holds."""
+    """A folder in the cache that goes away at the end; those that killed runs left go now.
+
+    Raises UserError if the cache can't be written.
+    """
     work = cache_root() / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(work, "*")
-    with tempfile.TemporaryDirectory(dir=work) as name:
-        yield Path(name)
-
-
-def clear_abandoned(folder: Path, pattern: str) -> None:
-    """Removes folders that runs which were killed left behind."""
-    for leftover in folder.glob(pattern):
-        if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        held.clear_abandoned(work, "*")
+        with tempfile.TemporaryDirectory(dir=work) as name, held.held(Path(name)):
+            yield Path(name)
+    except OSError as e:
+        schema.raise_if_disk(e, work)
+        raise
 
 
 def training_sizes(root: Path) -> list[dict[str, Any]]:

@@ -8,10 +8,7 @@ export_images("photos", "set", size=224, mean=True)    # set/train.h5, set/test.
 
 from __future__ import annotations
 
-import glob
 import logging
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
-from pipeline.cache import clear_abandoned, working_folder
+from pipeline import held, schema
+from pipeline.cache import working_folder
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest
@@ -36,7 +33,6 @@ log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 TRAIN, TEST = "train.h5", "test.h5"
 _BLOCK_BYTES = 4 << 20
-_PARTIAL = ".partial"
 
 
 class Exported(NamedTuple):
@@ -107,27 +103,22 @@ def _write_all(
     out: Path, manifest: Manifest, images: Images, rows: Mapping[str, Ints], classes: Sequence[str], *, mean: bool
 ) -> Exported:
     need_bytes = sum(map(len, rows.values())) * images.pixels.row_bytes
-    staging: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         schema.require_space(out.parent, need_bytes, what="the export")
-        clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
-        made = staging / "made"  # mkdtemp's own folder is nobody else's to read
-        made.mkdir()
-        train_mean = _mean(images.pixels, images.at[rows[TRAIN]]) if mean else None
-        for name, own in rows.items():
-            _write(made / name, manifest, images, own, nclass=len(classes), mean=train_mean)
-        if classes:
-            schema.write_text(made / CLASSES, "".join(f"{name}\n" for name in classes))
-        made.rename(out)
+        with held.staging(out) as staging:
+            made = staging / "made"  # the folder itself is nobody else's to read
+            made.mkdir()
+            train_mean = _mean(images.pixels, images.at[rows[TRAIN]]) if mean else None
+            for name, own in rows.items():
+                _write(made / name, manifest, images, own, nclass=len(classes), mean=train_mean)
+            if classes:
+                schema.write_text(made / CLASSES, "".join(f"{name}\n" for name in classes))
+            made.rename(out)
         schema.sync(out.parent)
     except OSError as e:
         schema.raise_if_disk(e, out)
         raise
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
     return Exported(sorted(out.iterdir()), {name: len(own) for name, own in rows.items()}, tuple(classes))
 
 

@@ -21,6 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline import held
 from pipeline.errors import UserError
 from pipeline.failing import place, told
 
@@ -71,15 +72,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     tmp: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_abandoned(path.parent, f".{glob.escape(path.name)}.????????.tmp*")
+        clear_abandoned(path.parent, glob.escape(path.name))
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         tmp = Path(name)
         # mkstemp makes files 0600; a result is as readable as any other file of the user's.
         os.fchmod(fd, 0o666 & ~_umask())
         os.close(fd)
-        yield tmp
-        sync(tmp)
-        tmp.replace(path)
+        with held.held(tmp):
+            yield tmp
+            sync(tmp)
+            tmp.replace(path)
         sync(path.parent)
     except Exception as e:  # libraries have classes of their own for what the system refuses
         raise_if_disk(e, path)
@@ -99,17 +101,8 @@ def clear_leftovers(folder: Path, pattern: str) -> None:
 
 
 def clear_abandoned(folder: Path, pattern: str) -> None:
-    """Removes temporary files that match `pattern` and were not written to for an hour: those of killed runs.
-
-    Another run may be at work in `folder`, on this machine or another.
-    """
-    for leftover in folder.glob(pattern):
-        with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
-                leftover.unlink()
-
-
-_ABANDONED_S = 3600
+    """As `clear_leftovers`, where there may be several writers: what a living one is at stays."""
+    held.clear_abandoned(folder, f".{pattern}.????????.tmp*")
 
 
 def raise_if_disk(error: Exception, path: str | Path) -> None:

@@ -84,10 +84,10 @@ def finetune(
     `images`: a folder whose first level is the class, or one that this or DVC filled, for its dataset/ and weights/;
     `train`, `test`: HDF5 files in its place. `arch`: if None, what `workspace.network` finds. `weights`: demo if None.
     `settings`: keys of the section `finetune` to change. `memory_mb`: of images that are decoded at once. Killed and
-    called again, it goes on from the last epoch. `resume`: a checkpoint that `keep_every` kept, to go on from: its
-    strategy, settings and weights are taken where others aren't given, and checked where they are. Results that `out`
-    holds of other strategies on the same images and weights stay; `replace`: those of others go; without it they are an
-    error that lists them. Raises UserError.
+    called again, it goes on from the last checkpoint; what was finished is not trained again. `resume`: a checkpoint
+    that `keep_every` kept, to go on from: its strategy, settings and weights are taken where others aren't given, and
+    checked where they are. Results that `out` holds of other strategies on the same images and weights stay; `replace`:
+    those of others go; without it they are an error that lists them. Raises UserError.
     """
     chosen: dict[str, Any] = {"run": list(strategies)} if strategies else {}
     start = None if resume is None else _start(Path(resume), strategies)

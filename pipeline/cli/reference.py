@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +53,7 @@ def reference(
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
     from pipeline import config
     from pipeline.advice import reference as references
-    from pipeline.cache import cache_root
+    from pipeline.cache import cache_root, working_folder
     from pipeline.codes import extract
     from pipeline.codes.plan import check
     from pipeline.codes.weights_header import WeightsHeader
@@ -76,12 +75,12 @@ def reference(
         params = preset(config.CodesParams, **(view | changed | {"layers": specs}))
         file = canonical_weights(source, cache_root())
     check(WeightsHeader.of(file), params)
-    with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
+    with working_folder() as scratch:
         given = dataset(leave_out, max_failed_share)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
-        listed = build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
+        listed = build(data, scratch / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
         manifest = _drawn(listed, images)
-        codes = extract(manifest, file, params, Path(scratch) / "codes")
+        codes = extract(manifest, file, params, scratch / "codes")
         made = references.make(codes, name=folder.resolve().name)
         path = out or references.default_path(next(iter(codes.values())).settings, cache_root())
         mark = references.write(made, path)

@@ -1,11 +1,13 @@
 """The stage `codes`: what the store lacks is computed in one pass an image, then `out/codes/` is made from the store.
 
 Decoding threads fill batches, this thread runs the network, one thread writes shards; each waits for the next, so that
-memory holds a few batches and two shards whatever the number of images.
+memory holds a few batches and two shards whatever the number of images. A run that was killed goes on from what is in
+the store, which lacks half a minute's work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline import stopping
 from pipeline.cache import cache_root
 from pipeline.codes import loading, parts
 from pipeline.codes.plan import Group, Plan, make_plan, require_space
@@ -56,6 +59,8 @@ def extract(
     out = Path(out)
     header = WeightsHeader.of(weights)
     plan = make_plan(manifest, header, params, shard=shard, cache=cache)
+    for store in plan.stores.values():
+        store.clear_leftovers()
     failures: dict[int, str] = {}
     for _ in range(_MAX_ROUNDS):
         failed = np.zeros(len(plan.digests), dtype=bool)
@@ -64,7 +69,8 @@ def extract(
         require_space(plan, None if shard else out, groups)
         log.info("%s", describe(plan, groups))
         if groups:
-            _compute(plan, groups, manifest, header, Room(params.memory_mb), failures=failures)
+            with stopping.says(plan.kept):
+                _compute(plan, groups, manifest, header, Room(params.memory_mb), failures=failures)
         if shard is not None:
             return {}
         found = _export(plan, manifest, failures, out)
@@ -144,13 +150,15 @@ def _run_group(
             writer.add(plan.digests[images], rows.rows, good, notes=notes)
             advance(len(images))
 
-        for number, batch in enumerate(loading.batches(sources, forward.specs, room=room, pinned=pinned)):
-            launched = (number * per_batch, batch, _launch(forward, batch))
+        # Closed here, so that no thread waits for room when this one is stopped.
+        with contextlib.closing(loading.batches(sources, forward.specs, room=room, pinned=pinned)) as loaded:
+            for number, batch in enumerate(loaded):
+                launched = (number * per_batch, batch, _launch(forward, batch))
+                if waiting is not None:
+                    finish(*waiting)
+                waiting = launched
             if waiting is not None:
                 finish(*waiting)
-            waiting = launched
-        if waiting is not None:
-            finish(*waiting)
 
 
 def _launch(forward: Forward, batch: loading.Batch) -> Callable[[], Result]:

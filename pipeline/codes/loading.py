@@ -6,7 +6,7 @@ import collections
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +100,7 @@ def batches(
     room: Room,
     pinned: bool = False,
     threads: int | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches of `images_per_batch` images in the order given, the last one padded. `specs` share all that views need.
 
     `pinned` puts the arrays in memory that a GPU copies from without waiting. Images in flight are bounded: two

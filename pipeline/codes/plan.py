@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import schema, stopping
 from pipeline.cache import cache_root
 from pipeline.codes import loading
 from pipeline.codes.settings import Settings, resolve
@@ -21,7 +21,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.data.room import Room
 from pipeline.errors import UserError
 
-# Rows of a shard, at most: what a killed run loses. About two minutes of a slow processor, seconds of a GPU.
+# Rows of a shard, at most. About two minutes of a slow processor, seconds of a GPU.
 _SHARD_ROWS = {"cpu": 256, "mps": 1024, "cuda": 8192}
 _SHARD_BYTES = 64 << 20
 
@@ -52,10 +52,15 @@ class Plan:
 
     @property
     def shard_rows(self) -> int:
-        """Whole batches, whatever is missing: a run that was killed goes on with the shards it would have written."""
+        """Whole batches, whatever is missing."""
         common = next(iter(self.settings.values()))
         fitting = min(_SHARD_ROWS[common.device], _SHARD_BYTES // self.row_bytes)
         return max(1, fitting // common.images_per_batch) * common.images_per_batch
+
+    def kept(self) -> str:
+        """What a run that is stopped leaves in the store, in words."""
+        known = np.all([store.known(self.digests) for store in self.stores.values()], axis=0)
+        return f"{int(known.sum())} of {len(known)} images are kept; {stopping.GOES_ON}"
 
     def missing(self, *, leave: NDArray[np.bool_] | None = None) -> list[Group]:
         """The work that is left, images in ascending order of digest; `leave`: (n,) images not to try."""

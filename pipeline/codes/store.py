@@ -8,7 +8,8 @@ named by the sha256 of its bytes, so that two runs at once either write differen
 needed. Its bytes are checked against its name before HDF5 sees them: a damaged HDF5 file can hang its reader. Beside it
 and written after it, `shard-<sha256>.ids` lists its images, so that looking up what is known opens no HDF5 file.
 
-A shard that is cut or changed is set aside (`.damaged`) with a warning and its rows are made again.
+A shard may be replaced by one that holds all its rows and more, which is written first; whoever finds it gone looks for
+that one. A shard that is cut or changed is set aside (`.damaged`) with a warning and its rows are made again.
 """
 
 from __future__ import annotations
@@ -98,24 +99,39 @@ class Store:
 
     def refresh(self) -> None:
         """Takes in the shards that are there now, setting aside those that were cut."""
-        names = {p.stem for p in self.folder.glob("shard-*.ids")}
+        while not self._take_in({p.stem for p in self.folder.glob("shard-*.ids")}):
+            pass
+        self._index = None
+
+    def _take_in(self, names: set[str]) -> bool:
+        """Whether these shards were all still there; if not, others have taken their place."""
         self._shards = {name: shard for name, shard in self._shards.items() if name in names}
         for name in sorted(names - self._shards.keys()):
             path = self.folder / f"{name}.h5"
             try:
                 self._shards[name] = Shard(path, _read_ids(path))
             except _DamagedError as e:
+                if not path.with_suffix(".ids").exists():
+                    return False
                 self._set_aside(path, str(e))
-        self._index = None
+        return True
 
     def known(self, digests: Digests) -> NDArray[np.bool_]:
         """(n,) whether each image has a row."""
         return self._current().locate(digests)[0] >= 0
 
-    def append(self, digests: Digests, rows: Rows, *, notes: Mapping[str, Any] | None = None) -> None:
+    def append(
+        self,
+        digests: Digests,
+        rows: Rows,
+        *,
+        notes: Mapping[str, Any] | None = None,
+        instead_of: str | None = None,
+    ) -> str:
         """Writes one shard, whole or not at all: `digests` ascending and unique, `rows` (n, dim) of the store's dtype.
 
-        Raises UserError if the disk is full; the shards that were there stay good.
+        Returns its name. `instead_of`: that of one whose rows are all among these, which is removed afterwards. Raises
+        UserError if the disk is full; the shards that were there stay good.
         """
         assert rows.shape == (len(digests), self.dim) and rows.dtype == self.dtype
         image = io.BytesIO()
@@ -128,36 +144,53 @@ class Store:
             f.create_dataset("codes", data=rows)
         content = image.getbuffer()
         path = self.folder / f"shard-{hashlib.sha256(content).hexdigest()}.h5"
-        schema.clear_abandoned(self.folder, ".shard-*.tmp*")
         with schema.atomic_path(path) as tmp:
             tmp.write_bytes(content)
         with schema.atomic_path(path.with_suffix(".ids")) as tmp:
             tmp.write_bytes(_ids_bytes(digests, len(content)))
         self._shards[path.stem] = Shard(path, digests)
+        if instead_of not in (None, path.stem):
+            self._remove(str(instead_of))
         self._index = None
+        return path.stem
+
+    def clear_leftovers(self) -> None:
+        """Removes the temporary files of runs that were killed."""
+        schema.clear_abandoned(self.folder, "shard-*")
+
+    def _remove(self, name: str) -> None:
+        """First the list, so that nobody looks for rows in a shard that is gone."""
+        self._shards.pop(name, None)
+        for suffix in (".ids", ".h5"):
+            (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def read(self, digests: Digests) -> Rows | None:
         """(n, dim) rows in the order asked; None if some are missing or their shard turned out damaged.
 
         Every shard is checked in full before its first row is used.
         """
-        index = self._current()
-        shard_of, row_of = index.locate(digests)
-        if (shard_of < 0).any():
-            return None
-        out = np.empty((len(digests), self.dim), dtype=self.dtype)
-        for number in np.unique(shard_of):
-            wanted = np.flatnonzero(shard_of == number)
-            shard = index.shards[number]
-            try:
-                self._verify(shard.path)
-                out[wanted] = _read_rows(shard.path, row_of[wanted])
-            except PermissionError as e:
-                raise UserError(f"no permission to read {shard.path}") from e
-            except (OSError, _DamagedError) as e:
-                self._set_aside(shard.path, " ".join(str(e).split()))
+        while True:
+            index = self._current()
+            shard_of, row_of = index.locate(digests)
+            if (shard_of < 0).any():
                 return None
-        return out
+            out = np.empty((len(digests), self.dim), dtype=self.dtype)
+            for number in np.unique(shard_of):
+                wanted = np.flatnonzero(shard_of == number)
+                path = index.shards[number].path
+                try:
+                    self._verify(path)
+                    out[wanted] = _read_rows(path, row_of[wanted])
+                except PermissionError as e:
+                    raise UserError(f"no permission to read {path}") from e
+                except (OSError, _DamagedError) as e:
+                    if not path.with_suffix(".ids").exists():
+                        break
+                    self._set_aside(path, " ".join(str(e).split()))
+                    return None
+            else:
+                return out
+            self.refresh()
 
     def _verify(self, path: Path) -> None:
         if path.stem not in self._verified:

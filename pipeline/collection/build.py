@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import functools
-import glob
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
-from pipeline.cache import cache_root, clear_abandoned
+from pipeline import held, schema
+from pipeline.cache import cache_root
 from pipeline.codes.plan import check as check_codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.collection.collection import Collection
@@ -41,7 +39,6 @@ log = logging.getLogger(__name__)
 
 # Images that a hasher is fitted on, at most: more cost time and change little.
 _FIT_ROWS = 20_000
-_PARTIAL = ".partial"
 _FEW_ROWS = 1000
 _ADD = "`cnncodes index add`"
 
@@ -100,34 +97,30 @@ def build(
         | {"val_share": 0.0, "test_share": 0.0, "repeats": 1}
         | dict(dataset or {}),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(out.parent, f".{glob.escape(out.name)}.*{_PARTIAL}")
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_PARTIAL, dir=out.parent))
     try:
-        about = {"arch": source.arch, "source": weights, "sha256": header.sha256}
-        network_file = staging / WEIGHTS / f"{header.sha256}.safetensors"
-        with schema.atomic_path(network_file) as tmp:
-            shutil.copyfile(canonical, tmp)
-        known = functools.partial(_require_enough, hasher, nbits)
-        with photos(data, params, network_file, known=known) as pictures:
-            hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
-            unpacked = pictures.manifest.root if pictures.unpacked else None
-            root = os.path.abspath(out / IMAGES) if unpacked else data.root  # noqa: PTH100
-            saved = _saved(pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes)
-            if unpacked:
-                shutil.move(unpacked, staging / IMAGES)  # the cache may lie on another disk
-        save.create(staging / "index", saved)
-        for made in (WEIGHTS, IMAGES):
-            if (staging / made).exists():
-                (staging / made).rename(staging / "index" / made)
-        (staging / "index").rename(out)
+        with held.staging(out) as staging:
+            about = {"arch": source.arch, "source": weights, "sha256": header.sha256}
+            network_file = staging / WEIGHTS / f"{header.sha256}.safetensors"
+            with schema.atomic_path(network_file) as tmp:
+                shutil.copyfile(canonical, tmp)
+            known = functools.partial(_require_enough, hasher, nbits)
+            with photos(data, params, network_file, known=known) as pictures:
+                hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
+                unpacked = pictures.manifest.root if pictures.unpacked else None
+                root = os.path.abspath(out / IMAGES) if unpacked else data.root  # noqa: PTH100
+                saved = _saved(pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes)
+                if unpacked:
+                    shutil.move(unpacked, staging / IMAGES)  # the cache may lie on another disk
+            save.create(staging / "index", saved)
+            for made in (WEIGHTS, IMAGES):
+                if (staging / made).exists():
+                    (staging / made).rename(staging / "index" / made)
+            (staging / "index").rename(out)
     except OSError as e:
         if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise UserError(f"{out} is there already: another run has made it meanwhile", see=_ADD) from None
         schema.raise_if_disk(e, out)
         raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Collection.open(out)
 
 

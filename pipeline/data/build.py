@@ -138,13 +138,13 @@ def _check(params: DatasetParams, listing: Listing, failures: list[Failure], roo
     """The images of a listing that are whole. What is not one is added to `failures`."""
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
-    checked = verify(listing.root, [r.path for r in listing.records], max_pixels=params.max_pixels, room=room)
-    whole = []
-    for record, result in zip(listing.records, checked, strict=True):
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            whole.append((record, result))
+    paths, whole = [r.path for r in listing.records], []
+    with contextlib.closing(verify(listing.root, paths, max_pixels=params.max_pixels, room=room)) as checked:
+        for record, result in zip(listing.records, checked, strict=True):
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                whole.append((record, result))
     return whole
 
 

@@ -5,14 +5,16 @@ A file is the same while its path, size and times are. Times include ctime, sinc
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pipeline import schema
+from pipeline import schema, stopping
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Memory:
     It only spares reading: where it can't be used, a warning says so once and every file is read.
 
     On a file system without locks, such as NFS or Lustre may be, SQLite can't share a file. There a process works on a
-    copy in memory, and `close` puts it in the place of the file (another one, so that processes with locks never meet
+    copy in memory, and puts it in the place of the file (another one, so that processes with locks never meet
     it); of two runs at once the later one's stays.
     """
 
@@ -74,6 +76,8 @@ class Memory:
         """Raises UserError if the folder can't be made. A file that is damaged or of another version starts empty."""
         self._path = path
         self._in_memory = False
+        self._saved_changes = 0
+        self._timer = stopping.Timer()
         self._db: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,17 +120,45 @@ class Memory:
         except sqlite3.Error as e:
             self._give_up(e)
 
+    @contextlib.contextmanager
+    def putting(self) -> Iterator[Callable[[str, Stamp, Facts], None]]:
+        """Yields a function that takes one file's facts. What it was given is in the file within half a minute, and at
+        the end, however that comes.
+        """
+        waiting: list[tuple[str, Stamp, Facts]] = []
+
+        def write() -> None:
+            self.put(waiting)
+            waiting.clear()
+
+        def put(path: str, stamp: Stamp, facts: Facts) -> None:
+            waiting.append((path, stamp, facts))
+            if self._timer.is_due():
+                started_s = time.monotonic()
+                write()
+                self._save_copy()
+                self._timer.written(time.monotonic() - started_s)
+
+        try:
+            yield put
+        finally:
+            write()
+
     def close(self) -> None:
-        if self._db is None:
+        self._save_copy()
+        if self._db is not None:
+            self._db.close()
+
+    def _save_copy(self) -> None:
+        """The copy in memory, if it is one, into the place of the file."""
+        if self._db is None or not self._in_memory or self._db.total_changes == self._saved_changes:
             return
-        if self._in_memory and self._db.total_changes:
-            try:
-                with schema.atomic_path(self._path) as tmp:
-                    tmp.write_bytes(self._db.serialize())
-            except (OSError, UserError) as e:
-                self._give_up(e)
-                return
-        self._db.close()
+        try:
+            with schema.atomic_path(self._path) as tmp:
+                tmp.write_bytes(self._db.serialize())
+            self._saved_changes = self._db.total_changes
+        except (OSError, UserError) as e:
+            self._give_up(e)
 
     def _opened(self) -> sqlite3.Connection:
         """The file's table; a file that is no such database is thrown away."""

@@ -7,11 +7,12 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline import stopping
 from pipeline.cache import cache_root
 from pipeline.data import cost, kinds, made_here
 from pipeline.data.decode import DecodeError, examine
@@ -21,7 +22,7 @@ from pipeline.data.room import NoRoomError, Room
 
 log = logging.getLogger(__name__)
 
-# Files looked up, read and remembered together: bounds memory, and a run that is killed keeps what it had.
+# Files looked up and read together: bounds memory.
 _BATCH = 2048
 _LOG_EVERY_S = 15.0
 _SHOWN = 3  # paths in a warning
@@ -32,29 +33,33 @@ class _Checked(NamedTuple):
     stamp: Stamp | None  # to remember the facts by; None if they must not be
 
 
-def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Room) -> Iterator[Facts | Failure]:
+def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Room) -> Generator[Facts | Failure]:
     """For each path below `root`, in order: its facts, or why it is left out.
 
     Files are read on all cores, as many at once as `room` holds. Raises UserError if the cache folder can't be made.
     """
     memory = Memory(cache_root() / "files.sqlite")
     folder = os.path.abspath(root)  # noqa: PTH100  strings: a million Path objects cost seconds
-    read, logged_s = 0, time.monotonic()
+    known, read, logged_s = 0, 0, time.monotonic()
     dark: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+    def kept() -> str:
+        return f"{known + read} of {len(paths)} files are checked; {stopping.GOES_ON}"
+
+    with stopping.says(kept), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for start in range(0, len(paths), _BATCH):
                 batch = paths[start : start + _BATCH]
                 found = _recall(memory, folder, batch, max_pixels, room)
                 unknown = [path for path in batch if path not in found]
-                checks = list(pool.map(lambda path: _check(folder, path, max_pixels, room), unknown))
-                found.update((path, checked.result) for path, checked in zip(unknown, checks, strict=True))
-                memory.put(
-                    (f"{folder}/{path}", stamp, result)
-                    for path, (result, stamp) in zip(unknown, checks, strict=True)
-                    if stamp is not None and isinstance(result, Facts)
-                )
-                read += len(unknown)
+                known += len(batch) - len(unknown)
+                checks = pool.map(lambda path: _check(folder, path, max_pixels, room), unknown)
+                with memory.putting() as put:
+                    for path, (result, stamp) in zip(unknown, checks, strict=True):
+                        found[path] = result
+                        if stamp is not None and isinstance(result, Facts):
+                            put(f"{folder}/{path}", stamp, result)
+                        read += 1
                 if time.monotonic() - logged_s > _LOG_EVERY_S:
                     logged_s = time.monotonic()
                     log.info("checked %d of %d files", start + len(batch), len(paths))

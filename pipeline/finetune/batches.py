@@ -26,11 +26,12 @@ class EpochSampler(Sampler[Place]):
     """Positions 0..n-1 with the epoch they are for; in an order of each epoch's own if `seed` is given.
 
     With a seed, a last batch of fewer than two images for each of `devices` is left out where there are more: batch
-    norm can't be trained on one.
+    norm can't be trained on one. `begun`: an epoch of which so many positions are passed over, for a run that goes on.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int | None, devices: int = 1) -> None:
         self.n, self.seed, self.epoch = n, seed, 0
+        self.begun = (0, 0)
         self.length = n if seed is None else _shuffled_length(n, batch_size, devices)
 
     def set_epoch(self, epoch: int) -> None:
@@ -44,7 +45,8 @@ class EpochSampler(Sampler[Place]):
         order = np.arange(self.n)
         if self.seed is not None:
             np.random.default_rng(seed_of(self.seed, "order", self.epoch)).shuffle(order)
-        return ((self.epoch, int(i)) for i in order[: self.length])
+        first = self.begun[1] if self.epoch == self.begun[0] else 0
+        return ((self.epoch, int(i)) for i in order[first : self.length])
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,17 @@ def part_of(whole: DataLoader[Batch], part: Part) -> tuple[DataLoader[Batch], Pa
         persistent_workers=whole.num_workers > 0,
     )
     return own, parts
+
+
+def begin_at(batches: DataLoader[Batch], epoch: int, done: int) -> None:
+    """Has a `loader`'s or `part_of`'s batches of an epoch begin after the first `done`; its length stays."""
+    if isinstance(batches.batch_sampler, PartBatches):
+        sampler, size = batches.batch_sampler.sampler, batches.batch_sampler.batch_size
+    else:
+        assert isinstance(batches.sampler, EpochSampler)
+        assert batches.batch_size is not None
+        sampler, size = batches.sampler, batches.batch_size
+    sampler.begun = (epoch, done * size)
 
 
 def steps_of(n: int, batch_size: int, accumulate: int, devices: int = 1) -> Steps:

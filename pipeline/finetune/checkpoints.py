@@ -1,21 +1,30 @@
 """Checkpoints in the cache, where no stage's outs are: best and last; and when to stop. They are `tree`s, so that no
-code runs when one is read. Those that `keep_every` asks for are `kept`."""
+code runs when one is read. Those that `keep_every` asks for are `kept`.
+
+The last one may lie within an epoch, if that takes long.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from torch import distributed
+from torch.utils.data import DataLoader
 
-from pipeline import schema
+from pipeline import schema, stopping
 from pipeline.errors import UserError
-from pipeline.finetune import tree
+from pipeline.finetune import batches, tree
+from pipeline.finetune.batches import Batch
 from pipeline.finetune.kept import Keeping, files, name_of
 from pipeline.finetune.kept import write as write_kept
 from pipeline.finetune.training import Training
@@ -40,7 +49,8 @@ class Files(CheckpointIO):
 
 
 class Keeper(Checkpoint):
-    """Writes after every epoch, whole or not at all, and stops the run once `patience` epochs brought nothing better.
+    """Writes after every epoch, and within one that takes long, whole or not at all; stops the run once `patience`
+    epochs brought nothing better.
 
     Of equal epochs the first is the best; without validation images the last is. `key` names the run: a checkpoint of
     another one is refused. `keeping`: where those of every `keep_every` epochs go; they are in `folder` too, since DVC
@@ -55,12 +65,57 @@ class Keeper(Checkpoint):
         self.patience, self.keep_every, self.keeping = patience, keep_every, keeping
         self.best_epoch, self.best_value = 0, 0.0
         self.stopped = False
+        self.timer = stopping.Timer()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
         trainer.should_stop = self.stopped
         if self.keeping is not None and trainer.is_global_zero:
             for path in files(self.folder):
                 _duplicate(path, self.keeping.out / path.name)
+        self.timer = stopping.Timer()
+        # Of several processes some may have no validation images, and then wait for nobody.
+        if trainer.world_size == 1:
+            pl_module.before_val_batch = functools.partial(self._before_val_batch, trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Between two steps, where no gradients are under way."""
+        assert isinstance(pl_module, Training)
+        done = batch_idx + 1
+        if not trainer.is_last_batch and done % trainer.accumulate_grad_batches == 0 and self._is_due(trainer):
+            self._write_within(trainer, pl_module, done, 0)
+
+    def _before_val_batch(self, trainer: L.Trainer, training: Training) -> None:
+        if self._is_due(trainer):
+            self._write_within(trainer, training, int(trainer.num_training_batches), training.val_batches)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        """All processes write at once, or none: the first one's clock counts."""
+        due = self.timer.is_due()
+        if trainer.world_size == 1:
+            return due
+        told = torch.tensor(due, dtype=torch.uint8, device=trainer.strategy.root_device)
+        distributed.broadcast(told, src=0)
+        return bool(told)
+
+    def _write_within(self, trainer: L.Trainer, training: Training, done: int, val_done: int) -> None:
+        training.within = (done, val_done)
+        try:
+            self._write(trainer, LAST)
+        finally:
+            training.within = None
+
+    def _write(self, trainer: L.Trainer, name: str) -> None:
+        started_s = time.monotonic()
+        if trainer.is_global_zero:
+            with schema.atomic_path(self.folder / name) as tmp:
+                trainer.save_checkpoint(tmp)
+        else:
+            # Writes nothing here: it waits until the first process has.
+            trainer.save_checkpoint(self.folder / name)
+        self.timer.written(time.monotonic() - started_s)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
@@ -71,16 +126,12 @@ class Keeper(Checkpoint):
             self.best_epoch, self.best_value = epoch, 0.0 if value is None else value
         if self.patience and epoch - self.best_epoch >= self.patience:
             self.stopped = trainer.should_stop = True
-        if not trainer.is_global_zero:
-            # Writes nothing here: it waits until the first process has.
-            trainer.save_checkpoint(self.folder / LAST)
-            return
         # The last one is written last: a kill in between repeats this epoch, which writes the same best again.
-        fresh = self.folder / (BEST if is_best else LAST)
-        with schema.atomic_path(fresh) as tmp:
-            _save(trainer, tmp)
+        self._write(trainer, BEST if is_best else LAST)
+        if not trainer.is_global_zero:
+            return
         if is_best:
-            _duplicate(fresh, self.folder / LAST)
+            _duplicate(self.folder / BEST, self.folder / LAST)
         if self.keeping is not None and self.keep_every and epoch % self.keep_every == 0:
             self._keep(self.keeping, pl_module)
 
@@ -129,6 +180,26 @@ def last(folder: Path, key: str) -> Path | None:
             f"{path} is a checkpoint of another run or architecture", allowed="a checkpoint of this one, or none"
         )
     return path
+
+
+def kept(folder: Path, epochs: int) -> str:
+    """What a run of so many epochs that is stopped leaves, in words."""
+    if not (folder / LAST).is_file():
+        return "no epoch is done yet: the same command begins this training again"
+    state = read(folder / LAST)
+    begun = state.get("begun")
+    within = f" and {begun['batches']} batches of the next" if begun else ""
+    return f"{len(state['curve'])} of {epochs} epochs{within} are kept; {stopping.GOES_ON}"
+
+
+def begin_at(start: Path, train: DataLoader[Batch], val: DataLoader[Batch] | None) -> None:
+    """Has the batches of the epoch that a checkpoint lies in begin where it was written."""
+    state = read(start)
+    if begun := state.get("begun"):
+        epoch = len(state["curve"])
+        batches.begin_at(train, epoch, begun["batches"])
+        if val is not None:
+            batches.begin_at(val, epoch, begun["val_batches"])
 
 
 def best_epoch(state: dict[str, Any]) -> int:

@@ -7,12 +7,15 @@ loop and nothing else. What it is given goes through a pipe, not through shared 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +31,8 @@ from pipeline.finetune.batches import Part
 from pipeline.finetune.nodes import WAIT_S, Nodes, connect, meet
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+# How long a process may take to end before it is killed.
+_END_S = 10.0
 # "Connection closed by peer", "Timed out waiting 1800000ms for recv operation", "No route to host".
 _GROUP_WORDS = re.compile(r"gloo|nccl|connection|timed out|timeout|no route|peer", re.IGNORECASE)
 
@@ -87,7 +92,8 @@ def spread(
         group = Group(count, device, nodes, max(1, torch.get_num_threads() // count), Path(scratch))
         # Referred to until all is done: on the first machine it is what the others connect to.
         meeting = meet(nodes, run) if nodes.count > 1 else None
-        started = start_processes(_work, (payload, group), nprocs=count, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
+        with _deaf_to_interrupts():
+            started = start_processes(_work, (payload, group), nprocs=count, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
         try:
             while not started.join():
                 pass
@@ -97,6 +103,9 @@ def spread(
                 raise UserError(**schema.read_json(path)) from None
             raise
         except ProcessExitedException as e:
+            if e.signal_name == signal.SIGINT.name:
+                # Of a Ctrl-C, which this process gets as well.
+                raise KeyboardInterrupt from None
             raise UserError(
                 f"a training process ended by {e.signal_name or f'exit code {e.exit_code}'}; checkpoints are kept",
                 allowed="memory for finetune.devices copies of the network, and a program that calls this only under "
@@ -106,12 +115,29 @@ def spread(
             for process in started.processes:
                 if process.is_alive():
                     process.terminate()
+                    process.join(_END_S)
+                    process.kill()
                     process.join()
             del meeting
         return schema.read_json(group.scratch / "answer.json")
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started ignore Ctrl-C, which a terminal sends to them too, until they can end without a
+    word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _work(local: int, payload: bytes, group: Group) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Lightning takes a process that has a rank for one that needs no others started.
     ranks = {"LOCAL_RANK": str(local), "NODE_RANK": str(group.nodes.rank)}
     os.environ |= ranks | {"OMP_NUM_THREADS": str(group.threads)}

@@ -47,6 +47,10 @@ class ExpectedTime(L.Callback):
         self.pace = Pace(work.total, str(work))
         self.trained = -1
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that goes on within an epoch does not begin it."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         epoch = trainer.current_epoch

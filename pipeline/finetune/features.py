@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline import schema
 from pipeline.codes.progress import Pace
-from pipeline.finetune import rows_file
-from pipeline.finetune.batches import PixelRows, loader
+from pipeline.finetune.batches import PixelRows, begin_at, loader
+from pipeline.finetune.filling import filling
 from pipeline.finetune.images import Images
 from pipeline.finetune.model import Classifier, autocast
 from pipeline.finetune.rows_file import RowsFile
@@ -72,9 +72,9 @@ def codes_of(
         schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
         log.info("computing the frozen part's codes of %d images, %d views each", len(rows), shape[0])
         pace = Pace(shape[0] * len(rows), "for these codes")
-        with schema.atomic_path(path) as tmp, tmp.open("wb") as file:
-            rows_file.begin(file, np.float32, shape)
-            for view in range(shape[0]):
+        what = "codes of the frozen part"
+        with filling(path, shape, np.float32, what=what, axes=2) as out:
+            for view in range(out.done // len(rows), shape[0]):
                 data = PixelRows(
                     images,
                     rows,
@@ -84,9 +84,12 @@ def codes_of(
                     transform=views.transform if views and view else None,
                     seed=views.seed if views else 0,
                 )
+                batches = loader(data, batch_size, epoch=view)
+                begin_at(batches, view, out.done % len(rows) // batch_size)
                 with torch.inference_mode(), autocast(device, precision):
-                    for pixels, _ in loader(data, batch_size, epoch=view):
+                    for pixels, _ in batches:
                         codes = body.body(body.normalise(pixels.to(device)))
-                        file.write(codes.float().cpu().numpy().tobytes())
+                        out.append(codes.float().cpu().numpy())
                         pace.advance(len(codes))
+            out.finish(path)
     return RowsFile(path, axes=2)

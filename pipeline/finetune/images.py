@@ -29,7 +29,7 @@ from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import NoRoomError, Room
 from pipeline.errors import UserError
-from pipeline.finetune import rows_file
+from pipeline.finetune.filling import filling
 from pipeline.finetune.rows_file import RowsFile
 
 log = logging.getLogger(__name__)
@@ -119,24 +119,27 @@ def _decode_all(
     image_bytes = math.prod(shape[1:])
     schema.require_space(folder, len(rows) * image_bytes, what=f"a cache of {len(rows)} decoded images")
     log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
-    reasons: dict[str, str] = {}
-    refused = False
-    path = folder / f"{names[0]}.npy"
-    with schema.atomic_path(path) as tmp, tmp.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows_file.begin(file, np.uint8, shape)
-        count = max(1, _BLOCK_BYTES // image_bytes)
-        for start in range(0, len(rows), count):
-            found = pool.map(lambda row: _one(manifest, int(row), view, room), rows[start : start + count])
-            for i, image in enumerate(found, start):
+    count = max(1, _BLOCK_BYTES // image_bytes)
+    blank = np.zeros((1, *shape[1:]), dtype=np.uint8)
+    with (
+        filling(folder / f"{names[1]}.npy", shape, np.uint8, what="decoded images") as out,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        reasons: dict[str, str] = out.notes.setdefault("reasons", {})
+        for start in range(out.done, len(rows), count):
+            block = rows[start : start + count]
+            for i, image in enumerate(pool.map(lambda row: _one(manifest, int(row), view, room), block), start):
                 if isinstance(image, np.ndarray):
-                    file.write(image.tobytes())
+                    out.append(image[None])
                 else:
-                    file.write(bytes(image_bytes))
                     reasons[str(i)] = str(image)
-                    refused |= isinstance(image, NoRoomError)
-    name = names[refused]
-    path.replace(folder / f"{name}.npy")
-    schema.write_json(folder / f"{name}.json", reasons)
+                    if isinstance(image, NoRoomError):
+                        out.notes["refused"] = True
+                    out.append(blank)
+        name = names["refused" in out.notes]
+        out.keep()
+        schema.write_json(folder / f"{name}.json", reasons)
+        out.finish(folder / f"{name}.npy")
     return name
 
 

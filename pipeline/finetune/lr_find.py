@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pipeline import stopping
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
@@ -60,15 +61,16 @@ def find(
     made = prepared(place, sets, 0)
     if made.training is None or made.train is None:
         raise UserError(f"strategy {name} trains nothing", allowed="a strategy that does")
-    return sweep(
-        made.training,
-        made.train,
-        low=low,
-        high=high,
-        steps=steps,
-        clip=params.clip,
-        device=place.device,
-    )
+    with stopping.says(lambda: "decoded images are kept; the same command begins the sweep again"):
+        return sweep(
+            made.training,
+            made.train,
+            low=low,
+            high=high,
+            steps=steps,
+            clip=params.clip,
+            device=place.device,
+        )
 
 
 def require_range(low: float, high: float, steps: int) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import schema, stopping
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune import checkpoints, groups, kept, live, outputs, saved
+from pipeline.finetune import checkpoints, finished, groups, kept, live, outputs, saved
 from pipeline.finetune import resume as going_on
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.expected import Work
@@ -50,7 +50,8 @@ def run_strategy(
     """Writes metrics.json, OUTS, `outputs.PLAIN_TEXT` where asked, live-curves/ and kept-checkpoints/ under `out`.
 
     Returns what metrics.json holds. `resume`: a checkpoint that was kept, to go on from, see `resume.starts`.
-    Killed at any instant, the next run goes on from the last whole epoch to the same result. Without labels the files
+    Killed at any instant, the next run goes on from the last checkpoint, half a minute of work before, to the same
+    result; a strategy that was finished and lies under `out` as it was is not trained again. Without labels the files
     say that the strategy was skipped. Of several machines the first does this, the others train along and write nothing
     here. Images that are decoded at once share `memory_mb`. Raises UserError if the strategy, the weights or the data
     don't fit.
@@ -65,6 +66,10 @@ def run_strategy(
         return _follow(place, nodes)
     sets = _sets(place)
     repeats = range(len(sets))
+    mark = schema.fingerprint({"runs": [run_key(place, r) for r in repeats], "inference_txt": params.inference_txt})
+    if (before := finished.result(cache, mark, out)) is not None:
+        log.info("%s: finished before, in %s", name, out)
+        return before
     records, shown, curves = [], [], []
     tests: dict[str, float] = {}
     for repeat in repeats:
@@ -112,6 +117,8 @@ def run_strategy(
         "majority": majority(sets, len(manifest.classes)),
     }
     schema.write_last_json(out / "metrics.json", result)
+    kept_ones = [str(path.relative_to(out)) for path in (out / kept.FOLDER).rglob("*") if path.is_file()]
+    finished.remember(cache, mark, out, [*OUTS, *outputs.PLAIN_TEXT, *kept_ones])
     _forget_checkpoints(place, repeats)
     return result
 
@@ -156,19 +163,21 @@ def _train(
         return None
     if repeat == 0:
         log.info("%s trains %s\n%s", place.name, _trained(made, place.params.epochs), groups.describe(made.table))
-    going_on.seed(place, made, repeat, _folder(place, repeat))
-    return fit(
-        made.training,
-        made.train,
-        made.val,
-        Limits.of(place.params, device=place.device, alone=made.world == 1),
-        folder=_folder(place, repeat),
-        key=run_key(place, repeat),
-        live=live.folder(out, repeat),
-        work=_work(place, made, sets) if repeat == 0 else None,
-        nodes=nodes if made.world > 1 else None,
-        keeping=going_on.keeping(place, made, repeat, out, loss=_loss(place)),
-    )
+    folder = _folder(place, repeat)
+    going_on.seed(place, made, repeat, folder)
+    with stopping.says(lambda: checkpoints.kept(folder, place.params.epochs)):
+        return fit(
+            made.training,
+            made.train,
+            made.val,
+            Limits.of(place.params, device=place.device, alone=made.world == 1),
+            folder=folder,
+            key=run_key(place, repeat),
+            live=live.folder(out, repeat),
+            work=_work(place, made, sets) if repeat == 0 else None,
+            nodes=nodes if made.world > 1 else None,
+            keeping=going_on.keeping(place, made, repeat, out, loss=_loss(place)),
+        )
 
 
 def _work(place: Place, made: Prepared, sets: Sequence[Sets]) -> Work:

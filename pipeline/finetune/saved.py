@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline import held
 from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import MEMORY_MB
 from pipeline.data.room import NoRoomError, Room
@@ -32,7 +33,7 @@ from pipeline.finetune.images import CachedView
 from pipeline.finetune.kept import Kept
 from pipeline.finetune.model import Classifier, Tuned, autocast
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
-from pipeline.schema import VERSIONS, atomic_path, canonical_json, clear_abandoned
+from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 MODEL, HEAD = "model.safetensors", "head.safetensors"
 # Version 1 did not say the loss.
@@ -226,7 +227,7 @@ def _fill(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:
 def _write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
     with atomic_path(path) as tmp:
         mode = tmp.stat().st_mode
-        clear_abandoned(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
+        held.clear_old(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
         save_file(tensors, tmp, metadata={_KEY: canonical_json(about)})
         tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 

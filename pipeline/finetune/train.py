@@ -28,6 +28,7 @@ from pipeline.finetune.expected import ExpectedTime, Work
 from pipeline.finetune.kept import Keeping
 from pipeline.finetune.live import LiveCurve
 from pipeline.finetune.nodes import Nodes
+from pipeline.finetune.signals import AsTheyCame
 from pipeline.finetune.told import EpochLines
 from pipeline.finetune.training import Training
 
@@ -189,12 +190,14 @@ def _run(
     strategy: str | Strategy,
 ) -> int:
     """Lightning's loop to its end. Returns the peak of memory."""
-    limits = loop.limits
+    limits, as_they_came = loop.limits, AsTheyCame()
     _forget_peak(limits.device)
-    with warnings.catch_warnings():
+    if loop.start is not None:
+        checkpoints.begin_at(loop.start, train, val)
+    with warnings.catch_warnings(), as_they_came.passing():
         # Lightning advises on loggers, workers and log intervals that are meant as they are.
         warnings.filterwarnings("ignore", module="lightning")
-        _trainer(loop, strategy, training.recipe.steps.accumulate).fit(
+        _trainer(loop, strategy, training.recipe.steps.accumulate, as_they_came).fit(
             training,
             train,
             val,
@@ -204,7 +207,7 @@ def _run(
     return peak_memory_bytes(limits.device)
 
 
-def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer:
+def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int, as_they_came: AsTheyCame) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = loop.limits
@@ -227,6 +230,7 @@ def _trainer(loop: Loop, strategy: str | Strategy, accumulate: int) -> L.Trainer
         gradient_clip_val=limits.clip or None,
         callbacks=[
             keeper,
+            as_they_came,
             *([LiveCurve(loop.live)] if loop.live else []),
             *([ExpectedTime(loop.work)] if loop.work else []),
             *([] if sys.stderr.isatty() else [EpochLines()]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from pipeline.finetune import optimisers
+from pipeline.finetune import begun, optimisers
 from pipeline.finetune.augment import Mix
 from pipeline.finetune.batches import Batch, PartBatches, Steps
 from pipeline.finetune.diverged import diverged
@@ -83,7 +83,14 @@ class Training(L.LightningModule):
         self.curve: list[dict[str, Any]] = []
         self.seconds: list[float] = []
         self.parts: PartBatches | None = None
-        self._train_sums, self._val_sums = Sums(), Sums()
+        self.train_sums, self.val_sums = Sums(), Sums()
+        self.started_s = 0.0
+        # For a checkpoint within an epoch: how many batches of training and of validation are done, and who is asked
+        # before each of validation whether it is time for one.
+        self.within: tuple[int, int] | None = None
+        self.before_val_batch: Callable[[], None] | None = None
+        self.val_batches = 0
+        self._begun: dict[str, Any] | None = None
         self._batch: tuple[Batch, int] | None = None
         self._norm = torch.zeros(())
         # Parameters that are never trained are not part of a checkpoint.
@@ -166,8 +173,8 @@ class Training(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         loss, logits = self.loss_of(batch, self.step_seed(index))
         # L-BFGS asks many times in a step, always for all images: what they were before it is the epoch's loss.
-        if not (self.recipe.penalties_in_loss and self._train_sums.images):
-            self._train_sums.add(loss, logits, batch[1])
+        if not (self.recipe.penalties_in_loss and self.train_sums.images):
+            self.train_sums.add(loss, logits, batch[1])
         self._batch = (batch, index)
         if self.recipe.penalties_in_loss:
             loss = loss + optimisers.l2_penalty(self.groups, self.named)
@@ -221,18 +228,24 @@ class Training(L.LightningModule):
     # -- an epoch
 
     def on_train_epoch_start(self) -> None:
-        self._train_sums, self._started_s = Sums(), time.perf_counter()
+        self.train_sums, self.started_s = Sums(), time.perf_counter()
         self.freeze_for(self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
-        self._val_sums = Sums()
+        if not self.val_batches:
+            self.val_sums = Sums()
 
     def validation_step(self, batch: Batch, index: int) -> None:
+        if self.before_val_batch is not None:
+            self.before_val_batch()
         logits, _ = self.logits(batch[0])
-        self._val_sums.add(self.recipe.loss(logits, soft_labels(batch[1], self.recipe.k)), logits, batch[1])
+        self.val_sums.add(self.recipe.loss(logits, soft_labels(batch[1], self.recipe.k)), logits, batch[1])
+        # Not the index, which begins at 0 where validation goes on.
+        self.val_batches += 1
 
     def on_train_epoch_end(self) -> None:
-        train, val = self._train_sums, self._val_sums
+        self.val_batches = 0
+        train, val = self.train_sums, self.val_sums
         if self.parts is not None:
             # Not kept: a process without validation images never begins such an epoch, and its sums stay empty.
             train, val = train.over_all(self.device), val.over_all(self.device)
@@ -249,12 +262,13 @@ class Training(L.LightningModule):
                 "rates": {g["name"]: g["lr"] for g in self._optimiser.param_groups},
             }
         )
-        self.seconds.append(time.perf_counter() - self._started_s)
+        self.seconds.append(time.perf_counter() - self.started_s)
 
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curve"], checkpoint["seconds"] = self.curve, self.seconds
+        checkpoint["begun"] = None if self.within is None else begun.state_of(self, *self.within)
         never = {id(self.named[n]) for g in self.groups if g.multiple == 0 for n in g.parameters}
         for name, parameter in self.named_parameters():
             if id(parameter) in never:
@@ -262,3 +276,12 @@ class Training(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curve, self.seconds = list(checkpoint["curve"]), list(checkpoint["seconds"])
+        self._begun = checkpoint.get("begun")
+
+    def on_train_start(self) -> None:
+        """Lightning goes on within an epoch without its beginning."""
+        if self._begun is not None:
+            begun.restore(self, self._begun)
+            self.val_batches = self._begun["val_batches"]
+            self.freeze_for(self.current_epoch)
+            self._begun = None

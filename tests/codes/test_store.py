@@ -15,6 +15,7 @@ import pytest
 from pipeline.codes.reader import Codes
 from pipeline.codes.store import Digests, Store, store_gc, store_sizes
 from pipeline.errors import UserError
+from pipeline.held import held
 
 SETTINGS = {"arch": "tinyvgg", "layer": "pool5", "pooling": "avg", "l2": False}
 
@@ -99,6 +100,29 @@ def test_a_shard_without_its_list_is_written_again(store: Store, tmp_path: Path)
     after.append(digests(1, 3, 5), rows(1, 3, 5))
     after.append(digests(2, 4), rows(2, 4))
     assert {p.name: p.read_bytes() for p in store.folder.iterdir()} == before
+
+
+def test_a_shard_may_take_the_place_of_one_that_another_run_reads(store: Store, tmp_path: Path) -> None:
+    first = store.append(digests(6), rows(6))
+    reader = new(tmp_path)
+    assert reader.known(digests(6)).all()
+    second = store.append(digests(6, 7), rows(6, 7), instead_of=first)
+    assert store.append(digests(6, 7), rows(6, 7), instead_of=second) == second
+    assert {p.stem for p in store.folder.iterdir()} >= {second} and not list(store.folder.glob(f"{first}*"))
+    np.testing.assert_array_equal(reader.read(digests(1, 6)), rows(1, 6))
+    assert not list(store.folder.glob("*.damaged"))
+
+
+def test_leftovers_go_unless_their_writer_lives(store: Store) -> None:
+    living, dead = store.folder / ".shard-1.h5.x.tmp.h5", store.folder / ".shard-2.h5.x.tmp.h5"
+    for path in (living, dead):
+        path.touch()
+        past = time.time() - 60
+        os.utime(path, (past, past))
+    time.sleep(1.05)  # of the time of change, which nothing sets
+    with held(living):
+        store.clear_leftovers()
+        assert living.exists() and not dead.exists()
 
 
 def test_random_damage_never_gives_a_wrong_row(store: Store, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sqlite3
 import threading
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import stopping
 from pipeline.cache import cache_root
 from pipeline.data import memory, verify
 from pipeline.data.manifest import Failure
@@ -226,3 +228,35 @@ def test_images_that_do_not_fit_together_are_checked_one_by_one(
         Image.new("RGB", (1000, 1000), (i, 0, 0)).save(tmp_path / f"{i}.png")
     assert all(isinstance(one, Facts) for one in run(tmp_path, [f"{i}.png" for i in range(6)], 10**6, 16))
     assert max(seen) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_or_stopped_has_remembered_what_it_read(
+    how: signal.Signals, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL: all but the last half a minute; here none. The second run reads the rest."""
+    paths = [picture(tmp_path / f"images/{i:02d}.png", i).name for i in range(12)]
+    check = verify._check
+
+    def one_ends(folder: str, path: str, max_pixels: int, room: Room) -> verify._Checked:
+        if path == paths[8]:
+            time.sleep(0.2)  # the results of those before are taken up by now
+            os.kill(os.getpid(), how)
+            time.sleep(0.2)
+        return check(folder, path, max_pixels, room)
+
+    if (child := os.fork()) == 0:
+        try:
+            stopping.KEEP_EVERY_S = 0.0 if how == signal.SIGKILL else 30.0
+            verify._check = one_ends  # type: ignore[assignment]
+            run(tmp_path / "images", paths)
+        except KeyboardInterrupt as e:
+            (tmp_path / "said").write_text(e.__notes__[0])
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(run(tmp_path / "images", paths)) == 12
+    assert set(paths[8:]) <= set(reads) < set(paths)
+    if how == signal.SIGINT:
+        assert sorted(reads) == paths[8:]
+        assert (tmp_path / "said").read_text() == "8 of 12 files are checked; the same command goes on from there"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from pipeline.finetune.predict import probabilities
 from pipeline.finetune.prepared import place_of, prepared
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.sets import sets_of
+from pipeline.finetune.training import Training
 from tests.finetune import world
 
 NAMES = [
@@ -150,3 +152,30 @@ def test_a_real_kill_and_a_second_run_give_the_undisturbed_bytes(manifest: Manif
     assert start("killed").wait() == 0
     for name in ("predictions.csv", "curves.csv", saved.MODEL):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.network
+def test_a_finished_strategy_is_not_trained_again(
+    manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a setting or a file of it has changed."""
+    trained: list[int] = []
+    step = Training.training_step
+
+    def counted(self: Training, batch: Any, index: int) -> Any:
+        trained.append(index)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", counted)
+
+    def steps_of_a_run(**changes: Any) -> int:
+        trained.clear()
+        run_strategy("fc", manifest, world.weights(), world.params(**changes), tmp_path / "out", cache=tmp_path)
+        return len(trained)
+
+    first = steps_of_a_run()
+    assert first > 0
+    assert steps_of_a_run() == 0
+    assert steps_of_a_run(learning_rate=0.01) == first
+    (tmp_path / "out" / "predictions.csv").write_text("changed")
+    assert steps_of_a_run(learning_rate=0.01) == first

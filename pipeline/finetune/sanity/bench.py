@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from pipeline import schema
 from pipeline.config import SanityParams
 from pipeline.errors import UserError
+from pipeline.finetune import checkpoints
 from pipeline.finetune.losses import guessing
-from pipeline.finetune.prepared import Place, Prepared, prepared
+from pipeline.finetune.prepared import Place, Prepared, prepared, run_key
 from pipeline.heads.sets import Sets
 
 
@@ -31,6 +34,13 @@ class Bench:
         """The loss of one that has learned how many images each class has, and no more."""
         counts = np.bincount(self.sets.y_train, minlength=len(self.place.manifest.classes))
         return guessing(self.place.params.loss, counts.tolist())
+
+    @property
+    def runs(self) -> Path:
+        """Where short runs keep their checkpoints until all steps are done."""
+        sets = [rows.tolist() for rows in (self.sets.train, self.sets.val)]
+        key = schema.fingerprint({"run": run_key(self.place, 0), "how": self.how.model_dump(mode="json"), "sets": sets})
+        return self.place.cache / checkpoints.FOLDER / f"sanity-{key[:32]}"
 
     def ready(self) -> Prepared:
         """Raises UserError if the strategy trains nothing, or doesn't fit."""

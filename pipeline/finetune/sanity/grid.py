@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.finetune import reading
@@ -121,10 +119,9 @@ def _short_run(at: Bench, rate: float, decay: float) -> Sequence[Mapping[str, An
     assert made.training is not None
     assert made.train is not None
     limits = Limits.of(p, device=at.place.device, alone=True)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            curve = fit(made.training, made.train, made.val, limits, folder=Path(folder), key="sanity").curve
-        except DivergedError as e:
-            log.info("rate %g with decay %g: %s", rate, decay, e)
-            return []
-    return curve
+    try:
+        folder = at.runs / f"{rate!r}-{decay!r}"
+        return fit(made.training, made.train, made.val, limits, folder=folder, key=at.runs.name).curve
+    except DivergedError as e:
+        log.info("rate %g with decay %g: %s", rate, decay, e)
+        return []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline import stopping
 from pipeline.config import MEMORY_MB, FinetuneParams, SanityParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.prepared import place_of
@@ -38,10 +40,17 @@ def check(
         return []
     place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)
-    steps = []
-    for step in _steps(Bench(place, sets, how)):
-        log.info("%s: %s. %s %s", step.verdict.upper(), step.name, step.seen, step.advice)
-        steps.append(step)
+    steps: list[Step] = []
+    bench = Bench(place, sets, how)
+
+    def kept() -> str:
+        return f"{len(steps)} of the steps were done; short runs are kept, and the same command goes on with them"
+
+    with stopping.says(kept):
+        for step in _steps(bench):
+            log.info("%s: %s. %s %s", step.verdict.upper(), step.name, step.seen, step.advice)
+            steps.append(step)
+    shutil.rmtree(bench.runs, ignore_errors=True)
     return steps
 
 

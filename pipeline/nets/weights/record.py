@@ -20,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline import held
 from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights.check import check
-from pipeline.schema import VERSIONS, atomic_path, canonical_json, clear_abandoned
+from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 METADATA_KEY = "cnncodes"
 Positive = Annotated[float, Field(gt=0)]
@@ -134,7 +135,7 @@ def write_canonical(weights: Weights, path: str | Path) -> None:
     }
     with atomic_path(path) as tmp:
         mode = tmp.stat().st_mode
-        clear_abandoned(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
+        held.clear_old(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
         save_file(dict(weights.tensors), tmp, metadata={METADATA_KEY: canonical_json(about)})
         tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import os
 import time
@@ -29,7 +28,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.cache import cache_root
 from pipeline.codes.reader import Codes
 from pipeline.errors import UserError
@@ -263,7 +262,7 @@ def _name_of(path: Path) -> str:
     """Architecture and spec of a shard. Raises _DamagedError if its bytes have changed."""
     _check_bytes(path)
     with schema.hdf5(path) as f:
-        about = json.loads(f.attrs["settings"])
+        about = plain_json.loads(f.attrs["settings"])
     return "-".join([about["arch"], about["layer"], about["pooling"], *(["l2"] * about["l2"])])
 
 

@@ -1,0 +1,211 @@
+"""One trial: a command that is disturbed in a fresh box, what it left, and the same command once more."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.reliability.commands import Command, make_world
+from tests.reliability.folders import Snapshot, differing, leftovers, snapshot
+from tests.reliability.runner import Fault, Runner, Told
+
+_THERE = re.compile("is there already|exists")  # what a command that makes a new thing says if that is there
+_NOT_THERE = re.compile("not in|not indexed|no image")  # and one that takes a thing away
+# Of the cache: what a run that was stopped goes on from.
+_KEPT = ("cache/finetune-runs/", "cache/hash-training/")
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """How a command ends when nothing is in its way. `answers`: those of `then` before it and after it."""
+
+    code: int
+    s: float
+    before: Snapshot
+    after: Snapshot
+    answers: Sequence[str]
+    writes: Sequence[str]
+    reads: Sequence[str]
+
+
+class World:
+    """The runner, the things that commands begin with, and how each command ends undisturbed."""
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="reliability-"))
+        self.runner = Runner(folder)
+        self.box = self.runner.box
+        self._folder, self._things = folder, folder / "things"
+        self._undisturbed: dict[str, Undisturbed] = {}
+        atexit.register(self.close)
+        make_world(self.runner)
+        self.box.rename(self._things)
+
+    def close(self) -> None:
+        """Ends the server and removes all files."""
+        self.runner.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def fresh(self, command: Command) -> None:
+        """The box with what the command needs and nothing else."""
+        shutil.rmtree(self.box, ignore_errors=True)
+        (self.box / "tmp").mkdir(parents=True)
+        for name in (*command.needs, "one.png"):
+            thing = self._things / name
+            # With their times, by which the memory of hashed files knows them.
+            (shutil.copytree if thing.is_dir() else shutil.copy2)(thing, self.box / name)
+        for name in command.without:
+            shutil.rmtree(self.box / name)
+
+    def undisturbed(self, command: Command) -> Undisturbed:
+        """Found once. Raises RuntimeError if two such runs end differently, or one leaves something."""
+        if command.name not in self._undisturbed:
+            self.fresh(command)
+            self.runner.run(*command.argv, learn=True)  # its time shall not be that of its imports
+            first = self._run(command, Fault(0))
+            second = self._run(command, Fault(0, reads=True))
+            if other := differing(second.after, first.after):
+                raise RuntimeError(f"{command.name} ends otherwise the second time: {other[:_SHOWN]}")
+            self._undisturbed[command.name] = Undisturbed(
+                first.code, second.s, first.before, first.after, first.answers, first.writes, second.reads
+            )
+        return self._undisturbed[command.name]
+
+    def answer(self, command: Command) -> str | None:
+        """What `then` says: what it prints and what it writes to then.npy; "" if it refuses in one line, None if it
+        fails in another way."""
+        if not command.then:
+            return ""
+        told = self.runner.run(*command.then)
+        made = self.box / "then.npy"
+        written = made.read_bytes().hex() if made.exists() else ""
+        made.unlink(missing_ok=True)
+        if told.code == 0:
+            return told.out + written
+        return "" if told.code in (1, 2) and "Traceback" not in told.err else None
+
+    def _run(self, command: Command, counted: Fault) -> Undisturbed:
+        self.fresh(command)
+        before, first = snapshot(self.box), self.answer(command) or ""
+        told = self.runner.run(*command.argv, fault=counted)
+        if left := leftovers(self.box):
+            raise RuntimeError(f"{command.name} leaves {left[:_SHOWN]}")
+        if "Traceback" in told.err:
+            raise RuntimeError(f"{command.name} fails: {told.err}")
+        after, last = snapshot(self.box), self.answer(command) or ""
+        return Undisturbed(told.code, told.s, before, after, (first, last), told.calls, told.calls)
+
+
+@functools.cache
+def world() -> World:
+    """The one of this process."""
+    return World()
+
+
+def faulty(command: Command, fault: Fault) -> str | None:
+    """What is wrong with a command of which one call fails."""
+    here = world()
+    calm = here.undisturbed(command)
+    here.fresh(command)
+    told = here.runner.run(*command.argv, fault=fault)
+    wrong = _sentence(told, calm, fault)
+    if not fault.reads:  # an image that can't be read is left out, which is another result
+        wrong += _state(snapshot(here.box), calm, done=told.code == calm.code)
+    wrong += [f"leaves {name}" for name in leftovers(here.box)]
+    wrong += _answer(here, command, calm) if not fault.reads else []
+    return _told(wrong + _rerun(here, command, calm))
+
+
+def killed(command: Command, signal: int, share: float) -> str | None:
+    """What is wrong with a command that gets a signal after a share of its usual time."""
+    here = world()
+    calm = here.undisturbed(command)
+    here.fresh(command)
+    told = here.runner.run(*command.argv, kill_s=share * calm.s, signal_=signal)
+    wrong = []
+    if told.hung or "Traceback" in told.err:
+        wrong.append("hangs" if told.hung else f"traceback: {_last(told.err)}")
+    if told.code not in ({calm.code, -9, 137} if signal == 9 else {calm.code, 128 + signal}):
+        wrong.append(f"exit code {told.code} after signal {signal}: {_last(told.err)}")
+    wrong += _state(snapshot(here.box), calm, done=False, hidden=False)
+    wrong += _answer(here, command, calm)
+    return _told(wrong + _rerun(here, command, calm))
+
+
+def _sentence(told: Told, calm: Undisturbed, fault: Fault) -> list[str]:
+    """Whether a command that failed says so in one line that names the place."""
+    if told.hung:
+        return ["hangs"]
+    if "Traceback" in told.err:
+        return [f"traceback: {_last(told.err)}"]
+    if told.code == calm.code:
+        return []
+    if told.code != 2:
+        return [f"exit code {told.code}: {_last(told.err)}"]
+    lines = [line for line in told.err.splitlines() if re.match(r"(cnncodes: )?error: ", line)]
+    if len(lines) != 1:
+        return [f"{len(lines)} lines of errors: {_last(told.err)}"]
+    if len(told.calls) < fault.nth:
+        return [f"fails before the call: {lines[0]}"]
+    path = Path(told.calls[fault.nth - 1].partition(" ")[2]).relative_to(world().box)
+    places = [p.as_posix() for p in (path, *path.parents)][:-1] or ["."]
+    if not any(_names(place, lines[0]) for place in places):
+        return [f"does not name {path}: {lines[0]}"]
+    return []
+
+
+def _names(place: str, line: str) -> bool:
+    return re.search(rf"(^|[\s/:'\"]){re.escape(place)}($|[\s/:;,'\")])", line) is not None
+
+
+def _state(found: Snapshot, calm: Undisturbed, *, done: bool, hidden: bool = True) -> list[str]:
+    """Whether each file is as it was before, or as it should be after; after, if the command says that it is done."""
+    wrong = []
+    for path in sorted(found.keys() | calm.before.keys() | calm.after.keys()):
+        values = found.get(path), calm.before.get(path), calm.after.get(path)
+        if path.startswith(_KEPT) or (not hidden and any(part.startswith(".") for part in path.split("/"))):
+            continue
+        # What the cache lacks is made again; what it has must be right.
+        if path.startswith("cache/") and (values[0] is None or path.endswith(".sqlite")):
+            if str(values[0]).startswith("broken"):
+                wrong.append(f"{path} is broken")
+        elif values[0] not in (values[2:] if done else values[1:]):
+            wrong.append(f"{path} is {'missing' if values[0] is None else 'neither as before nor whole'}")
+    return wrong
+
+
+def _answer(here: World, command: Command, calm: Undisturbed) -> list[str]:
+    answer = here.answer(command)
+    if answer is None:
+        return [f"`{' '.join(command.then)}` fails after it"]
+    return [] if answer in ("", *calm.answers) else [f"`{' '.join(command.then)}` has another answer after it"]
+
+
+def _rerun(here: World, command: Command, calm: Undisturbed) -> list[str]:
+    """Whether the same command then ends as if nothing had been."""
+    shutil.rmtree(here.box / "tmp")  # the system's to clear
+    (here.box / "tmp").mkdir()
+    was_done = not differing(snapshot(here.box), calm.after)
+    told = here.runner.run(*command.argv)
+    wrong = []
+    done_already = was_done and told.code == 2 and (_THERE.search(told.err) or _NOT_THERE.search(told.err))
+    if told.hung or (told.code != calm.code and not done_already):
+        wrong.append(f"rerun ends with {told.code}: {_last(told.err)}")
+    wrong += [f"after the rerun {what}" for what in differing(snapshot(here.box), calm.after)]
+    return wrong + [f"the rerun leaves {name}" for name in leftovers(here.box)]
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["(nothing said)"])[-1]
+
+
+def _told(wrong: Sequence[str]) -> str | None:
+    more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return "; ".join(wrong[:_SHOWN]) + more if wrong else None

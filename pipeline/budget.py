@@ -19,8 +19,16 @@ UNPACKED_OF_A_BYTE = 100
 # Steps are lines of Python or so; a million take a second.
 FREE_STEPS = 1_000_000
 STEPS_OF_A_BYTE = 1 / 100
+# A picture of one colour packs to a thousand pixels a byte, a photograph to less than ten.
+FREE_PIXELS = 50_000_000
+PIXELS_OF_A_BYTE = 50
 # Of a Python object beside its content, with its place in what holds it.
 OBJECT_BYTES = 64
+
+
+def most_pixels(file_bytes: int) -> int:
+    """What a picture of a file of this length may have; each takes 10 to 30 bytes and up to 200 ns to decode."""
+    return FREE_PIXELS + PIXELS_OF_A_BYTE * file_bytes
 
 
 class TooMuchError(UserError):

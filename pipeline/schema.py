@@ -134,6 +134,16 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
 
 
+def small_text(path: str | Path) -> str:
+    """The first lines of a file. Raises UserError if it is no regular file."""
+    state(path)
+    with Path(path).open("rb") as file:
+        return file.read(_LINES_BYTES).decode("utf-8", "replace")
+
+
+_LINES_BYTES = 4096
+
+
 def hdf5(
     path: str | Path | BytesIO, mode: Literal["r", "w"] = "r", *, theirs: bool = False, where: object = None
 ) -> h5py.File:

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +185,18 @@ def safetensors_number(path: Path) -> None:
 def prototxt_fields(path: Path) -> None:
     """8 MB of messages of nothing."""
     path.write_text("a{}" * 2_600_000)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, extra: bytes = b"", *, length: int = 0) -> bytes:
+    """A black picture, with chunks before its data. With `length` one of that many bytes whose data are not there."""
+    data = bytes(length) if length else zlib.compress(bytes((1 + 3 * width) * height))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {

@@ -18,6 +18,8 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 # Keywords of texts that may say how the picture is turned, and the most that Pillow unpacks of one.
 _METADATA = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _MOST_TEXT_BYTES = 1 << 20
+# Chunks of them that are looked at: one or two say how a picture is turned.
+_MOST_METADATA = 16
 _AT_ONCE_BYTES = 1 << 20
 
 
@@ -87,6 +89,7 @@ def read(file: BinaryIO, *, header_only: bool = False) -> Png | None:
 
 def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes]]:
     """(kind, the whole chunk) of those that decide pixels; the last may be cut short."""
+    looked_at = 0
     end = file.seek(0, os.SEEK_END)
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
@@ -95,9 +98,11 @@ def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes
             yield kind, head
             return
         critical = not kind[0] & 0x20  # a capital first letter
-        if critical or kind in (b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+        is_metadata = kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") and looked_at < _MOST_METADATA
+        if critical or kind == b"tRNS" or is_metadata:
             file.seek(-len(head), os.SEEK_CUR)
             chunk = file.read(min(length + 12, end))
+            looked_at += is_metadata and (kind == b"eXIf" or chunk[8:].startswith(_METADATA))
             if critical or kind == b"tRNS" or _is_sound_metadata(kind, chunk):
                 yield kind, chunk
             if kind == b"IEND":

@@ -233,6 +233,8 @@ def _require_whole(image: Image.Image, about: Png | Jpeg | None) -> None:
         # Rows are written one after another into zeros, so that most files need no count.
         if (about.interlaced or not last_row.any()) and not about.holds_every_row():
             raise DecodeError("broken: its picture data end before the last row")
+        if not about.is_checked():
+            raise DecodeError("broken: its picture data are cut off")
 
 
 def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:

@@ -50,5 +50,9 @@ PARTS = {
     for part in (
         Part("faults", "tests.reliability.faults", None, "each call that writes fails once, in each command"),
         Part("kills", "tests.reliability.kills", 1000, "commands that are killed at a random time, then run once more"),
+        Part("images", "tests.reliability.images", 20_000, "images of every format, changed at random"),
+        Part("weights", "tests.reliability.weights", 1000, "weights of every format, changed at random"),
+        Part("mutants", "tests.reliability.mutants", 1000, "index, head and codes folders with a changed file"),
+        Part("hostile", "tests.reliability.hostile", None, "small weights files that ask for much"),
     )
 }

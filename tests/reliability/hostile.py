@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,23 @@ from tests import small_files
 from tests.reliability.child import Child
 from tests.reliability.registry import Draw
 
+ROOT = Path(__file__).parents[2]
+# Where the other kinds are made: links and data elsewhere, names that lead out, pipes, code, lies about sizes.
+TESTS = (
+    "tests/index/test_hostile.py",
+    "tests/test_hostile_collection.py",
+    "tests/test_plain_hdf5.py",
+    "tests/test_plain_json.py",
+    "tests/test_yaml.py",
+    "tests/nets/weights/test_safety.py",
+    "tests/nets/weights/test_plain_pickle.py",
+    "tests/data/test_small_images.py",
+    "tests/web/test_safety.py",
+)
+
 
 def draws(seed: int, count: int | None) -> Iterator[Draw]:
-    """All there are; nothing of them is random."""
+    """All there are; nothing of them is random. First files that ask for much, then the tests of the other kinds."""
     folder = Path(tempfile.mkdtemp(prefix="reliability-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
@@ -38,6 +54,14 @@ def draws(seed: int, count: int | None) -> Iterator[Draw]:
     child = Child(look)
     for name in small_files.WEIGHTS:
         yield Draw(name, functools.partial(_twice, child, name))
+    for module in TESTS:
+        yield Draw(module, functools.partial(_tested, module))
+
+
+def _tested(module: str) -> str | None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", module]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return None if done.returncode == 0 else done.stdout.strip().rpartition("\n")[2]
 
 
 def _twice(child: Child, name: str) -> str | None:

@@ -8,6 +8,7 @@ import io
 import itertools
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -57,23 +58,41 @@ def seeds() -> dict[str, bytes]:
     exif[0x0112] = 6
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "x" * 50)
-    made = {
-        "png-rgb": (rgb, "PNG", {}), "png-grey": (grey, "PNG", {}), "png-alpha": (alpha, "PNG", {}),
-        "png-palette": (palette, "PNG", {"transparency": 3}), "png-deep": (deep, "PNG", {}),
-        "png-bits": (rgb.convert("1"), "PNG", {}), "png-turned": (rgb, "PNG", {"exif": exif}),
-        "png-keyed": (rgb, "PNG", {"transparency": tuple(map(int, noise[0, 0]))}), "png-text": (rgb, "PNG", {"pnginfo": text}),
-        "jpeg": (smooth, "JPEG", {}), "jpeg-progressive": (smooth, "JPEG", {"progressive": True}),
-        "jpeg-grey": (grey, "JPEG", {}), "jpeg-cmyk": (smooth.convert("CMYK"), "JPEG", {}),
-        "jpeg-turned": (smooth, "JPEG", {"exif": exif}), "jpeg-restarts": (smooth, "JPEG", {"restart_marker_rows": 1}),
-        "gif": (palette, "GIF", {}), "gif-moving": (palette, "GIF", {"save_all": True, "append_images": [grey.quantize(16)]}),
-        "webp": (smooth, "WEBP", {}), "webp-lossless": (alpha, "WEBP", {"lossless": True}),
+    made: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        "png-rgb": (rgb, "PNG", {}),
+        "png-grey": (grey, "PNG", {}),
+        "png-alpha": (alpha, "PNG", {}),
+        "png-palette": (palette, "PNG", {"transparency": 3}),
+        "png-deep": (deep, "PNG", {}),
+        "png-bits": (rgb.convert("1"), "PNG", {}),
+        "png-turned": (rgb, "PNG", {"exif": exif}),
+        "png-keyed": (rgb, "PNG", {"transparency": tuple(map(int, noise[0, 0]))}),
+        "png-text": (rgb, "PNG", {"pnginfo": text}),
+        "jpeg": (smooth, "JPEG", {}),
+        "jpeg-progressive": (smooth, "JPEG", {"progressive": True}),
+        "jpeg-grey": (grey, "JPEG", {}),
+        "jpeg-cmyk": (smooth.convert("CMYK"), "JPEG", {}),
+        "jpeg-turned": (smooth, "JPEG", {"exif": exif}),
+        "jpeg-restarts": (smooth, "JPEG", {"restart_marker_rows": 1}),
+        "gif": (palette, "GIF", {}),
+        "gif-moving": (palette, "GIF", {"save_all": True, "append_images": [grey.quantize(16)]}),
+        "webp": (smooth, "WEBP", {}),
+        "webp-lossless": (alpha, "WEBP", {"lossless": True}),
         "webp-moving": (rgb, "WEBP", {"save_all": True, "append_images": [smooth.resize((32, 24))]}),
-        "tiff": (rgb, "TIFF", {}), "tiff-deflate": (rgb, "TIFF", {"compression": "tiff_deflate"}),
-        "tiff-lzw": (alpha, "TIFF", {"compression": "tiff_lzw"}), "tiff-deep": (deep, "TIFF", {}),
-        "tiff-jpeg": (smooth, "TIFF", {"compression": "jpeg"}), "tiff-fax": (rgb.convert("1"), "TIFF", {"compression": "group4"}),
-        "bmp": (rgb, "BMP", {}), "bmp-palette": (palette, "BMP", {}), "ppm": (rgb, "PPM", {}), "pgm": (grey, "PPM", {}),
-        "jpeg2000": (smooth, "JPEG2000", {}), "avif": (smooth, "AVIF", {}), "mpo": (smooth, "MPO", {"save_all": True, "append_images": [smooth]}),
-    }  # fmt: skip
+        "tiff": (rgb, "TIFF", {}),
+        "tiff-deflate": (rgb, "TIFF", {"compression": "tiff_deflate"}),
+        "tiff-lzw": (alpha, "TIFF", {"compression": "tiff_lzw"}),
+        "tiff-deep": (deep, "TIFF", {}),
+        "tiff-jpeg": (smooth, "TIFF", {"compression": "jpeg"}),
+        "tiff-fax": (rgb.convert("1"), "TIFF", {"compression": "group4"}),
+        "bmp": (rgb, "BMP", {}),
+        "bmp-palette": (palette, "BMP", {}),
+        "ppm": (rgb, "PPM", {}),
+        "pgm": (grey, "PPM", {}),
+        "jpeg2000": (smooth, "JPEG2000", {}),
+        "avif": (smooth, "AVIF", {}),
+        "mpo": (smooth, "MPO", {"save_all": True, "append_images": [smooth]}),
+    }
     found = {}
     for name, (image, kind, settings) in made.items():
         saved = io.BytesIO()

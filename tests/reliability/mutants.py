@@ -1,4 +1,4 @@
-"""Mutants of index, head and codes folders and of HDF5 data sets: the right answer or one sentence."""
+"""Mutants of index, head and codes folders: the right answer or one sentence."""
 
 from __future__ import annotations
 

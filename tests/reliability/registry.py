@@ -53,6 +53,7 @@ PARTS = {
         Part("images", "tests.reliability.images", 20_000, "images of every format, changed at random"),
         Part("weights", "tests.reliability.weights", 1000, "weights of every format, changed at random"),
         Part("mutants", "tests.reliability.mutants", 1000, "index, head and codes folders with a changed file"),
-        Part("hostile", "tests.reliability.hostile", None, "small weights files that ask for much"),
+        Part("sets", "tests.reliability.sets", 1000, "HDF5 data sets, changed at random"),
+        Part("hostile", "tests.reliability.hostile", None, "files and folders that were made to do harm"),
     )
 }

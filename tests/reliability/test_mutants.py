@@ -7,6 +7,9 @@ import pytest
 from tests.reliability.child import Child
 from tests.reliability.registry import PARTS
 from tests.reliability.runner import has_compiler
+from tests.small_files import WEIGHTS
+
+SAMPLES = {"images": 5000, "weights": 200, "sets": 100, "hostile": len(WEIGHTS), "mutants": 24}
 
 
 def wrong(part: str, count: int | None) -> list[str]:
@@ -16,7 +19,7 @@ def wrong(part: str, count: int | None) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "count"), [("images", 5000), ("weights", 200), ("hostile", None), ("mutants", 24)])
+@pytest.mark.parametrize(("part", "count"), SAMPLES.items())
 def test_a_sample(part: str, count: int | None) -> None:
     if part == "mutants" and not has_compiler():
         pytest.skip("no compiler")

@@ -12,10 +12,11 @@ import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, TypeAlias, cast
 
 from pipeline.budget import OBJECT_BYTES, Budget
 
+Readable: TypeAlias = "IO[bytes] | mmap.mmap"
 # torch looks what is called up among all that it knows.
 _CALL_STEPS = 20
 # The numbers that these are given are shapes and places in a storage, and claim nothing.
@@ -127,7 +128,7 @@ _STEPS: dict[str, Callable[[_Sums, Any], None]] = {
 }
 
 
-def names(file: IO[bytes] | mmap.mmap, pickles: int, budget: Budget) -> list[str]:
+def names(file: Readable, pickles: int, budget: Budget) -> list[str]:
     """What the next pickles of a file name, in order, as `module.name` of Python 3.
 
     `file` gives at most what it has, however much is asked for. Raises TooMuchError, and what pickletools raises on
@@ -136,14 +137,14 @@ def names(file: IO[bytes] | mmap.mmap, pickles: int, budget: Budget) -> list[str
     found: dict[str, None] = {}
     for _ in range(pickles):
         sums = _Sums(budget)
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], file)):
             budget.work()
             step = _STEPS.get(opcode.name)
             if step is None:
                 raise ValueError(f"opcode {opcode.name}")
             step(sums, argument)
             if opcode.name == "GLOBAL":
-                found[_named(argument)] = None
+                found[_named(str(argument))] = None
     return list(found)
 
 

@@ -21,12 +21,18 @@ from tests.reliability.child import Child
 from tests.reliability.mutate import mutated
 from tests.reliability.registry import Draw
 
+# Text of any length: the HDF5 library itself can loop on a broken heap of them, and nothing before it can tell.
+TEXTS = "texts"
+
 
 def draws(seed: int, count: int | None) -> Iterator[Draw]:
     """Without end, one layout after another."""
     folder = Path(tempfile.mkdtemp(prefix="reliability-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    healthy = {name: make(folder / "healthy.h5") for name, make in {"plain": _plain, "packed": _packed}.items()}
+    healthy = {
+        name: make(folder / "healthy.h5")
+        for name, make in {"plain": _plain, "packed": _packed, TEXTS: _endless}.items()
+    }
 
     def look(draw: str) -> str | None:
         kind, data = mutated(healthy[draw.split()[1]], random.Random(f"{seed} {draw}"))
@@ -56,8 +62,16 @@ def _params(path: Path) -> DatasetParams:
 def _plain(path: Path) -> bytes:
     with h5py.File(path, "w") as file:
         file["images"] = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-        file["labels"] = np.array(["a", "b"] * 3, dtype=h5py.string_dtype())
+        file["labels"] = np.array([b"a", b"b"] * 3)
         file["split"] = np.array([b"train", b"test", b"val"] * 2)
+    return path.read_bytes()
+
+
+def _endless(path: Path) -> bytes:
+    _plain(path)
+    with h5py.File(path, "r+") as file:
+        del file["labels"]
+        file["labels"] = np.array(["a", "b"] * 3, dtype=h5py.string_dtype())
     return path.read_bytes()
 
 

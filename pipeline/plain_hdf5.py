@@ -14,6 +14,7 @@ from typing import TypeAlias
 import h5py
 from h5py import h5a, h5d, h5o, h5s, h5z
 
+from pipeline.budget import FREE_BYTES, UNPACKED_OF_A_BYTE
 from pipeline.errors import UserError
 
 Object: TypeAlias = "h5py.Group | h5py.Dataset"
@@ -23,9 +24,6 @@ MAX_DEPTH = 32
 MAX_ATTRIBUTES = 1_000  # of one object
 MAX_ATTRIBUTE_BYTES = 16 << 20
 MAX_CHUNK_BYTES = 256 << 20
-# What filters may make of a byte of the file, and what a file of any size may state: zeros pack to a thousandth.
-MAX_RATIO = 100
-FREE_BYTES = 64 << 20
 # What texts of any length may come to where each could be as long as all that the file holds beside its arrays.
 MAX_TEXT_BYTES = 1 << 30
 
@@ -53,7 +51,7 @@ def require_plain(file: h5py.File, file_bytes: int, where: object, *, texts: boo
             _require_own(dataset, where, texts=texts)
             _require_size(dataset, file_bytes, where)
         stated = sum(_bytes(dataset) for dataset in datasets)
-        if stated > FREE_BYTES + MAX_RATIO * file_bytes:
+        if stated > FREE_BYTES + UNPACKED_OF_A_BYTE * file_bytes:
             raise _too_much(where, "its arrays", stated, file_bytes)
         beside = _beside(datasets, file_bytes)
         for found in objects:
@@ -110,7 +108,7 @@ def _require_own(dataset: h5py.Dataset, where: object, *, texts: bool) -> None:
 
 def _require_size(dataset: h5py.Dataset, file_bytes: int, where: object) -> None:
     chunked = dataset.chunks is not None
-    most = FREE_BYTES + (MAX_RATIO * file_bytes if chunked else file_bytes)
+    most = FREE_BYTES + (UNPACKED_OF_A_BYTE * file_bytes if chunked else file_bytes)
     if _bytes(dataset) > most:
         raise _too_much(where, dataset.name, _bytes(dataset), file_bytes)
     if chunked and (size := math.prod(dataset.chunks) * dataset.dtype.itemsize) > min(most, MAX_CHUNK_BYTES):
@@ -154,5 +152,5 @@ def _bytes(dataset: h5py.Dataset) -> int:
 def _too_much(where: object, what: str, stated: int, file_bytes: int) -> UserError:
     return UserError(
         f"{where} states {stated:,} bytes for {what} and has {file_bytes:,} itself",
-        allowed=f"{MAX_RATIO} times its own length where it is packed, its own length where it is not",
+        allowed=f"{UNPACKED_OF_A_BYTE} times its own length where it is packed, its own length where it is not",
     )

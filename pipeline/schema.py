@@ -21,7 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline import held
+from pipeline import held, plain_json
 from pipeline.errors import UserError
 from pipeline.failing import place, told
 
@@ -135,11 +135,23 @@ def read_json(path: str | Path) -> Any:
         what = "is not a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > plain_json.MOST_BYTES:
+            raise UserError(f"{path} has {path.stat().st_size:,} bytes", allowed=f"{plain_json.MOST_BYTES:,} of JSON")
+        return plain_json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise UserError(f"{path} can't be read: {(e.strerror or str(e)).lower()}") from None
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise UserError(f"{path} is not JSON ({e}); it may have been cut short") from None
+
+
+def small_text(path: str | Path) -> str:
+    """The first lines of a file. Raises UserError if it is no regular file."""
+    state(path)
+    with Path(path).open("rb") as file:
+        return file.read(_LINES_BYTES).decode("utf-8", "replace")
+
+
+_LINES_BYTES = 4096
 
 
 def hdf5(

@@ -9,7 +9,6 @@ against the one between two halves of the reference itself.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.codes.reader import Codes
 from pipeline.errors import UserError
 from pipeline.heads.model import ROUNDING
@@ -143,7 +142,7 @@ def read(path: str | Path) -> Reference:
             version = int(f.attrs["version"])
             if version != schema.VERSIONS["reference"]:
                 raise UserError(f"{path} has version {version}", allowed=str(schema.VERSIONS["reference"]))
-            head = json.loads(f.attrs["head"])
+            head = plain_json.loads(f.attrs["head"])
             rows = {spec: np.asarray(f[spec][()]) for spec in sorted(f)}
             if f.attrs["fingerprint"] != _fingerprint(head, rows):
                 raise UserError(f"{path} is damaged: its content does not match its fingerprint", see="make it again")

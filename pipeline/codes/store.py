@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import os
 import time
@@ -30,7 +29,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.cache import cache_root
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
@@ -298,7 +297,7 @@ def _name_of(path: Path) -> str:
     """Architecture and spec of a shard. Raises _DamagedError if its bytes have changed."""
     _check_bytes(path)
     with schema.hdf5(path) as f:
-        about = json.loads(f.attrs["settings"])
+        about = plain_json.loads(f.attrs["settings"])
     return f"{about['arch']}-{LayerSpec.named_in(about).name}"
 
 

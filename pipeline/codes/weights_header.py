@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from pipeline import plain_json
 from pipeline.codes.settings import Normalisation
 from pipeline.errors import UserError
 from pipeline.nets import layers
@@ -96,7 +97,7 @@ def stated(weights: str | Path) -> Stated | None:
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        about = json.loads(_header(path)["__metadata__"]["cnncodes"])
+        about = plain_json.loads(_header(path)["__metadata__"]["cnncodes"])
         return Stated(str(about["arch"]), dict(about["provenance"].get("codes", {})))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -108,7 +109,7 @@ def _header(path: Path) -> dict[str, Any]:
         (length,) = struct.unpack("<Q", f.read(8))
         if length > _MAX_HEADER_BYTES:
             raise ValueError("its header is too long")
-        header: dict[str, Any] = json.loads(f.read(length))
+        header: dict[str, Any] = plain_json.loads(f.read(length))
         return header
 
 
@@ -117,7 +118,7 @@ def _read(path: Path) -> WeightsHeader:
         raise UserError(f"there is no weights file {path}", see="`dvc repro weights`")
     try:
         header = _header(path)
-        about = json.loads(header.pop("__metadata__")["cnncodes"])
+        about = plain_json.loads(header.pop("__metadata__")["cnncodes"])
         if about["version"] != VERSIONS["weights"]:
             raise ValueError(f"its version is {about['version']}")
         fc8 = header.get("fc8.bias")

@@ -5,19 +5,27 @@ In YAML 1.1 1e-5 is text, `on` and `no` are booleans, 010 is 8 and 1:30 is 90.
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
 from pipeline.errors import UserError
 
 _LEADING_POINT = re.compile(r"[-+]?\.[0-9]+[eE][0-9]+")
+
+
+# The parser takes a minute for a megabyte.
+_MOST_BYTES = 100_000
+# What anchors and aliases may stand for, written out: a few lines can stand for billions.
+_MOST_VALUES = 100_000
 
 
 class _Resolver(VersionedResolver):
@@ -30,14 +38,46 @@ class _Resolver(VersionedResolver):
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The plain values in a file. Raises FileNotFoundError, and UserError if it is not YAML."""
-    text = Path(path).read_bytes()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Resolver = _Resolver
+    """The plain values in a file.
+
+    Raises FileNotFoundError, and UserError if it is not YAML, too long, or stands for more values than it could hold.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{path} is longer than settings are", allowed=f"{_MOST_BYTES:,} bytes of YAML")
     try:
-        return yaml.load(text.decode("utf-8"))
+        text = data.decode("utf-8")
+        if "&" in text and "*" in text:
+            _require_few(_yaml().compose(text), path)
+        return _yaml().load(text)
     except MarkedYAMLError as e:
         line = "" if e.problem_mark is None else f" in line {e.problem_mark.line + 1}"
         raise UserError(f"{path} is not YAML: {e.problem}{line}") from None
     except (YAMLError, ValueError, RecursionError) as e:
         raise UserError(f"{path} is not YAML: {' '.join(str(e).split())[:200]}") from None
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = _Resolver
+    return yaml
+
+
+def _require_few(root: Any, path: str | Path) -> None:
+    """Raises UserError if a file's values, with each alias written out, are too many; nothing is written out here."""
+    counts: dict[int, float] = {}
+
+    def count(node: Any) -> float:
+        if id(node) not in counts:
+            counts[id(node)] = math.inf  # of one that holds itself
+            inner = node.value if isinstance(node, CollectionNode) else []
+            flat = itertools.chain.from_iterable(inner) if isinstance(node, MappingNode) else inner
+            counts[id(node)] = 1 + sum(map(count, flat))
+        return counts[id(node)]
+
+    if root is not None and count(root) > _MOST_VALUES:
+        raise UserError(
+            f"{path} stands for more than {_MOST_VALUES:,} values by its anchors and aliases",
+            allowed="values written out",
+        )

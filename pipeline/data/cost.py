@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from pipeline.data.decode import formats_of, what_pixels_need
+from pipeline.data.decode import formats_of, require_proportion, what_pixels_need
 
 # Bytes a pixel at the highest, measured of `decode` for each kind of image (tests/data/test_cost.py holds that): Pillow
 # keeps 4 (grey 1, 16 bits 2), and its conversions and copies come on top.
@@ -46,6 +46,7 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
             width, height = image.size
             if width * height > max_pixels:
                 return Header(0, 0, 0)
+            require_proportion(width, height, file)
             at_once = _PROGRESSIVE * width * height if "progressive" in image.info else 0
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (reduced_to, reduced_to))

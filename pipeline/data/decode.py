@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pipeline import budget
 from pipeline.data import colours, jpeg, kinds, png
 from pipeline.data.colours import Pixels
 from pipeline.data.jpeg import Jpeg
@@ -67,8 +69,8 @@ def decode(
     be looked for (a JPEG is decoded twice for that). `name`: of the file, where `source` isn't its path; some RAW files
     are known by it alone. Raises DecodeError on any file that can't be shown whole: empty,
     truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
-    thumbnail), or of more than `max_pixels` pixels (Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds above
-    that).
+    thumbnail), of more pixels than a file of its length may have, or of more than `max_pixels` (Pillow's own limit,
+    twice `Image.MAX_IMAGE_PIXELS`, holds above that).
     """
     read = functools.partial(
         _decode,
@@ -125,6 +127,7 @@ def _decode(
         image_file, about = what_pixels_need(file, head, max_pixels)
         with Image.open(image_file, formats=formats) as image:
             _require_size(*image.size, max_pixels)
+            require_proportion(*image.size, file)
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (reduced_to, reduced_to))
             layout = colours.layout(image, about if isinstance(about, Png) else None)
@@ -175,7 +178,7 @@ def what_pixels_need(
     """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
 
     `header_only`: enough to open it, not to load it. Raises DecodeError on a JPEG of more pixels or scans than are
-    allowed.
+    allowed, by `max_pixels` or by the file's length.
     """
     file.seek(0)
     if head.startswith(png.SIGNATURE):
@@ -197,12 +200,25 @@ def what_pixels_need(
             f"a JPEG of {picture.scans} scans of {picture.width} x {picture.height} pixels: all scans together may "
             f"have {_MOST_SCANNED_PIXELS / 1e6:.0f} million"
         )
+    require_proportion(picture.width, picture.height, file)
     return io.BytesIO(picture.body + jpeg.END), picture
 
 
 def _require_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise DecodeError(f"{width} x {height} pixels are more than max_pixels ({max_pixels})")
+
+
+def require_proportion(width: int, height: int, file: BinaryIO) -> None:
+    """Raises DecodeError on more pixels than a file of this length may have (`pipeline.budget`)."""
+    at = file.tell()
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(at)
+    if width * height > budget.most_pixels(size_bytes):
+        raise DecodeError(
+            f"it has {size_bytes:,} bytes and asks for {width} x {height} pixels, more than "
+            f"{budget.FREE_PIXELS / 1e6:.0f} million and {budget.PIXELS_OF_A_BYTE} for each byte of a file"
+        )
 
 
 def _require_whole(image: Image.Image, about: Png | Jpeg | None) -> None:
@@ -217,6 +233,8 @@ def _require_whole(image: Image.Image, about: Png | Jpeg | None) -> None:
         # Rows are written one after another into zeros, so that most files need no count.
         if (about.interlaced or not last_row.any()) and not about.holds_every_row():
             raise DecodeError("broken: its picture data end before the last row")
+        if not about.is_checked():
+            raise DecodeError("broken: its picture data are cut off")
 
 
 def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:

@@ -210,6 +210,8 @@ class Manifest:
             ) from e
 
 
+# Of a path (Linux allows 4,096 bytes) or a label.
+_MOST_CHARACTERS = 4096
 _REMAKE = "`dvc repro dataset`, which makes it again"
 
 
@@ -253,6 +255,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _strings(values: Sequence[str]) -> Strings:
+    """Each takes as many characters as the longest does. Raises ValueError where one is out of all proportion."""
+    longest = max(map(len, values), default=0)
+    if longest > _MOST_CHARACTERS:
+        raise ValueError(f"a value of {longest:,} characters, where at most {_MOST_CHARACTERS:,} are read")
     return np.array(values, dtype=np.str_)
 
 

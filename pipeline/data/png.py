@@ -18,6 +18,13 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 # Keywords of texts that may say how the picture is turned, and the most that Pillow unpacks of one.
 _METADATA = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _MOST_TEXT_BYTES = 1 << 20
+# Chunks of them that are looked at: one or two say how a picture is turned.
+_MOST_METADATA = 16
+# Kinds that no pixel needs: one that is damaged changes nothing.
+_UNNEEDED = frozenset(
+    b"tEXt zTXt iTXt tIME pHYs gAMA cHRM iCCP sRGB sBIT bKGD hIST sPLT cICP mDCV cLLI oFFs pCAL sCAL gIFg gIFx sTER "
+    b"acTL fcTL fdAT".split()
+)
 _AT_ONCE_BYTES = 1 << 20
 
 
@@ -33,6 +40,7 @@ class Png:
     keyed: bool
     needed: bytes
     data: tuple[memoryview, ...]  # zlib's stream, in pieces
+    checked: bool  # by the checksums of its chunks
 
     def holds_every_row(self) -> bool:
         """Whether the compressed data make all bytes that the size asks for: a decoder leaves missing rows black."""
@@ -48,6 +56,21 @@ class Png:
         except zlib.error:
             return False
 
+    def is_checked(self) -> bool:
+        """Whether the data are what they were: by the chunks' checksums, or where one is cut off by zlib's own."""
+        if self.checked:
+            return True
+        inflate, most = zlib.decompressobj(), self._data_bytes() + _AT_ONCE_BYTES
+        try:
+            for part in self.data:
+                rest: bytes | memoryview = part
+                while rest and most > 0 and not inflate.eof:
+                    most -= len(inflate.decompress(rest, _AT_ONCE_BYTES))
+                    rest = inflate.unconsumed_tail
+        except zlib.error:
+            return False
+        return inflate.eof
+
     def _data_bytes(self) -> int:
         """Bytes of all rows before compression, each after a byte that names its filter."""
         bits = self.depth * _SAMPLES[self.colour]
@@ -62,16 +85,18 @@ def read(file: BinaryIO, *, header_only: bool = False) -> Png | None:
 
     `header_only`: read up to where its data begin, which can be opened but not loaded.
     Chunks that no pixel needs (texts, profiles, what other programs left) are skipped, however long they are.
+    Raises ValueError on one that is needed, or may be, and does not match its checksum.
     """
     kept, kept_bytes = [SIGNATURE], len(SIGNATURE)
     places: list[slice] = []
-    keyed, header = False, b""
+    keyed, header, checked = False, b"", True
     for kind, chunk in _chunks(file, header_only=header_only):
         length = int.from_bytes(chunk[:4], "big")
         if kind == b"IHDR":
             header = header or chunk[8 : 8 + length]
         keyed |= kind == b"tRNS"
         if kind == b"IDAT":
+            checked &= len(chunk) == length + 12
             places.append(slice(kept_bytes + 8, kept_bytes + min(8 + length, len(chunk))))
         kept.append(chunk)
         kept_bytes += len(chunk)
@@ -82,11 +107,12 @@ def read(file: BinaryIO, *, header_only: bool = False) -> Png | None:
         return None
     needed = b"".join(kept)
     data = tuple(memoryview(needed)[place] for place in places)
-    return Png(width, height, depth, colour, interlace == 1, keyed, needed, data)
+    return Png(width, height, depth, colour, interlace == 1, keyed, needed, data, checked)
 
 
 def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes]]:
     """(kind, the whole chunk) of those that decide pixels; the last may be cut short."""
+    looked_at = 0
     end = file.seek(0, os.SEEK_END)
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
@@ -94,16 +120,41 @@ def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes
         if header_only and kind == b"IDAT":
             yield kind, head
             return
-        critical = not kind[0] & 0x20  # a capital first letter
-        if critical or kind in (b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+        vital = not kind[0] & 0x20 or kind in (b"tRNS", b"eXIf")  # a capital first letter
+        is_metadata = kind in (b"tEXt", b"zTXt", b"iTXt") and looked_at < _MOST_METADATA
+        if vital or is_metadata:
             file.seek(-len(head), os.SEEK_CUR)
             chunk = file.read(min(length + 12, end))
-            if critical or kind == b"tRNS" or _is_sound_metadata(kind, chunk):
+            if vital and len(chunk) == length + 12:
+                _require_checksum(kind, chunk)
+            looked_at += is_metadata and chunk[8:].startswith(_METADATA)
+            if vital or _is_sound_metadata(kind, chunk):
                 yield kind, chunk
             if kind == b"IEND":
                 return
-        else:
+        elif kind in _UNNEEDED:
             file.seek(length + 4, os.SEEK_CUR)
+        else:
+            _skip(file, kind, length)
+
+
+def _require_checksum(kind: bytes, chunk: bytes) -> None:
+    """Raises ValueError unless a whole chunk is what it was when it was written: Pillow doesn't look at all of them."""
+    if zlib.crc32(memoryview(chunk)[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        raise ValueError(f"its chunk {_shown(kind)} does not match its checksum")
+
+
+def _skip(file: BinaryIO, kind: bytes, length: int) -> None:
+    """Past a chunk of an unknown kind. Raises ValueError if it is damaged: it may be one that pixels need, misspelt."""
+    checksum, left = zlib.crc32(kind), length
+    while left and (part := file.read(min(left, _AT_ONCE_BYTES))):
+        checksum, left = zlib.crc32(part, checksum), left - len(part)
+    if left or file.read(4) != checksum.to_bytes(4, "big"):
+        raise ValueError(f"its chunk {_shown(kind)} is cut off or does not match its checksum")
+
+
+def _shown(kind: bytes) -> str:
+    return ascii(kind.decode("latin-1"))
 
 
 def _is_sound_metadata(kind: bytes, chunk: bytes) -> bool:
@@ -111,8 +162,6 @@ def _is_sound_metadata(kind: bytes, chunk: bytes) -> bool:
     body, checksum = chunk[8:-4], chunk[-4:]
     if zlib.crc32(chunk[4:-4]).to_bytes(4, "big") != checksum:
         return False
-    if kind == b"eXIf":
-        return True
     keyword, _, rest = body.partition(b"\0")
     if keyword not in _METADATA:
         return False

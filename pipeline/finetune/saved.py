@@ -8,7 +8,6 @@ the tensors that the first file does not hold. Baselines are no such network: th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline import held
+from pipeline import held, plain_json
 from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import MEMORY_MB
 from pipeline.data.room import NoRoomError, Room
@@ -237,7 +236,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"there is no {path}", see="`dvc repro finetune`")
     try:
         with safe_open(path, framework="pt") as f:
-            about = json.loads((f.metadata() or {})[_KEY])
+            about = plain_json.loads((f.metadata() or {})[_KEY])
         return about, load_file(path)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
+    except (SafetensorError, OSError, KeyError, plain_json.JsonError) as e:
         raise UserError(f"{path} is not a whole file of a trained model ({e})") from None

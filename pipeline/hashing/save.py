@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.errors import UserError
 from pipeline.hashing.base import HASHERS, Hasher
 from pipeline.hashing.pack import BIT_ORDER, pack, unpack
@@ -147,7 +146,7 @@ def _read_head(f: h5py.File, path: str | Path, *, kind: str) -> dict[str, Any]:
     head = {k: v for k, v in f.attrs.items() if k not in ("version", "fingerprint")}
     for key in ("params", "settings"):
         if key in head:
-            head[key] = json.loads(head[key])
+            head[key] = plain_json.loads(head[key])
     return {k: int(v) if isinstance(v, np.integer) else v for k, v in head.items()}
 
 

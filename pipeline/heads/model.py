@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.codes.reader import Codes
 from pipeline.errors import UserError
 from pipeline.heads.base import Head
@@ -82,10 +81,10 @@ class Model:
             name=attributes["head"],
             head=kind.from_arrays({k.removeprefix("head/"): a for k, a in arrays.items() if k.startswith("head/")}),
             scaling=Scaling(attributes["scaling"], arrays["scaling/shift"], arrays["scaling/factor"]),
-            classes=tuple(json.loads(attributes["classes"])),
+            classes=tuple(plain_json.loads(attributes["classes"])),
             spec=attributes["spec"],
             dim=int(attributes["dim"]),
-            codes_settings=json.loads(attributes["codes_settings"]),
+            codes_settings=plain_json.loads(attributes["codes_settings"]),
         )
 
     def require_fit(self, codes: Codes) -> None:
@@ -118,7 +117,7 @@ def predict(model: Model, codes: Codes) -> tuple[list[str], NDArray[np.float32]]
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(schema.canonical_json(dict(settings)))
+    plain: dict[str, Any] = plain_json.loads(schema.canonical_json(dict(settings)))
     return {k: v for k, v in plain.items() if k not in ROUNDING}
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import shutil
 import stat
@@ -31,7 +30,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.errors import UserError
 from pipeline.failing import place
 from pipeline.index import INDEXES
@@ -285,8 +284,8 @@ def _require_files(path: Path, files: dict[str, Any]) -> None:
 
 def _json(data: bytes, path: Path) -> Any:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as e:
+        return plain_json.loads(data)
+    except ValueError as e:
         raise UserError(f"{path} is not JSON ({str(e)[:80]}); it may have been cut short", see=_MEND) from None
 
 

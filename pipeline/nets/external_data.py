@@ -6,11 +6,15 @@ import math
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from pipeline.budget import OBJECT_BYTES, Budget
 from pipeline.errors import UserError
+from pipeline.nets import protobuf
 from pipeline.nets.mistaken import require_not_mistaken
 
 # TensorProto.DataType of floats -> bytes of a value: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 FLOAT_BYTES = {1: 4, 10: 2, 11: 8, 16: 2}
+# What the smallest message takes as an object of the library and one of Python's, and a value in it.
+_MESSAGE_BYTES, _FIELD_BYTES = 8 * OBJECT_BYTES, OBJECT_BYTES
 # Parts of a path that leave a folder: up, the root of a disk.
 _OUTWARD = frozenset({"..", "/", "\\"})
 
@@ -23,16 +27,34 @@ def files(path: Path) -> list[Path]:
 
 
 def model(data: bytes, where: str) -> Any:
-    """A serialised model; nothing outside it is looked at. Raises UserError if it is broken or `onnx` is missing."""
+    """A serialised model; nothing outside it is looked at.
+
+    Raises UserError if it is broken, asks for more than its length allows, or `onnx` is missing.
+    """
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError:
         raise UserError("reading ONNX needs the package onnx", allowed='pip install "cnn-codes[onnx]"') from None
     try:
+        _require_proportion(data, onnx.ModelProto.DESCRIPTOR, Budget(where, len(data)))
         return onnx.load_model_from_string(data)
-    except DecodeError as e:
+    except (DecodeError, protobuf.BrokenError) as e:
         raise UserError(f"{where} is not a whole ONNX model ({e}); it may have been cut short") from None
+
+
+def _require_proportion(data: bytes, model: Any, budget: Budget) -> None:
+    """Raises TooMuchError on more messages than a file of this length has: two bytes can be one. `model`: how protocol
+    buffers describe it."""
+    waiting = [(memoryview(data), model)]
+    while waiting:
+        message, kind = waiting.pop()
+        for number, value in protobuf.fields(message):
+            budget.make(_FIELD_BYTES)
+            described = kind.fields_by_number.get(number)
+            if described is not None and described.message_type is not None and isinstance(value, memoryview):
+                budget.make(_MESSAGE_BYTES)
+                waiting.append((value, described.message_type))
 
 
 def is_external(tensor: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Required, TypedDict, Unpack
 
 from safetensors import SafetensorError, safe_open
 
+from pipeline import plain_json
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
@@ -164,9 +165,9 @@ def _weights_facts(path: Path) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, framework="numpy") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(WEIGHTS_KEY, "{}"))
+            facts: dict[str, Any] = plain_json.loads((file.metadata() or {}).get(WEIGHTS_KEY, "{}"))
             return facts
-    except (SafetensorError, json.JSONDecodeError) as e:
+    except (SafetensorError, plain_json.JsonError) as e:
         raise UserError(f"{path} is not a canonical weights file ({e})", see="`dvc repro weights`") from None
 
 

@@ -50,5 +50,10 @@ PARTS = {
         Part("faults", "tests.reliability.faults:draws", None, "each call that writes fails once, in each command"),
         Part("reads", "tests.reliability.faults:read_draws", 1000, "calls that read fail once"),
         Part("kills", "tests.reliability.kills:draws", 1000, "commands killed at a random time, then run once more"),
+        Part("images", "tests.reliability.images:draws", 20_000, "images of every format, changed at random"),
+        Part("weights", "tests.reliability.weights:draws", 1000, "weights of every format, changed at random"),
+        Part("mutants", "tests.reliability.mutants:draws", 1000, "index, head and codes folders with a changed file"),
+        Part("sets", "tests.reliability.sets:draws", 1000, "HDF5 data sets, changed at random"),
+        Part("hostile", "tests.reliability.hostile:draws", None, "files and folders that were made to do harm"),
     )
 }

@@ -7,7 +7,6 @@ of threads). Torch's global generator and settings are left alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from pipeline import schema
+from pipeline import plain_json, schema
 from pipeline.errors import UserError
 
 Record: TypeAlias = dict[str, float | int | str]
@@ -59,7 +58,7 @@ class Run:
                 if f.attrs["key"] != self.key:
                     return 0
                 stored = {name: torch.from_numpy(f[name][...]) for name in tensors}
-                records, epochs = json.loads(f.attrs["records"]), int(f.attrs["epochs"])
+                records, epochs = plain_json.loads(f.attrs["records"]), int(f.attrs["epochs"])
         except (OSError, KeyError, ValueError, RuntimeError) as e:
             raise UserError(
                 f"checkpoint {path} can't be read ({' '.join(str(e).split())[:200]})", allowed="a whole one, or none"

@@ -18,35 +18,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.budget import OBJECT_BYTES, Budget
 from pipeline.errors import UserError
+from pipeline.nets import protobuf
+from pipeline.nets.protobuf import BrokenError
 from pipeline.nets.weights import prototxt
 from pipeline.nets.weights.foreign import Canonical, InOrder
 from pipeline.nets.weights.preprocessings import CAFFE
 
 # Field of the layers in NetParameter -> fields of name and blobs in a layer.
 _LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _PARTS = ("weight", "bias")
-
-
-class _BrokenError(Exception):
-    """The bytes are no message."""
+_MOST_AXES = 32  # of Caffe's own blobs
+# Of a tensor with its name, whatever it holds.
+_BLOB_BYTES = 16 * OBJECT_BYTES
 
 
 def read(path: Path, deploy: Path | None = None) -> Canonical | InOrder:
     """The weights in a file, with the description of its network in `deploy` if there is one.
 
     Raises UserError if a file can't be read, was cut short, is of the oldest layer format, a blob's shape and data
-    disagree, or the two files are of different networks.
+    disagree, the two files are of different networks, or the model asks for more than its length allows.
     """
     try:
         data = memoryview(path.read_bytes())
     except OSError as e:
         raise UserError(f"can't read {path} ({e.strerror})") from None
     try:
-        tensors = dict(_tensors(data))
-    except _BrokenError as e:
+        tensors = dict(_tensors(data, Budget(path, len(data))))
+    except BrokenError as e:
         raise UserError(f"{path} is not a whole Caffe model ({e}); it may have been cut short") from None
     if not tensors:
         raise UserError(f"{path} holds no layers with weights", allowed="a .caffemodel of V1 or V2 layers")
@@ -86,16 +86,17 @@ def _by_deploy(path: Path, tensors: dict[str, Tensor], deploy: Path) -> InOrder:
     return InOrder(kinds["conv"], [], kinds["fc"], described.preprocessing or CAFFE, beside=beside)
 
 
-def _tensors(net: memoryview) -> Iterator[tuple[str, Tensor]]:
-    for field, layer in _fields(net):
+def _tensors(net: memoryview, budget: Budget) -> Iterator[tuple[str, Tensor]]:
+    for field, layer in protobuf.fields(net):
         if field not in _LAYER_FIELDS or not isinstance(layer, memoryview):
             continue
         name_field, blobs_field = _LAYER_FIELDS[field]
         name, blobs = "", []
-        for inner, value in _fields(layer):
+        for inner, value in protobuf.fields(layer):
             if inner == name_field and isinstance(value, memoryview):
                 name = bytes(value).decode("utf-8", "replace")
             elif inner == blobs_field and isinstance(value, memoryview):
+                budget.make(_BLOB_BYTES + len(name) + len(value))
                 blobs.append(_blob(value))
         for i, blob in enumerate(blobs):
             part = _PARTS[i] if i < len(_PARTS) else f"blob {i}"
@@ -114,68 +115,34 @@ def _blob(message: memoryview) -> Tensor:
     dims: list[int] | None = None
     # Values written one by one are joined as bytes: an array for each would take many times the file's size.
     values = {4: bytearray(), 8: bytearray()}
-    for field, value in _fields(message):
+    for field, value in protobuf.fields(message):
         if field in legacy and isinstance(value, int):
             legacy[field] = value
         elif field in (5, 8) and isinstance(value, memoryview):
             width = 4 if field == 5 else 8
             if len(value) % width:
-                raise _BrokenError(f"{len(value)} bytes are no whole number of values")
+                raise BrokenError(f"{len(value)} bytes are no whole number of values")
             values[width] += value
         elif field == 7 and isinstance(value, memoryview):
             dims = _dims(value)
     shape = dims if dims is not None else list(legacy.values())
     data = np.frombuffer(values[8], "<f8") if values[8] else np.frombuffer(values[4], "<f4")
     if math.prod(shape) != data.size:
-        raise _BrokenError(f"a blob of shape {tuple(shape)} holds {data.size} values")
+        raise BrokenError(f"a blob of shape {tuple(shape)} holds {data.size} values")
     return torch.from_numpy(data.reshape(shape))
 
 
 def _dims(message: memoryview) -> list[int]:
     dims: list[int] = []
-    for field, value in _fields(message):
+    for field, value in protobuf.fields(message):
         if field == 1 and isinstance(value, int):
             dims.append(value)
         elif field == 1:
             assert isinstance(value, memoryview)
             at = 0
-            while at < len(value):
-                dim, at = _varint(value, at)
+            while at < len(value) and len(dims) <= _MOST_AXES:
+                dim, at = protobuf.varint(value, at)
                 dims.append(dim)
+        if len(dims) > _MOST_AXES:
+            raise BrokenError("a blob has more axes than Caffe's own")
     return dims
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) in order: an int for a varint, else the value's bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            number, at = _varint(message, at)
-            yield tag >> 3, number
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in _FIXED_BYTES:
-            size = _FIXED_BYTES[kind]
-        else:
-            raise _BrokenError(f"wire type {kind} at byte {at}")
-        if at + size > len(message):
-            raise _BrokenError(f"{size} bytes are announced where {len(message) - at} are left")
-        yield tag >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number at `at`, seven bits a byte, low ones first, and where the next begins."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            raise _BrokenError("a number ends in the middle")
-        byte = message[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-    raise _BrokenError("a number of more than ten bytes")

@@ -10,7 +10,6 @@ is not hardened.
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from typing import Any
 import h5py
 from torch import Tensor
 
-from pipeline import schema
+from pipeline import plain_json, schema
+from pipeline.budget import Budget
 from pipeline.errors import UserError
 from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, native, variance_for_our_eps
 from pipeline.nets.weights.preprocessings import CAFFE
@@ -31,6 +31,8 @@ _KERAS_EPS = 1e-3
 _OPTIMISERS = ("optimizer", "optimizer_weights")
 # In a .keras archive, which is a zip.
 _MEMBER = "model.weights.h5"
+# To find what a name stands for, which may be there as often as a file likes.
+_NAME_STEPS = 20
 # What h5py raises on files that are cut short or made up.
 _BROKEN = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile,
@@ -40,17 +42,19 @@ _BROKEN = (
 def read(path: Path) -> InOrder:
     """The weights in a file, for images prepared as keras.applications prepares them for VGG.
 
-    Raises UserError if the file is missing, cut short, or no weights file of Keras'.
+    Raises UserError if the file is missing, cut short, no weights file of Keras', or asks for more than its length
+    allows.
     """
     try:
+        budget = Budget(path, path.stat().st_size)
         with schema.hdf5(_hdf5(path), theirs=True, where=path) as file:
-            layers = dict(_layers(path, file))
+            layers = dict(_layers(path, file, budget))
             beside = {name: "it trained the model" for name in _OPTIMISERS if name in file}
             beside |= {
                 d.name: "a count or a seed is no weight" for layer in layers.values() for d in layer if _is_state(d)
             }
             kept = {name: [d for d in layer if not _is_state(d)] for name, layer in layers.items()}
-            _require_bounded(path, [dataset for layer in kept.values() for dataset in layer])
+            _require_bounded(path, [dataset for layer in kept.values() for dataset in layer], budget)
             found = {name: [native(dataset[()]) for dataset in layer] for name, layer in kept.items() if layer}
     except _BROKEN as e:
         raise UserError(f"{path} is not a whole HDF5 file of Keras' ({e}); it may have been cut short") from None
@@ -105,11 +109,11 @@ def _norm(gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> dict[s
     return {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": running_var}
 
 
-def _layers(path: Path, file: h5py.File) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+def _layers(path: Path, file: h5py.File, budget: Budget) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """(name, datasets) of each layer that has some, in the model's order; of a model inside it, those of its layers."""
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:
-        yield from _layers_by_name(root, _order(file.attrs.get("model_config", "{}")))
+        yield from _layers_by_name(root, _order(file.attrs.get("model_config", "{}")), budget)
     elif any(name in root for name in ("layers", "vars")):
         yield from _layers_by_class(root)
     else:
@@ -118,12 +122,16 @@ def _layers(path: Path, file: h5py.File) -> Iterator[tuple[str, list[h5py.Datase
         )
 
 
-def _layers_by_name(root: h5py.Group, order: dict[str, int]) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+def _layers_by_name(
+    root: h5py.Group, order: dict[str, int], budget: Budget
+) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """Of .h5: the layers that `layer_names` lists, each with its `weight_names`."""
     for name in map(_text, root.attrs["layer_names"]):
+        budget.work(_NAME_STEPS)
         group = root[name]
         inner: dict[str, list[h5py.Dataset]] = {}
         for weight in map(_text, group.attrs["weight_names"]):
+            budget.work(_NAME_STEPS)
             inner.setdefault(f"{name}/{weight}".rpartition("/")[0], []).append(group[weight])
         yield from _sorted(inner, order)
 
@@ -172,7 +180,7 @@ def _order(config: str | bytes) -> dict[str, int]:
             names.append(str(layer.get("config", {}).get("name")))
             walk(layer)
 
-    walk(json.loads(_text(config)))
+    walk(plain_json.loads(_text(config)))
     return {name: i for i, name in enumerate(names)}
 
 
@@ -181,7 +189,7 @@ def _is_state(dataset: Any) -> bool:
     return isinstance(dataset, h5py.Dataset) and (dataset.dtype.kind in "iu" or dataset.shape == ())
 
 
-def _require_bounded(path: Path, datasets: list[h5py.Dataset]) -> None:
+def _require_bounded(path: Path, datasets: list[h5py.Dataset], budget: Budget) -> None:
     """Raises UserError, nothing read, on other things than floats and on more of them than any architecture has."""
     for dataset in datasets:
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
@@ -190,6 +198,7 @@ def _require_bounded(path: Path, datasets: list[h5py.Dataset]) -> None:
             raise UserError(
                 f"{path} states {dataset.size} values for {dataset.name}", allowed=f"at most {largest_tensor()}"
             )
+        budget.make(dataset.size * dataset.dtype.itemsize)
     total = sum(dataset.size for dataset in datasets)
     if total > most_values():
         raise UserError(f"{path} states {total} values", allowed=f"at most {most_values()}")

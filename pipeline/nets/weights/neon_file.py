@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pipeline.budget import OBJECT_BYTES, Budget
 from pipeline.errors import UserError
 from pipeline.nets.weights import plain_pickle
 from pipeline.nets.weights.foreign import InOrder, native, variance_for_our_eps
@@ -44,10 +45,13 @@ def read(path: Path) -> InOrder:
     """The layers in a file; no code in it is run.
 
     Raises UserError if the file can't be read, is cut short, holds anything but plain values, is of the MKL backend or
-    in neon's oldest format, or is no chain of convolutions, norms and linear layers.
+    in neon's oldest format, is no chain of convolutions, norms and linear layers, or asks for more than its length
+    allows.
     """
     try:
-        value = plain_pickle.loads(path.read_bytes())
+        data = path.read_bytes()
+        budget = Budget(path, len(data))
+        value = plain_pickle.loads(data, budget)
     except OSError as e:
         raise UserError(f"can't read {path} ({e.strerror})") from None
     except BrokenError as e:
@@ -55,7 +59,7 @@ def read(path: Path) -> InOrder:
             f"{path} is no model of neon's: {e}", allowed="a whole .p or .prm file of plain values"
         ) from None
     try:
-        return _layers(_model(value))
+        return _layers(_model(value), budget)
     except BrokenError as e:
         raise UserError(f"{path} is no model of neon's that can be read: {e}", see="docs/params.md") from None
 
@@ -79,12 +83,14 @@ def _model(value: Any) -> Any:
     return value["model"]
 
 
-def _layers(model: Any) -> InOrder:
+def _layers(model: Any, budget: Budget) -> InOrder:
     convs: list[dict[str, Tensor]] = []
     norms: list[dict[str, Tensor]] = []
     fcs: list[dict[str, Tensor]] = []
     biased: dict[str, Tensor] | None = None  # the layer that a Bias right after it belongs to
-    for kind, config, params in _flat(model):
+    for kind, config, params in _flat(model, budget):
+        # A layer that is there many times is copied as often.
+        budget.make(sum(held.nbytes for held in params.values() if isinstance(held, np.ndarray)))
         if kind in ("Convolution", "Convolution_bias"):
             convs.append({"weight": _convolution(config, params)})
             if kind == "Convolution_bias":
@@ -105,7 +111,7 @@ def _layers(model: Any) -> InOrder:
     return InOrder(convs, norms, fcs, CAFFE)
 
 
-def _flat(model: Any) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+def _flat(model: Any, budget: Budget) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
     """(class, config, params) of every layer in order, through nested chains."""
     waiting = [model]
     for _ in range(_MOST_LAYERS):
@@ -121,6 +127,7 @@ def _flat(model: Any) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any
         if not isinstance(config.get("layers"), list):
             yield kind, config, params
         elif kind == "Sequential":
+            budget.make(OBJECT_BYTES * len(config["layers"]))
             waiting.extend(reversed(config["layers"]))
         else:
             raise BrokenError(

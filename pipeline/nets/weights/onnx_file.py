@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.budget import OBJECT_BYTES, Budget
 from pipeline.errors import UserError
 from pipeline.nets import external_data
 from pipeline.nets.external_data import FLOAT_BYTES
@@ -20,13 +21,15 @@ from pipeline.nets.weights.foreign import InOrder, most_values, native, variance
 _CHANNELS_LAST = [0, 2, 3, 1]
 # Nodes that only rename or turn what they read.
 _VIEWS = ("Identity", "Transpose")
+# Of one tensor, whatever it holds.
+_TENSOR_STEPS, _TENSOR_BYTES = 20, 16 * OBJECT_BYTES
 
 
 def read(path: Path) -> InOrder:
     """The layers in a file; ONNX says nothing of preprocessing.
 
-    Raises UserError if `onnx` is not installed, or the file is missing, broken, or keeps its tensors in files that are
-    not beside it.
+    Raises UserError if `onnx` is not installed, or the file is missing, broken, asks for more than its length allows,
+    or keeps its tensors in files that are not beside it.
     """
     try:
         data = path.read_bytes()
@@ -53,7 +56,9 @@ class _Graph:
         self.initializers: dict[str, Any] = {t.name: t for t in graph.initializer}
         self._makers: dict[str, Any] = {}
         self._values = 0
+        self._budget = Budget(where, len(data))
         self._used: set[str] = set()
+        self._adds: dict[str, Any] = {}  # the first Add that reads a value
         known = {"", *self.initializers, *(value.name for value in graph.input)}
         for node in self.nodes:
             if not known.issuperset(node.input):
@@ -62,13 +67,17 @@ class _Graph:
             if not known.isdisjoint(filter(None, node.output)):
                 raise UserError(f"{where} is not a valid ONNX model: two nodes make {node.output[0]}")
             known.update(node.output)
-            self._makers |= dict.fromkeys(node.output, node)
+            self._makers.update(dict.fromkeys(node.output, node))
+            if node.op_type == "Add":
+                for name in node.input:
+                    self._adds.setdefault(name, node)
 
     def tensor(self, name: str) -> Tensor:
         """A constant: an initializer, a Constant, or either of them renamed or transposed. Raises UserError if none."""
         turns = []
         source, node = name, self._makers.get(name)
         while source not in self.initializers and node is not None and node.op_type in _VIEWS and node.input:
+            self._budget.work()
             if node.op_type == "Transpose":
                 turns.append(self.attributes(node).get("perm"))
             source, node = node.input[0], self._makers.get(node.input[0])
@@ -109,21 +118,21 @@ class _Graph:
         """Whether `tensor` would give a value."""
         node = self._makers.get(name)
         while name not in self.initializers and node is not None and node.op_type in _VIEWS and node.input:
+            self._budget.work()
             name, node = node.input[0], self._makers.get(node.input[0])
         return name in self.initializers or (node is not None and node.op_type == "Constant")
 
     def attributes(self, node: Any) -> dict[str, Any]:
         from onnx.helper import get_attribute_value
 
+        self._budget.work(len(node.attribute))
         return {a.name: get_attribute_value(a) for a in node.attribute}
 
     def bias_after(self, node: Any) -> Tensor | None:
         """The constant that the next Add puts onto a node's output, if one does."""
-        for other in self.nodes:
-            if other.op_type == "Add" and node.output[0] in other.input:
-                constant = [name for name in other.input if self.is_constant(name)]
-                return self.tensor(constant[0]).flatten() if constant else None
-        return None
+        add = self._adds.get(node.output[0]) if node.output else None
+        constant = [] if add is None else [name for name in add.input if self.is_constant(name)]
+        return self.tensor(constant[0]).flatten() if constant else None
 
     def _decode(self, proto: Any) -> Tensor:
         from onnx import TensorProto, numpy_helper
@@ -137,6 +146,8 @@ class _Graph:
         if any(n < 0 for n in proto.dims) or (not external and math.prod(proto.dims) > proto.ByteSize() // 2):
             raise UserError(f"{self.where} has a broken tensor {proto.name}: its bytes are not those of its shape")
         # Many nodes may name one tensor, and each gets a copy.
+        self._budget.work(_TENSOR_STEPS)
+        self._budget.make(_TENSOR_BYTES + 4 * math.prod(proto.dims) * (not external))
         self._values += math.prod(proto.dims)
         if self._values > most_values():
             raise UserError(
@@ -202,6 +213,8 @@ def _dense(graph: _Graph, rank: int, node: Any) -> dict[str, Tensor]:
 
 def _flattens_channels_last(graph: _Graph, last_conv: Any, first_dense: Any) -> bool:
     """Whether the map is turned to H, W, C between the last convolution and the first fc layer."""
-    between = graph.nodes[graph.nodes.index(last_conv) : graph.nodes.index(first_dense)]
+    # By identity: nodes are compared with all that they hold.
+    begin, end = (next(i for i, node in enumerate(graph.nodes) if node is one) for one in (last_conv, first_dense))
+    between = graph.nodes[begin:end]
     turns = [graph.attributes(n).get("perm") for n in between if n.op_type == "Transpose"]
     return bool(turns) and list(turns[-1] or ()) == _CHANNELS_LAST

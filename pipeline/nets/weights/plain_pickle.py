@@ -3,7 +3,8 @@
 This is a machine of its own over the opcodes of protocols 0 to 5 (as the standard library's pickletools lists them),
 not a limited `pickle.Unpickler`: a name in the file only selects one of the reconstructions in _MAKERS, and is never
 imported or called. A size is compared with the bytes that are left before anything of that size is made, an array is a
-view of the file's own bytes, and a memo is a dict, so that no number in the file can claim memory.
+view of the file's own bytes, and a memo is a dict, so that no number in the file can claim memory. What is made again
+each time that a file asks for it is taken off a `Budget`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-# Opcodes in one file; a model of a hundred layers has some thousands. Bounds what a file of empty lists can take.
-MOST_STEPS = 5_000_000
+from pipeline.budget import OBJECT_BYTES, Budget
+
 # Digits in a text number. Longer ones take Python quadratic time.
 _MOST_DIGITS = 4000
 # A string of Python 2 may be the bytes of an array. Longer ones are decoded only if they turn out to be text.
@@ -76,13 +77,14 @@ class _LongText:
         self.raw = raw
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes, budget: Budget) -> Any:
     """The plain value in a pickle; strings of Python 2 are read as Latin-1. Arrays are read-only views of `data`.
 
-    Raises BrokenError if it is cut short, lies about a size, or names anything but arrays and plain containers.
+    Raises BrokenError if it is cut short, lies about a size, or names anything but arrays and plain containers, and
+    TooMuchError if it asks for more than its length allows.
     """
     try:
-        return _Machine(data).run()
+        return _Machine(data, budget).run()
     except (IndexError, struct.error):
         raise BrokenError("it ends in the middle") from None
     except (ValueError, TypeError, OverflowError, AttributeError, RecursionError) as e:
@@ -144,13 +146,15 @@ _INERT = frozenset({"numpy.ndarray"})
 
 
 class _Machine:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, budget: Budget) -> None:
         self.bytes, self.data, self.at = data, memoryview(data), 0
+        self.budget = budget
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        for _ in range(MOST_STEPS):
+        while True:
+            self.budget.work()
             code = self.data[self.at]
             self.at += 1
             if code == ord("."):
@@ -159,7 +163,6 @@ class _Machine:
             if step is None:
                 raise BrokenError(f"opcode {chr(code)!r} at byte {self.at - 1} is none of plain values")
             step(self)
-        raise BrokenError(f"it has more than {MOST_STEPS:,} steps")
 
     def take(self, size: int) -> memoryview:
         if not 0 <= size <= len(self.data) - self.at:
@@ -175,7 +178,7 @@ class _Machine:
         end = self.bytes.find(b"\n", self.at)
         if end < 0:
             raise BrokenError("it ends in the middle")
-        text = bytes(self.take(end - self.at)).decode("latin-1")
+        text = self.text(self.take(end - self.at), "latin-1")
         self.at += 1
         return text
 
@@ -186,7 +189,25 @@ class _Machine:
         return int(text)
 
     def push(self, value: Any) -> None:
+        self.budget.make(OBJECT_BYTES)
         self.stack.append(value)
+
+    def text(self, raw: bytes | memoryview, encoding: str, errors: str = "strict") -> str:
+        """A character may take four bytes."""
+        self.budget.make(4 * len(raw))
+        return str(raw, encoding, errors)
+
+    def copied(self, value: Any) -> None:
+        """Takes off what a copy needs, with what lies in it: the pairs of a dict may all be one long list."""
+        if isinstance(value, list | tuple):
+            self.budget.work(len(value))
+            held = sum(len(inner) for inner in value if isinstance(inner, list | tuple | str))
+            self.budget.make(OBJECT_BYTES * (len(value) + held))
+        elif isinstance(value, str | bytes | memoryview):
+            self.budget.make(len(value))
+
+    def utf8(self, raw: memoryview) -> str:
+        return self.text(raw, "utf-8", "surrogatepass")
 
     def plain(self, value: Any) -> Any:
         """A value to keep in a container or to return: announced arrays must have been filled."""
@@ -194,9 +215,14 @@ class _Machine:
             if value.value is None:
                 raise BrokenError("it holds an array without content")
             return value.value
-        if isinstance(value, _LongText | memoryview):
-            return str(value.raw, "latin-1") if isinstance(value, _LongText) else bytes(value)
+        if isinstance(value, _LongText):
+            return self.text(value.raw, "latin-1")
+        if isinstance(value, memoryview):
+            self.budget.make(len(value))
+            return bytes(value)
         if isinstance(value, _Loose):
+            self.budget.work(len(value))
+            self.budget.make(OBJECT_BYTES * len(value))
             return tuple(self.plain(v) for v in value)
         if isinstance(value, _Name | _Mark | _Dtype):
             raise BrokenError("it holds something else than plain values")
@@ -239,6 +265,8 @@ class _Machine:
         maker = _MAKERS.get(named.text) if isinstance(named, _Name) else None
         if maker is None or not isinstance(arguments, tuple):
             raise BrokenError("it calls something that is no array and no plain value")
+        for argument in arguments:
+            self.copied(argument)
         self.push(maker(*arguments))
 
     def build(self) -> None:
@@ -251,6 +279,7 @@ class _Machine:
                 built.dtype = built.dtype.newbyteorder(">")
         elif isinstance(built, _Array) and isinstance(state, tuple) and len(state) == 5:
             _, shape, dtype, fortran, data = state
+            self.copied(data)
             built.value = _array(data, dtype, shape, fortran=bool(fortran))
         else:
             raise BrokenError("it sets the state of something that is no array")
@@ -280,10 +309,6 @@ def _int_or_bool(m: _Machine) -> int | bool:
     start = m.at
     value = m.whole()
     return bool(value) if bytes(m.data[start : start + 3]) in (b"00\n", b"01\n") else value
-
-
-def _utf8(raw: memoryview) -> str:
-    return str(raw, "utf-8", "surrogatepass")
 
 
 def _top(m: _Machine, count: int) -> list[Any]:
@@ -330,9 +355,9 @@ _STEPS: dict[int, Callable[[_Machine], Any]] = {
     ord("T"): lambda m: m.push(_text2(m.take(m.number("i")))),  # BINSTRING
     ord("U"): lambda m: m.push(_text2(m.take(m.number("B")))),  # SHORT_BINSTRING
     ord("V"): lambda m: m.push(m.line().encode("latin-1").decode("raw-unicode-escape")),  # UNICODE
-    ord("X"): lambda m: m.push(_utf8(m.take(m.number("I")))),  # BINUNICODE
-    0x8C: lambda m: m.push(_utf8(m.take(m.number("B")))),  # SHORT_BINUNICODE
-    0x8D: lambda m: m.push(_utf8(m.take(m.number("Q")))),  # BINUNICODE8
+    ord("X"): lambda m: m.push(m.utf8(m.take(m.number("I")))),  # BINUNICODE
+    0x8C: lambda m: m.push(m.utf8(m.take(m.number("B")))),  # SHORT_BINUNICODE
+    0x8D: lambda m: m.push(m.utf8(m.take(m.number("Q")))),  # BINUNICODE8
     ord("B"): lambda m: m.push(m.take(m.number("I"))),  # BINBYTES
     ord("C"): lambda m: m.push(m.take(m.number("B"))),  # SHORT_BINBYTES
     0x8E: lambda m: m.push(m.take(m.number("Q"))),  # BINBYTES8

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline import held
+from pipeline import held, plain_json
 from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights.check import check
@@ -177,8 +176,8 @@ def read_about(path: Path) -> dict[str, Any] | None:
     with _opened(path) as f:
         metadata = f.metadata() or {}
     try:
-        about = json.loads(metadata.get(METADATA_KEY, "null"))
-    except (ValueError, RecursionError) as e:
+        about = plain_json.loads(metadata.get(METADATA_KEY, "null"))
+    except ValueError as e:
         raise UserError(f"{path} has metadata that is not JSON ({e})") from None
     if about is not None and not isinstance(about, dict):
         raise UserError(f"{path} has metadata that is no object")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.budget import OBJECT_BYTES, Budget
 from pipeline.errors import UserError
 from pipeline.nets.weights.foreign import WHOLE, known_names, ours_of, shapes_of
 from pipeline.nets.weights.match import fitting, num_classes_of
@@ -21,6 +22,8 @@ from pipeline.nets.weights.record import Preprocessing
 
 # Dicts in dicts; what is deeper holds no weights that a training script saved.
 _MOST_DEPTH = 8
+# To find out what a tensor is of each architecture's.
+_TENSOR_STEPS = 50
 # What torch puts into names where it wraps a module, of which `features` alone may be one: `features.module.0.weight`.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
@@ -38,9 +41,15 @@ class StateDict:
     part: str | None = None
 
     @classmethod
-    def of(cls, content: Mapping[Any, Any], preprocessing: Preprocessing | None) -> StateDict:
-        """Of whatever nested dicts and lists a file holds."""
-        found = list(_walk(content, "", _MOST_DEPTH, set()))
+    def of(cls, content: Mapping[Any, Any], preprocessing: Preprocessing | None, budget: Budget) -> StateDict:
+        """Of whatever nested dicts and lists a file holds. Raises TooMuchError where the names are out of proportion
+        to its length, or the tensors are, as views of a few values can be."""
+        found = []
+        for name, tensor, home in _walk(content, "", _MOST_DEPTH, set()):
+            # Each part of a name may be where a prefix ends.
+            budget.work(_TENSOR_STEPS + (name.count(".") + 1) ** 2)
+            budget.make(OBJECT_BYTES + len(name) + tensor.numel() * tensor.element_size())
+            found.append((name, tensor, home))
         holding = {name.partition(".")[0] for name, _, _ in found}
         extras = tuple(str(key) for key in content if str(key).partition(".")[0] not in holding)
         return cls({n: t for n, t, _ in found}, preprocessing, {n: home for n, _, home in found}, extras)

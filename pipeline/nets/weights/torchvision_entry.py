@@ -1,4 +1,8 @@
-"""`torchvision:<entry>`: torchvision's own weights by name, downloaded once, hash checked at every use."""
+"""`torchvision:<entry>`: torchvision's own weights by name, downloaded once, hash checked at every use.
+
+torchvision states the first 8 of 64 digits of a file's sha256, and no more anywhere. What a first download gave is
+written down beside it in full, and what is there later must be the same; provenance has all digits.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.nets.weights import torch_file
 from pipeline.nets.weights.record import Preprocessing, Weights
-from pipeline.schema import sha256_file
+from pipeline.schema import sha256_file, small_text, write_text
 
 _HASH_DIGITS = 8
 
@@ -25,7 +29,7 @@ def read(arch: str, name: str, cache: Path) -> Weights:
     if name not in known:
         raise UserError(f"torchvision has no weights {name!r} for {arch}", allowed=known or "other architectures")
     path = _download(known[name].url, cache / "torchvision")
-    return from_file(arch, name, path)
+    return from_file(arch, name, path, kept=path.with_name(f"{path.name}.sha256"))
 
 
 def entries(arch: str) -> dict[str, Any]:
@@ -40,14 +44,20 @@ def entry_of(arch: str, sha256: str) -> str | None:
     return next((name for name, entry in entries(arch).items() if sha256.startswith(_stated(entry.url))), None)
 
 
-def from_file(arch: str, name: str, path: Path) -> Weights:
-    """The weights of an entry from its file. Raises UserError if the file is not what torchvision states."""
+def from_file(arch: str, name: str, path: Path, *, kept: Path | None = None) -> Weights:
+    """The weights of an entry from its file.
+
+    `kept`: where the digest of the file is written down in full when it is first read. Raises UserError if the file is
+    not what torchvision states, or another one than it was then.
+    """
     entry = entries(arch)[name]
     sha256 = sha256_file(path)
     if not sha256.startswith(_stated(entry.url)):
         raise UserError(
             f"{path} has sha256 {sha256}, torchvision states {_stated(entry.url)}...; delete it and run again"
         )
+    if kept is not None:
+        _require_same(path, sha256, kept)
     tensors = torch_file.read(path).named(arch)
     classes = entry.meta.get("categories")
     if classes is None:
@@ -76,6 +86,17 @@ def _download(url: str, folder: Path) -> Path:
         except RuntimeError as e:
             raise UserError(f"what came from {url} is not what torchvision states ({e})") from None
     return path
+
+
+def _require_same(path: Path, sha256: str, kept: Path) -> None:
+    if not kept.exists():
+        write_text(kept, f"{sha256}  {path.name}\n")  # as sha256sum has it
+    first, _, _ = small_text(kept).partition(" ")
+    if first != sha256:
+        raise UserError(
+            f"{path} has sha256 {sha256}, when it was downloaded it had {first[:64]}",
+            see=f"delete it and {kept.name} to download it again",
+        )
 
 
 def _stated(url: str) -> str:

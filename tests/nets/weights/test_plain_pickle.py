@@ -18,9 +18,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pipeline.budget import FREE_BYTES, FREE_STEPS, Budget, TooMuchError
 from pipeline.nets.weights import plain_pickle
-from pipeline.nets.weights.plain_pickle import BrokenError, loads
+from pipeline.nets.weights.plain_pickle import BrokenError
 from tests.nets.weights import make_neon
+
+
+def loads(data: bytes) -> Any:
+    return plain_pickle.loads(data, Budget("it", len(data)))
+
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 ARRAYS = hnp.arrays(
@@ -214,7 +220,8 @@ def test_deep_nesting_needs_no_stack() -> None:
         loads(b"}" + b")" + b"\x85" * 100_000 + b"Ns.")
 
 
-def test_the_number_of_steps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain_pickle, "MOST_STEPS", 1000)
-    with pytest.raises(BrokenError, match="more than 1,000 steps"):
-        loads(b"]" * 2000 + b".")
+def test_what_is_made_is_bounded_whatever_opcodes_make_it() -> None:
+    with pytest.raises(TooMuchError, match=f"allowed: {FREE_BYTES:,} bytes and 16 times"):
+        loads(b"T\x40\x42\x0f\0" + b"a" * 1_000_000 + b"q\0](" + b"h\0" * 30 + b"e.")
+    with pytest.raises(TooMuchError, match=f"allowed: {FREE_STEPS:,} steps"):
+        loads(b"N" + b"Np0\n0" * (FREE_STEPS // 2) + b".")

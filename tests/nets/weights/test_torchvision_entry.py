@@ -108,6 +108,24 @@ def test_a_file_damaged_in_the_cache_is_refused(
         read("tinyvgg", "OURS", tmp_path / "cache")
 
 
+def test_a_file_is_the_one_that_was_first_downloaded_in_all_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Tensor]
+) -> None:
+    name = publish(tmp_path / "cache" / "torchvision", tiny)
+    pretend(monkeypatch, f"http://127.0.0.1:9/{name}", categories=None)
+    sha256 = read("tinyvgg", "OURS", tmp_path / "cache").provenance["file_sha256"]
+    kept = tmp_path / "cache" / "torchvision" / f"{name}.sha256"
+    assert kept.read_text() == f"{sha256}  {name}\n"
+    # Another file with the same first digits can be made; here the digits that were kept are changed instead.
+    kept.write_text(f"{sha256[:8]}{'0' * 56}  {name}\n")
+    with pytest.raises(UserError, match=f"has sha256 {sha256}, when it was downloaded it had {sha256[:8]}0"):
+        read("tinyvgg", "OURS", tmp_path / "cache")
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(UserError, match="is not a file"):
+        read("tinyvgg", "OURS", tmp_path / "cache")
+
+
 def test_no_server_and_no_file_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "www").mkdir()
     with server(tmp_path / "www") as host:

@@ -1,0 +1,63 @@
+"""What a file of a stranger's may take to be read, by its own length: bytes in memory, and steps of work.
+
+A small file can ask for much: one array named five thousand times, zeros that pack to a thousandth, nodes that each
+look at all others. A reader says what it is about to make or do, before it does, and one that goes beyond what a sound
+file of this length could need is refused, always in the same words. Files that hold what they say, packed or not, stay
+far below: arrays become themselves, and a copy or two.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import UserError
+
+# What a file of any length may take. A process that has loaded its libraries takes more.
+FREE_BYTES = 64 << 20
+# What a byte of a file may become where all of it is held in memory: weights hardly pack, text becomes objects.
+MADE_OF_A_BYTE = 16
+# And where it is unpacked in parts (HDF5): drawings and masks pack to a hundredth, zeros to a thousandth.
+UNPACKED_OF_A_BYTE = 100
+# Steps are lines of Python or so; a million take a second.
+FREE_STEPS = 1_000_000
+STEPS_OF_A_BYTE = 1 / 100
+# A picture of one colour packs to a thousand pixels a byte, a photograph to less than ten.
+FREE_PIXELS = 50_000_000
+PIXELS_OF_A_BYTE = 50
+# Of a Python object beside its content, with its place in what holds it.
+OBJECT_BYTES = 64
+
+
+def most_pixels(file_bytes: int) -> int:
+    """What a picture of a file of this length may have; each takes 10 to 30 bytes and up to 200 ns to decode."""
+    return FREE_PIXELS + PIXELS_OF_A_BYTE * file_bytes
+
+
+class TooMuchError(UserError):
+    """A file that asks for more than its length allows."""
+
+
+class Budget:
+    """What is left for the reading of one file. `where`: how to call it; `file_bytes`: its length."""
+
+    def __init__(self, where: object, file_bytes: int) -> None:
+        self._where, self._file_bytes = where, file_bytes
+        self._most_bytes = FREE_BYTES + MADE_OF_A_BYTE * file_bytes
+        self._most_steps = FREE_STEPS + int(STEPS_OF_A_BYTE * file_bytes)
+        self._left_bytes, self._left_steps = self._most_bytes, self._most_steps
+
+    def make(self, count_bytes: int) -> None:
+        """Before so many bytes are made, whether or not they are freed later. Raises TooMuchError."""
+        self._left_bytes -= count_bytes
+        if self._left_bytes < 0:
+            raise TooMuchError(
+                f"{self._where} has {self._file_bytes:,} bytes and asks for more than {self._most_bytes:,} in memory",
+                allowed=f"{FREE_BYTES:,} bytes and {MADE_OF_A_BYTE} times a file's own length",
+            )
+
+    def work(self, steps: int = 1) -> None:
+        """Before so many steps. Raises TooMuchError."""
+        self._left_steps -= steps
+        if self._left_steps < 0:
+            raise TooMuchError(
+                f"{self._where} has {self._file_bytes:,} bytes and asks for more than {self._most_steps:,} steps",
+                allowed=f"{FREE_STEPS:,} steps and one for each {round(1 / STEPS_OF_A_BYTE)} bytes of a file",
+            )

@@ -150,4 +150,4 @@ def test_figures_in_words() -> None:
 
 
 def test_csv_quotes_and_empties() -> None:
-    assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",\n,0.5\n'
+    assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",""\n,0.5\n'

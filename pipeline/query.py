@@ -22,11 +22,13 @@ def predict(
     weights: str | Path | None = None,
     top: int = 3,
     memory_mb: int = MEMORY_MB,
+    follow_links: bool = False,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first; of one
     that can't be read `{"image", "error"}`, which says why.
 
-    `head`: a folder `heads/<spec>-<head>` or its model.h5. `images`: files, and folders for all images below them.
+    `head`: a folder `heads/<spec>-<head>` or its model.h5. `images`: files, and folders for all images below them, in
+    which links out of the folder are passed by unless `follow_links`.
     `weights`: the canonical file; found in the head's workspace if not given. `memory_mb`: of images in flight. Scores
     are probabilities where the head has them, margins otherwise; `probabilities` says which. Raises UserError if the
     weights are not those of the codes that the head was trained on, or none of the images can be read.
@@ -38,7 +40,7 @@ def predict(
     from pipeline.heads.model import predict as score
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
-    model, files = Model.load(path), files_of(images)
+    model, files = Model.load(path), files_of(images, follow_links=follow_links)
     embedder = Embedder(_weights_beside(path, weights), model.codes_settings, room=Room(memory_mb))
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}

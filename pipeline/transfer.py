@@ -131,10 +131,16 @@ def is_tuned(folder: str | Path) -> bool:
 
 
 def predict(
-    folder: str | Path, images: Sequence[str | Path], *, top: int = 3, memory_mb: int = MEMORY_MB
+    folder: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 3,
+    memory_mb: int = MEMORY_MB,
+    follow_links: bool = False,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, in the form of `query.predict`: `{"image", "probabilities",
-    "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
+    "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them,
+    in which links out of the folder are passed by unless `follow_links`.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
     was trained with hinge loss, None if its file is too old to say. Raises UserError if the model or all of the images
@@ -143,7 +149,7 @@ def predict(
     from pipeline.data.room import Room
     from pipeline.finetune import saved
 
-    model, files = saved.read(Path(folder)), files_of(images)
+    model, files = saved.read(Path(folder)), files_of(images, follow_links=follow_links)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def advise(
     size: Annotated[int | None, typer.Option(help="Input side in pixels, for images.")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -50,7 +51,7 @@ def advise(
     from pipeline.workspace import preset
 
     specs = [part.strip() for part in layers.split(",")] if layers else []
-    data = dataset(leave_out, max_failed_share)
+    data = dataset(leave_out, max_failed_share, follow_links)
     keys = {} if size is None else {"crop": size, "scales": [size]}
     keys |= {} if memory_mb is None else {"memory_mb": memory_mb}
     with _workspace(folder, out, specs, data, arch=arch, weights=weights, codes=keys) as space:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
@@ -61,6 +61,7 @@ def extract(
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines.")] = None,
     json: JsonFlag = False,
@@ -88,7 +89,7 @@ def extract(
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
         codes={key: value for key, value in codes.items() if value is not None},
         shard=_share(shard) if shard else None,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 
 Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
@@ -49,6 +49,7 @@ def finetune(
     ] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     inference_txt: Annotated[bool | None, typer.Option(help="Also write inference.txt.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
@@ -71,7 +72,7 @@ def finetune(
         strategies=strategy,
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share, splits=splits),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits),
         settings=given(settings),
         params_file=params,
         **given({"memory_mb": memory_mb}),
@@ -109,6 +110,7 @@ def lr_find(
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file.")] = None,
     json: JsonFlag = False,
@@ -127,7 +129,7 @@ def lr_find(
         steps=steps,
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share),
+        dataset=dataset(leave_out, max_failed_share, follow_links),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
         **given({"memory_mb": memory_mb}),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.codes import WorkspaceArgument
+from pipeline.cli.listing import FollowLinks
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
 
 MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
@@ -58,6 +59,7 @@ def predict(
         Path | None, typer.Option(help="Of a head: the canonical weights file; the workspace's own if not given.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -70,9 +72,11 @@ def predict(
 
     memory_mb = memory_mb or MEMORY_MB
     if transfer.is_tuned(head):
-        answers = transfer.predict(head, images, top=top, memory_mb=memory_mb)
+        answers = transfer.predict(head, images, top=top, memory_mb=memory_mb, follow_links=bool(follow_links))
     else:
-        answers = query.predict(head, images, weights=weights, top=top, memory_mb=memory_mb)
+        answers = query.predict(
+            head, images, weights=weights, top=top, memory_mb=memory_mb, follow_links=bool(follow_links)
+        )
     good = [a for a in answers if "classes" in a]
     bad = [a for a in answers if "error" in a]
     if json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def reference(
     images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -62,7 +63,7 @@ def reference(
     if memory_mb is not None:
         params = params.model_copy(update={"memory_mb": memory_mb})
     with tempfile.TemporaryDirectory(prefix="cnncodes-reference-") as scratch:
-        given = dataset(leave_out, max_failed_share)
+        given = dataset(leave_out, max_failed_share, follow_links)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
         listed = build(data, Path(scratch) / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
         manifest = _drawn(listed, images)

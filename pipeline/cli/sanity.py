@@ -20,7 +20,7 @@ from pipeline.cli.finetune import (
     given,
     settings_of,
 )
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json
 
 
@@ -44,6 +44,7 @@ def sanity(
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file.")] = None,
     json: JsonFlag = False,
@@ -64,7 +65,7 @@ def sanity(
         how=given({"epochs": epochs, "rounds": rounds}),
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share),
+        dataset=dataset(leave_out, max_failed_share, follow_links),
         settings=given(settings_of(size, max_train, batch_size, device, precision)),
         params_file=params,
         **given({"memory_mb": memory_mb}),

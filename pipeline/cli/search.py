@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
 from pipeline.errors import UserError
 
@@ -72,6 +72,7 @@ def build(
     on_error: Annotated[str | None, typer.Option(help="skip | fail, for files that can't be read.")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -90,7 +91,7 @@ def build(
         nbits=bits,
         long=_names(long),
         codes={key: value for key, value in codes.items() if value is not None},
-        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
     )
     about = collection.info(out)
     if json:
@@ -105,6 +106,7 @@ def add(
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -112,7 +114,9 @@ def add(
     from pipeline.collection import add as run
     from pipeline.config import MEMORY_MB
 
-    done = run(folder, images, dataset=dataset(leave_out, max_failed_share), memory_mb=memory_mb or MEMORY_MB)
+    done = run(
+        folder, images, dataset=dataset(leave_out, max_failed_share, follow_links), memory_mb=memory_mb or MEMORY_MB
+    )
     if json:
         print_json({**done.as_json(), "left_out": left_out(images)})
         return

@@ -24,7 +24,7 @@ IMAGES = "images"  # the folder, beside manifest.csv, of the images that a sourc
 _COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height", "decoder")
 _MARKED = "formulas_marked"
 
-Kind = Literal["left_out", "not_an_image", "unread_format", "broken", "too_large"]
+Kind = Literal["left_out", "not_followed", "not_an_image", "unread_format", "broken", "too_large"]
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]

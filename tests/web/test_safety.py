@@ -270,7 +270,7 @@ def test_only_what_was_indexed_is_shown(
         (photos / f"{i}.png").symlink_to(store / "deep" / f"{i}.png")
     (photos / "folder").symlink_to(store / "deep")
     shutil.copy(store / "deep" / "6.png", photos / "6.png")
-    collection.build(photos, tmp_path / "my.index", **SMALL)
+    collection.build(photos, tmp_path / "my.index", **SMALL, dataset={"follow_links": True})
     opened = Collection.open(tmp_path / "my.index")
     row_of = {opened.name(row): row for row in range(len(opened))}
 

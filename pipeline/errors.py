@@ -1,7 +1,8 @@
-"""The one exception that is the user's to mend: the command line turns it into a sentence and exit code 2."""
+"""What ends a command early: a problem that the user can mend, or a signal. `pipeline.front` turns both into words."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 
 
@@ -21,3 +22,14 @@ class UserError(Exception):
         if see:
             parts.append(f"see {see}")
         super().__init__("; ".join(parts))
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the program to end, such as SIGTERM. It is handled as Ctrl-C is, so that all is tidied up.
+
+    Whoever knows what is kept says so with `add_note`, of any KeyboardInterrupt that passes; the notes are shown.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import UserError
+from pipeline.failing import told
 
 if TYPE_CHECKING:
     import h5py
@@ -94,19 +95,9 @@ def clear_leftovers(folder: Path, pattern: str) -> None:
 
 
 def raise_if_disk(error: OSError, path: str | Path) -> None:
-    """Raises UserError if `error` means no space, no permission or no such place, which the user can mend.
-
-    h5py hides the errno of a failed write inside its message, so the text is searched too.
-    """
-    text = str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or f"errno = {errno.ENOSPC}" in text:
-        raise UserError(f"no space left on the device while writing {path}", see="`cnncodes cache size`") from error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        raise UserError(f"no permission to write {path}", allowed="a folder that you can write") from error
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
-        raise UserError(
-            f"can't write {path} ({os.strerror(error.errno)})", allowed="a folder that you can write"
-        ) from error
+    """Raises UserError if `error` is a refusal of the machine (`failing`) that has to do with `path`."""
+    if (mendable := told(error, path)) is not None:
+        raise mendable from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,14 +1,16 @@
-"""How every stage starts and ends: a log on stderr, and the user's errors as one sentence."""
+"""How every stage learns what it is asked for, and ends."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
+from pipeline import front
 from pipeline.errors import UserError
 
 # Of what a matrix in dvc.yaml goes through; no folder's name can lead out of the one it is put in.
@@ -31,20 +33,6 @@ def item_of(stage: str, about: str | None) -> str:
     return str(name)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Calls `main` and exits: 0, or 2 with one line on stderr after a UserError, or 130 after Ctrl-C.
-
-    Any other exception is a bug of ours and keeps its traceback.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # It tells of every instruction set that the processor lacks as if something had gone wrong.
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    try:
-        main()
-    except UserError as e:
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+def run(main: Callable[[], None]) -> NoReturn:
+    """Calls `main` and ends the process, as `pipeline.front` has it: 0, or a code and a line on stderr that say why."""
+    front.run(main, name=f"stages.{Path(sys.argv[0]).stem}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
+from pipeline.front import ExitCode
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
@@ -70,7 +71,7 @@ def advise(
     if json:
         print_json({**record, "left_out": passed_by})
     elif "skipped" in record:
-        typer.echo(f"no advice: {record['skipped']}")
+        say(f"no advice: {record['skipped']}")
     else:
         rows = [
             (
@@ -84,9 +85,11 @@ def advise(
             for row in record["layers"]
         ]
         says = record["says"]
-        typer.echo(f"{says['do']} {says['otherwise']}\n")
-        typer.echo("\n".join(says[key] for key in ("worth", "size", "likeness", "distance", "layer", "growth")) + "\n")
-        typer.echo(table(("codes", f"{record['measure']} %", "se", "k-NN %", "LogME", "H-score"), rows))
+        say(f"{says['do']} {says['otherwise']}\n")
+        say("\n".join(says[key] for key in ("worth", "size", "likeness", "distance", "layer", "growth")) + "\n")
+        say(table(("codes", f"{record['measure']} %", "se", "k-NN %", "LogME", "H-score"), rows))
+    if "skipped" in record:
+        raise typer.Exit(ExitCode.UNANSWERED)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.errors import UserError
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
 WorkspaceArgument = Annotated[Path, typer.Argument(help="A folder filled by `cnncodes extract` or `dvc repro`.")]
@@ -98,10 +100,10 @@ def extract(
     if json:
         print_json({**about, "left_out": left_out(images, out / "dataset")})
     elif shard:
-        typer.echo(f"share {shard} is in the store; once all shares are, the same without --shard writes {out}")
+        say(f"share {shard} is in the store; once all shares are, the same without --shard writes {out}")
     else:
         rows = [(name, f"{a['images']:,}", a["dim"], a["dtype"]) for name, a in about.items()]
-        typer.echo(table(("codes", "images", "dim", "dtype"), rows))
+        say(table(("codes", "images", "dim", "dtype"), rows))
 
 
 def layers(
@@ -135,8 +137,8 @@ def layers(
     if json:
         print_json({"arch": arch, "size": side, "layers": rows})
         return
-    typer.echo(f"{arch} at {side} x {side}; bytes of a code in float16; values after the ReLU, NAME.pre is before it")
-    typer.echo(
+    say(f"{arch} at {side} x {side}; bytes of a code in float16; values after the ReLU, NAME.pre is before it")
+    say(
         table(
             ("layer", "shape", "stride", "receptive field", "bytes flattened", "bytes averaged"),
             [
@@ -166,12 +168,12 @@ def info(folder: WorkspaceArgument, json: JsonFlag = False) -> None:
         print_json(found)
     else:
         for spec, about in found.items():
-            typer.echo(f"{spec}: {about['images']:,} images x {about['dim']} {about['dtype']}, {size(about['bytes'])}")
-            typer.echo(f"  {'whole' if about['whole'] else 'NOT WHOLE: ' + about['problem']}")
+            say(f"{spec}: {about['images']:,} images x {about['dim']} {about['dtype']}, {size(about['bytes'])}")
+            say(f"  {'whole' if about['whole'] else 'NOT WHOLE: ' + about['problem']}")
             for key, value in about["settings"].items():
-                typer.echo(f"  {key}: {value}")
+                say(f"  {key}: {value}")
     if not all(about["whole"] for about in found.values()):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def export(
@@ -190,7 +192,7 @@ def export(
     codes = space.codes(layer)
     suffix = {ExportFormat.NPY: ".npy", ExportFormat.PARQUET: ".parquet", ExportFormat.NEON_HDF5: ".h5"}[to]
     for written in run(codes, to=to.value, path=out or Path(codes.spec + suffix), manifest=space.manifest()):
-        typer.echo(written)
+        say(plain(written))
 
 
 @cache.command("size")
@@ -203,9 +205,9 @@ def cache_size(json: JsonFlag = False) -> None:
     if json:
         print_json(rows)
         return
-    typer.echo(f"{cache_root()}: {size(sum(r['bytes'] for r in rows))}")
+    say(f"{cache_root()}: {size(sum(r['bytes'] for r in rows))}")
     if rows:
-        typer.echo(
+        say(
             table(
                 ("key", "codes", "images", "size"),
                 [(r["key"][:15], r["name"], r["images"] or "", size(r["bytes"])) for r in rows],
@@ -233,7 +235,7 @@ def cache_gc(
     if json:
         print_json({"freed_bytes": freed})
     else:
-        typer.echo(f"freed {size(freed)}")
+        say(f"freed {size(freed)}")
 
 
 def _specs(text: str, pooling: str) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 Arch = Annotated[str | None, typer.Option(help="Architecture; that of the weights file, or vgg16, if not given.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
@@ -82,16 +84,16 @@ def finetune(
         if json:
             print_json({**records, "left_out": left_out(images, out / "dataset")})
         else:
-            typer.echo("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
+            say("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
         shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
         print_json({**shown, "left_out": left_out(images, out / "dataset")})
         return
-    typer.echo(_comparison(records))
+    say(_comparison(records))
     for name, found in groups.items():
-        typer.echo(f"\n{name}\n{_layer_table(found)}")
+        say(f"\n{name}\n{_layer_table(found)}")
 
 
 def lr_find(
@@ -139,14 +141,15 @@ def lr_find(
     if json:
         about = {"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)}
         print_json({**about, "left_out": left_out(where, made_in(where))})
-        return
-    if sweep.suggested is None:
-        typer.echo(f"the loss never falls between {low:g} and {high:g}")
+    elif sweep.suggested is None:
+        say(f"the loss never falls between {low:g} and {high:g}")
     else:
         tried = f"by which the loss has fallen half its way, of {len(sweep.rates)} rates"
-        typer.echo(f"learning_rate: {sweep.suggested:.2g}  ({tried})")
-    if plot is not None:
-        typer.echo(f"{plot}")
+        say(f"learning_rate: {sweep.suggested:.2g}  ({tried})")
+    if plot is not None and not json:
+        say(plain(plot))
+    if sweep.suggested is None:
+        raise typer.Exit(ExitCode.UNANSWERED)
 
 
 def settings_of(

@@ -9,7 +9,9 @@ import typer
 
 from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.listing import FollowLinks
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
 # By what `transfer.predict` says of a tuned network's scores.
@@ -46,7 +48,7 @@ def compare(
     if json:
         print_json(schema.read_json(page.with_name("metrics.json")))
     else:
-        typer.echo(f"{page}")
+        say(plain(page))
 
 
 def predict(
@@ -84,11 +86,11 @@ def predict(
     else:
         rows = [(a["image"], i + 1, c["label"], f"{c['score']:.3f}") for a in good for i, c in enumerate(a["classes"])]
         known = good[0]["probabilities"]
-        typer.echo(table(("image", "rank", "label", "probability" if known else "score"), rows))
+        say(table(("image", "rank", "label", "probability" if known else "score"), rows))
         if not known:
-            typer.echo(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)
+            say(NOT_PROBABILITIES[known] if transfer.is_tuned(head) else MARGINS)
     for answer in bad:
-        typer.echo(f"{answer['image']}: {answer['error']}", err=True)
+        say(plain(f"{answer['image']}: {answer['error']}"), err=True)
     if bad:
-        typer.echo(f"{len(bad)} of {len(answers)} images have no answer", err=True)
-        raise typer.Exit(3)
+        say(f"{len(bad)} of {len(answers)} images have no answer", err=True)
+        raise typer.Exit(ExitCode.UNANSWERED)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.terminal import plain, plain_json
+
 # Of whatever decodes images; None is the preset's.
 MemoryOption = Annotated[
     int | None,
@@ -16,13 +18,18 @@ MemoryOption = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 
 
+def say(text: object = "", *, err: bool = False) -> None:
+    """Prints lines for people. Names and labels in them come from strangers: see `pipeline.terminal`."""
+    typer.echo(plain(text, lines=True), err=err)
+
+
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(plain_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns aligned by their widest cell: numbers to the right, words to the left."""
-    cells = [list(header), *([str(c) for c in row] for row in rows)]
+    cells = [list(header), *([plain(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     numeric = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(header))]
     lines = [

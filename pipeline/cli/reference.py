@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
 
 if TYPE_CHECKING:
     from pipeline.config import CodesParams
@@ -75,7 +75,7 @@ def reference(
         about = {"file": str(path), "images": len(manifest), "codes": list(codes), "fingerprint": mark}
         print_json({**about, "left_out": left_out(folder)})
     else:
-        typer.echo(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
+        say(f"{path}: {', '.join(codes)} of {len(manifest):,} images")
 
 
 def _params_like(space: Workspace) -> CodesParams:

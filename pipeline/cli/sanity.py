@@ -21,7 +21,9 @@ from pipeline.cli.finetune import (
     settings_of,
 )
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out, made_in
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 
 def register(app: typer.Typer) -> None:
@@ -79,10 +81,8 @@ def sanity(
         print_json({**about, "left_out": left_out(where, made_in(where))})
     else:
         for step in steps:
-            typer.echo(
-                f"{step.verdict:4}  {step.name}: {step.seen}" + (f"\n      {step.advice}" if step.advice else "")
-            )
+            say(f"{step.verdict:4}  {step.name}: {step.seen}" + (f"\n      {step.advice}" if step.advice else ""))
         if plot is not None:
-            typer.echo(f"{plot}")
+            say(plain(plot))
     if verdict(steps) == "fail":
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)

@@ -11,8 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.errors import UserError
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 if TYPE_CHECKING:
     from pipeline.collection import Answer, Collection
@@ -120,12 +122,12 @@ def add(
     if json:
         print_json({**done.as_json(), "left_out": left_out(images)})
         return
-    typer.echo(
+    say(
         f"{done.added} added, {done.replaced} replaced, {done.moved} moved, {done.relabelled} relabelled, "
         f"{done.known} known; {done.images:,} images"
     )
     if done.note:
-        typer.echo(done.note)
+        say(done.note)
 
 
 @index.command()
@@ -144,7 +146,7 @@ def remove(
     if json:
         print_json({"removed": gone})
     else:
-        typer.echo(f"{len(gone)} removed")
+        say(f"{len(gone)} removed")
 
 
 @index.command()
@@ -172,9 +174,9 @@ def verify(
     if json:
         print_json({"whole": not problems, "problems": problems})
     else:
-        typer.echo("\n".join(problems) or f"{folder} is whole")
+        say("\n".join(map(plain, problems)) or f"{folder} is whole")
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def search(
@@ -222,7 +224,7 @@ def search(
     else:
         _show(answer, file)
         if montage is not None:
-            typer.echo(f"\n{montage}")
+            say(f"\n{plain(montage)}")
 
 
 def duplicates(
@@ -247,12 +249,12 @@ def duplicates(
         members = [[{"id": str(photos.ids[r]), "path": str(photos.file(r))} for r in group] for group in groups]
         print_json({"radius": used, "images": images, "groups": members})
         return
-    typer.echo(f"{len(groups):,} groups of {images:,} near-identical images, within {used} bits of one another")
+    say(f"{len(groups):,} groups of {images:,} near-identical images, within {used} bits of one another")
     for group in groups:
-        typer.echo(f"\n{len(group):,} images")
-        typer.echo("\n".join(f"{photos.ids[r]}  {photos.file(r)}" for r in group[:_LISTED]))
+        say(f"\n{len(group):,} images")
+        say("\n".join(plain(f"{photos.ids[r]}  {photos.file(r)}") for r in group[:_LISTED]))
         if len(group) > _LISTED:
-            typer.echo(f"... and {len(group) - _LISTED:,} more, which --json lists")
+            say(f"... and {len(group) - _LISTED:,} more, which --json lists")
 
 
 def _names(text: str) -> list[str]:
@@ -277,13 +279,13 @@ def _query_id(photos: Collection, query: str | None) -> str | None:
 
 def _show(answer: Answer, query: Path) -> None:
     if answer.neighbours:
-        typer.echo(f"{query}: {answer.method.name} of {answer.method.spec}, distance: {answer.method.unit}")
+        say(f"{plain(query)}: {answer.method.name} of {answer.method.spec}, distance: {answer.method.unit}")
         rows = [(n.rank, answer.method.format(n.distance), n.label or "-", n.id, n.path) for n in answer.neighbours]
-        typer.echo(table(("rank", "distance", "label", "id", "file"), rows))
+        say(table(("rank", "distance", "label", "id", "file"), rows))
     elif answer.nearest is not None:
-        typer.echo(f"no image is within the radius; the nearest is at {answer.method.format(answer.nearest)}")
+        say(f"no image is within the radius; the nearest is at {answer.method.format(answer.nearest)}")
     else:
-        typer.echo("there are no other images")
+        say("there are no other images")
 
 
 def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, path: Path) -> None:
@@ -308,23 +310,23 @@ def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, 
 
 def _show_info(about: dict[str, Any]) -> None:
     weights = about["weights"]
-    typer.echo(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
-    typer.echo(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")
+    say(f"{about['images']:,} images; index {size(about['index_bytes'])}, network {size(weights['bytes'])}")
+    say(f"network: {weights['arch']}, {weights['source']}, sha256 {weights['sha256']}")
     for name, one in [("short code", about["short"]), *(("long code", long) for long in about["long"].values())]:
         params = ", ".join(f"{key} {value}" for key, value in one["params"].items())
-        typer.echo(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
+        say(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
     if about["short"]["note"]:
-        typer.echo(f"note: {about['short']['note']}")
+        say(f"note: {about['short']['note']}")
     for why in about["left_out"].values():
-        typer.echo(f"left out: {why}")
+        say(f"left out: {why}")
     for spec, one in about["codes"].items():
-        typer.echo(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
+        say(f"codes: {spec}, {one['dim']:,} values of {one['dtype']}")
     # The layers have all but their own names and poolings in common.
     for key, value in next(iter(about["codes"].values()))["settings"].items():
         if key not in ("layer", "pooling", "pooling_settings", "l2", "arch", "weights_sha256", "dtype"):
-            typer.echo(f"  {key}: {value}")
+            say(f"  {key}: {value}")
     for root in about["roots"]:
-        typer.echo(f"images below {root}")
+        say(plain(f"images below {root}"))
     rows = [(n, ",".join(m["layers"]), m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()]
-    typer.echo("\nmethods, the default one first")
-    typer.echo(table(("method", "codes", "bytes an image", "distance"), rows))
+    say("\nmethods, the default one first")
+    say(table(("method", "codes", "bytes an image", "distance"), rows))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.output import MemoryOption
+from pipeline.cli.output import MemoryOption, say
 from pipeline.errors import UserError
 
 
@@ -46,15 +46,14 @@ def serve(
     listening = server.bind(host, port)  # first, since it takes no time
     made = server.make_server(folder, host=host, names=allow_host or (), limits=limits)
     if not _is_loopback(host):
-        typer.echo(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
+        say(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
 
     def ready(address: str) -> None:
-        typer.echo(f"{folder} is at {address} (Ctrl-C ends it)")
+        say(f"{folder} is at {address} (Ctrl-C ends it)")
         if open_page:
             webbrowser.open(address)
 
     server.serve(made, listening, ready)
-    typer.echo("stopped", err=True)
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, size, table
+from pipeline.cli.output import JsonFlag, print_json, say, size, table
 from pipeline.errors import UserError
+from pipeline.front import ExitCode
+from pipeline.terminal import plain
 
 if TYPE_CHECKING:
     from pipeline.nets.weights.match import Entry
@@ -78,12 +80,12 @@ def convert(
             }
         )
         return
-    typer.echo(_account(done.account))
-    typer.echo(f"\narchitecture   {done.weights.arch}, up to {last}")
+    say(_account(done.account))
+    say(f"\narchitecture   {done.weights.arch}, up to {last}")
     if "part" in done.weights.provenance:
-        typer.echo(f"taken from     {done.weights.provenance['part']}")
-    typer.echo(f"preprocessing  {_sentence(asdict(done.weights.preprocessing))} (from {done.preprocessing_from})")
-    typer.echo(f"sha256         {done.weights.sha256}\nwritten        {target}")
+        say(plain(f"taken from     {done.weights.provenance['part']}"))
+    say(f"preprocessing  {_sentence(asdict(done.weights.preprocessing))} (from {done.preprocessing_from})")
+    say(f"sha256         {done.weights.sha256}\nwritten        {target}")
 
 
 @weights.command()
@@ -106,7 +108,7 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
         )
         for t in found["tensors"]
     ]
-    typer.echo(table(header, rows) + "\n")
+    say(table(header, rows) + "\n")
     facts = {
         "file": f"{found['path']}, {size(found['bytes'])}, {found['format']}",
         "file's sha256": found["file_sha256"],
@@ -122,11 +124,11 @@ def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = 
     }
     for name, fact in facts.items():
         if fact:
-            typer.echo(f"{name:14} {fact}")
+            say(plain(f"{name:14} {fact}"))
     for name, why in found["not_used"].items():
-        typer.echo(f"{'not used':14} {name}: {why}")
+        say(plain(f"{'not used':14} {name}: {why}"))
     for problem in found["problems"]:
-        typer.echo(f"{'problem':14} {problem}")
+        say(plain(f"{'problem':14} {problem}"))
 
 
 @weights.command()
@@ -145,7 +147,7 @@ def diff(
     else:
         _print_diff(found)
     if not found["same"]:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def _print_diff(found: dict[str, Any]) -> None:
@@ -156,12 +158,12 @@ def _print_diff(found: dict[str, Any]) -> None:
             for t in differing
         ]
         header = ("tensor", "", "largest difference", "relative", "shape in a", "shape in b")
-        typer.echo(table(header, rows) + "\n")
+        say(table(header, rows) + "\n")
     for what, (left, right) in found["differing"].items():
         shown = (_sentence(left), _sentence(right)) if what == "preprocessing" else (left, right)
-        typer.echo(f"{what}: {shown[0]} in a, {shown[1]} in b")
+        say(plain(f"{what}: {shown[0]} in a, {shown[1]} in b"))
     counts = Counter(t["status"] for t in found["tensors"])
-    typer.echo("tensors: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    say("tensors: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
 
 
 def _account(account: tuple[Entry, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable
@@ -74,9 +73,12 @@ def make_server(
 
 
 def serve(server: uvicorn.Server, listening: socket.socket, ready: Callable[[str], None]) -> None:
-    """Runs until Ctrl-C. `ready` is called with the address, at which connections wait from then on."""
+    """Runs until a signal, and raises it as KeyboardInterrupt when all is closed.
+
+    `ready` is called with the address, at which connections wait from then on.
+    """
     ready(address(listening))
-    with contextlib.suppress(KeyboardInterrupt), listening:
+    with listening:
         server.run([listening])
 
 

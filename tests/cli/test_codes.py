@@ -166,7 +166,7 @@ def test_cache_size_and_gc(place: Path) -> None:
         (["extract", "photos", *BASE, "--out", "x", "--device", "abacus"], "device: .*'abacus'"),
         (["extract", "photos", *BASE, "--out", "x", "--scales", "a"], "not a list of numbers"),
         (["extract", "photos", *BASE, "--out", "x", "--shard", "3/2"], "not i/n"),
-        (["extract", "photos", *BASE, "--out", "photos/red/0.png/x"], "can't write"),
+        (["extract", "photos", *BASE, "--out", "photos/red/0.png/x"], "not a directory"),
         (["info", "photos"], "photos holds no codes"),
         (["export", "codes", "--layer", "fc8", "--to", "npy"], "holds no codes of 'fc8'"),
         (["predict", "nothing", "a.png"], "does not exist"),
@@ -207,13 +207,13 @@ def test_two_shares_then_the_whole_compute_each_image_once(place: Path, tmp_path
 
 def test_ctrl_c_is_one_word_and_130(tmp_path: Path) -> None:
     code = (
-        "import sys, pipeline.cli as cli\n"
+        "import sys, pipeline.cli as cli; from pipeline.cli.app import app\n"
         "def stop(): raise KeyboardInterrupt\n"
-        "cli.app.command('stop')(stop); sys.argv = ['cnncodes', 'stop']; cli.main()"
+        "app.command('stop')(stop); sys.argv = ['cnncodes', 'stop']; cli.main()"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
     )
     assert done.returncode == 130
-    assert done.stderr.strip() == "cnncodes: stopped"
+    assert done.stderr.strip() == "cnncodes: stopped by Ctrl-C"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline import transfer
 from pipeline.cache import TRAINING
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.finetune import checkpoints, features, images
 from tests import yaml_files
 from tests.cli.test_codes import cnncodes, error_of

@@ -10,7 +10,8 @@ import pytest
 import typer.main
 from PIL import Image
 
-from pipeline.cli import app, listing
+from pipeline.cli import listing
+from pipeline.cli.app import app
 from pipeline.data.build import kept_failures
 from pipeline.data.manifest import Failure, read_failures
 from pipeline.data.room import Room

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS, Weights, random, read_canonical, write_canonical
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION

@@ -390,20 +390,9 @@ def test_the_stage_writes_the_dataset_and_counts(photos: Path, tmp_path: Path) -
 def test_the_users_error_is_one_line_and_exit_code_2(tmp_path: Path, changes: dict[str, Any]) -> None:
     done = run_stage(tmp_path, **changes)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert done.stderr.startswith("stages.dataset: error: ") and done.stderr.count("\n") == 1 and done.stdout == ""
     assert str(next(iter(changes.values()))) in done.stderr
     assert not (tmp_path / "out/dataset").exists()
-
-
-def test_the_stages_turn_ctrl_c_into_130(capsys: pytest.CaptureFixture[str]) -> None:
-    from stages._run import run
-
-    def stopped() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as e:
-        run(stopped)
-    assert e.value.code == 130 and capsys.readouterr().err == "stopped\n"
 
 
 @pytest.fixture(autouse=True)

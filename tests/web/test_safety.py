@@ -459,7 +459,11 @@ def test_the_command_ends_cleanly_by_ctrl_c(built: Path) -> None:
     assert second.returncode == 2 and "is in use; allowed: another --port" in second.stderr
     server.send_signal(2)
     _, errors = server.communicate(timeout=30)
-    assert server.returncode == 0 and errors.splitlines()[-1] == "stopped" and "Traceback" not in errors
+    assert (
+        server.returncode == 130
+        and errors.splitlines()[-1] == "cnncodes: stopped by Ctrl-C"
+        and "Traceback" not in errors
+    )
 
 
 def test_bad_commands(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""All commands in one. They import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.cli import advise, codes, finetune, heads, reference, sanity, search, serve, weights
+from pipeline.errors import UserError
+from pipeline.front import MEANINGS, ExitCode
+
+# A command that was not asked for rightly: typer has no name for the class.
+_UsageError: Any = typer.BadParameter.__base__
+_ENDS = "\n\n".join(["Exit codes:", *(f"{code.value}: {meaning}" for code, meaning in MEANINGS.items())])
+
+
+class _Passed(Exception):
+    """Carries past typer what it would turn into exit codes of its own, without a word."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError, EOFError) as e:
+            raise _Passed(e) from e
+
+
+app = typer.Typer(
+    name="cnncodes",
+    cls=_Commands,
+    help="Images to CNN codes, linear heads and an honest comparison. Start: cnncodes extract photos/ --out codes/",
+    epilog=_ENDS,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+codes.register(app)
+finetune.register(app)
+sanity.register(app)
+heads.register(app)
+search.register(app)
+advise.register(app)
+serve.register(app)
+weights.register(app)
+reference.register(weights.weights)
+
+
+def command() -> int:
+    """Runs what sys.argv asks for. Returns its exit code; raises what it raised, UserError for a command line amiss."""
+    try:
+        ended = app(standalone_mode=False)
+    except _Passed as passed:
+        raise passed.error from passed.error.__cause__
+    except _UsageError as e:
+        if type(e).__name__ == "NoArgsIsHelpError":  # it has shown the help
+            return int(ExitCode.USER)
+        command_path = e.ctx.command_path if e.ctx else "cnncodes"
+        raise UserError(e.format_message().rstrip("."), see=f"`{command_path} --help`") from None
+    return ended if isinstance(ended, int) else 0

@@ -1,0 +1,127 @@
+"""What the machine refuses (a full disk, a missing right, no memory), said as a UserError. The one place for it.
+
+`told` looks at the error alone, whoever raised it: Python, or a library that hides the system's number in a text.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+# As HDF5, Rust's libraries and Python write it.
+_NUMBER = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]")
+_SQLITE = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+}
+_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
+
+
+def told(error: BaseException, path: str | Path | None = None) -> UserError | None:
+    """What the user can mend about `error`, or None if it is none of the machine's refusals.
+
+    `path`: what was read or written, where the error names no file.
+    """
+    if isinstance(error, UserError):
+        return error
+    if _is_memory(error):
+        return UserError(
+            f"there is not enough memory ({_first_line(error)})" if str(error) else "there is not enough memory",
+            allowed="fewer images at once: codes.memory_mb or --memory-mb, and batch_size",
+        )
+    number = error_number(error)
+    if number is None:
+        return None
+    return refusal(number, _place(error, path))
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's number of an error (errno), also where a library hides it in its text; None if there is none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if isinstance(error, sqlite3.Error):
+        return _SQLITE.get((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF)
+    # HDF5's errors are OSError and RuntimeError, of a place that is full too, which old versions tell in words alone.
+    text = str(error)
+    found = _NUMBER.search(text)
+    if found:
+        return int(next(filter(None, found.groups())))
+    return errno.ENOSPC if "No space left" in text else None
+
+
+def refusal(number: int, path: str | Path = "") -> UserError:
+    """The sentence for one of the system's numbers about `path`, which may be ''."""
+    if number in _FULL:
+        what = "no space left on the device" if number == errno.ENOSPC else "the disk quota is used up"
+        return UserError(f"{what} while writing{_of(path)}", see="`cnncodes cache size`")
+    if number in _DENIED:
+        return _denied(number, Path(path)) if str(path) else UserError("no permission")
+    if number == errno.EIO:
+        return UserError(f"the device failed while{_of(path) or ' a file'} was read or written (input/output error)")
+    if number == errno.ENOENT and str(path):
+        return UserError(f"{path} does not exist")
+    said = os.strerror(number).lower()
+    return UserError(f"can't read or write {path}: {said}" if str(path) else said)
+
+
+def _place(error: BaseException, path: str | Path | None) -> str:
+    """The file that the error names, else `path`; a temporary name beside `path` tells a user nothing."""
+    named = getattr(error, "filename", None)
+    if not isinstance(named, (str, bytes, os.PathLike)):
+        return str(path or "")
+    found = os.fsdecode(named)
+    is_temporary = path is not None and Path(found).name.startswith(f".{Path(path).name}.")
+    return str(path) if is_temporary else found
+
+
+def _denied(number: int, path: Path) -> UserError:
+    """Names the right that is missing, and where: of the file, or of the nearest folder that exists."""
+    if number == errno.EROFS:
+        return UserError(f"no permission to write {path}: it is on a read-only file system")
+    if _exists(path) and not os.access(path, os.R_OK):
+        return UserError(f"no permission to read {path}", allowed="a right to read it (chmod +r)")
+    folder = path.parent
+    while not _exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not os.access(folder, os.X_OK):
+        return UserError(
+            f"no permission to enter {folder}, on the way to {path}", allowed="a right to enter (chmod +x)"
+        )
+    target = path if path.is_dir() else folder
+    return UserError(
+        f"no permission to write {path}" + ("" if target == path else f" in {target}"), allowed="a right to write there"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_memory(error: BaseException) -> bool:
+    # torch's own class is a RuntimeError, and on a CPU it raises just that; torch is not to be imported for it.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or _MEMORY.search(str(error)) is not None)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
+def _of(path: str | Path) -> str:
+    return f" {path}" if str(path) else ""

@@ -25,6 +25,12 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another name by which browsers reach it, on any port; may be repeated.")
     ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="A proxy in front of it, whose X-Forwarded-For says who asks; may be repeated."
+        ),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     upload_mb: Annotated[int, typer.Option(min=1, max=1000, help="The largest image that may be sent.")] = 20,
     max_megapixels: Annotated[int, typer.Option(min=1, max=89, help="The most pixels it may have.")] = 50,
@@ -44,7 +50,7 @@ def serve(
         upload_bytes=upload_mb * 1_000_000, pixels=max_megapixels * 1_000_000, memory_mb=memory_mb or MEMORY_MB
     )
     listening = server.bind(host, port)  # first, since it takes no time
-    made = server.make_server(folder, host=host, names=allow_host or (), limits=limits)
+    made = server.make_server(folder, host=host, names=allow_host or (), proxies=proxy or (), limits=limits)
     if not _is_loopback(host):
         say(f"warning: whoever can reach {host} can see the images of {folder} and send others", err=True)
 

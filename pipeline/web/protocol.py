@@ -6,8 +6,8 @@ import asyncio
 import http
 import ipaddress
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -49,22 +49,28 @@ class _Limited(H11Protocol):
     limits: Limits
     proxies: Sequence[Network]
     places: Places
+    _real: asyncio.Transport
+    _ending = False
     _place: Place | None = None
     _unread: asyncio.TimerHandle | None = None
     _phase: Any = None
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._real = transport
+        super().connection_made(cast(asyncio.Transport, _Lingering(transport, self._end)))
         peer = self.client[0] if self.client else ""
         shared = _is_in(peer, self.proxies)
         self._place = self.places.take(network_of(peer), may_go=self._is_idle, go=transport.abort, shared=shared)
         if self._place is None:
             self._refuse(503, "too many connections are open already; try again soon")
+            transport.close()
         else:
             self._watch()
 
     def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
         super().data_received(data)
         self._watch()
 
@@ -106,10 +112,21 @@ class _Limited(H11Protocol):
         self.transport.write(head.encode() + body)
         self.transport.close()
 
+    def _end(self) -> None:
+        """Closes the connection, when the client has sent what it is sending, or `linger_s` later."""
+        if self._ending or self.conn.their_state not in (h11.SEND_BODY, h11.ERROR):
+            self._real.close()
+            return
+        self._ending = True
+        self.flow.resume_reading()
+        self._set_deadline(self.limits.linger_s)
+        if not self._real.is_closing():
+            self._real.write_eof()
+
     def _is_idle(self) -> bool:
         """Whether no request is under way, but for its headers."""
         answered = self.cycle is None or self.cycle.response_complete
-        return answered and self.conn.their_state is h11.IDLE
+        return self._ending or (answered and self.conn.their_state is h11.IDLE)
 
     def _watch(self) -> None:
         """Starts the clock again when a request begins or its headers are there, and stops it when all of it is."""
@@ -122,7 +139,20 @@ class _Limited(H11Protocol):
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._real.close)
+
+
+class _Lingering:
+    """A transport that is closed by `close`. To close one whose client is still sending resets the connection, and the
+    answer is lost with it: a browser, or a proxy, would tell of a fault instead.
+    """
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport = transport
+        self.close = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _is_in(address: str, some: Sequence[Network]) -> bool:

@@ -165,6 +165,18 @@ def test_a_body_without_end_ends_when_it_is_answered(built: Path) -> None:
                 assert time.monotonic() - started_s < 5
 
 
+def test_an_early_answer_reaches_who_is_still_sending(built: Path) -> None:
+    """To close a connection with bytes unread would reset it, and a proxy would tell of a fault of the server."""
+    head = b"POST /api/search HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: text/html\r\nContent-Length: 4000000\r\n\r\n"
+    with running(built / "my.index") as base, sockets(base, 1) as (one,):
+        one.sendall(head + bytes(4_000_000))
+        time.sleep(0.1)
+        got = b""
+        while more := one.recv(1 << 16):
+            got += more
+        assert b" 415 " in got and got.endswith(b"}")
+
+
 # ---- what an upload is kept as
 
 

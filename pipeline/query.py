@@ -24,15 +24,17 @@ def predict(
     device: str | None = None,
     precision: str | None = None,
     memory_mb: int = MEMORY_MB,
+    follow_links: bool = False,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a trained head: `{"image", "classes": [{"label", "score"}, ...]}`, best first; of one
     that can't be read `{"image", "error"}`, which says why.
 
-    `head`: a folder `heads/<spec>-<head>` or its model.h5. `images`: files, and folders for all images below them.
-    `weights`: the canonical file; found in the head's workspace if not given. `device`, `precision`: of the network,
-    those of the head's codes if None; with others scores may differ in their last digits. `memory_mb`: of images in
-    flight. Scores are probabilities where the head has them, margins otherwise; `probabilities` says which. Raises
-    UserError if the weights are not those of the codes that the head was trained on, or none of the images can be read.
+    `head`: a folder `heads/<spec>-<head>` or its model.h5. `images`: files, and folders for all images below them, in
+    which links out of it are passed by unless `follow_links`. `weights`: the canonical file; found in the head's
+    workspace if not given. `device`, `precision`: of the network, those of the head's codes if None; with others scores
+    may differ in their last digits. `memory_mb`: of images in flight. Scores are probabilities where the head has them,
+    margins otherwise; `probabilities` says which. Raises UserError if the weights are not those of the codes that the
+    head was trained on, or none of the images can be read.
     """
     from pipeline.codes import Codes, Embedder
     from pipeline.codes.settings import settings_here
@@ -42,7 +44,7 @@ def predict(
     from pipeline.heads.model import predict as score
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
-    model, files = Model.load(path), files_of(images)
+    model, files = Model.load(path), files_of(images, follow_links=follow_links)
     settings = settings_here(model.codes_settings, device=device, precision=precision)
     embedder = Embedder(_weights_beside(path, weights), settings, room=Room(memory_mb))
     answers: list[dict[str, Any]] = []

@@ -239,11 +239,12 @@ def predict(
     precision: str = "fp32",
     memory_mb: int = MEMORY_MB,
     checkpoint: str | None = None,
+    follow_links: bool = False,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, or by the `checkpoint` of that name (`epoch-0004`, of
     another repeat than the first `repeat-1/epoch-0004`), in the form of `query.predict`: `{"image", "probabilities",
-    "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of them.
-    `device`, `precision`: of the network.
+    "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of
+    them, in which links out of the folder are passed by unless `follow_links`. `device`, `precision`: of the network.
 
     The scores of an image always add to 1; `probabilities` says whether they tell how sure the network is: False if it
     was trained with hinge loss, None if its file is too old to say. Raises UserError if the model or all of the images
@@ -253,7 +254,7 @@ def predict(
     from pipeline.finetune import kept, saved
 
     model = saved.read(Path(folder)) if checkpoint is None else saved.read_kept(kept.find(Path(folder), checkpoint))
-    model, files = model.on(device, precision), files_of(images)
+    model, files = model.on(device, precision), files_of(images, follow_links=follow_links)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}

@@ -11,7 +11,8 @@ from stages._run import run
 
 def main() -> None:
     params = config.load(config.DatasetParams)
-    write(params.root, Path("out/digests/files.csv"), leave_out=params.leave_out)
+    file = Path("out/digests/files.csv")
+    write(params.root, file, leave_out=params.leave_out, follow_links=params.follow_links)
 
 
 if __name__ == "__main__":

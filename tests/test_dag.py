@@ -126,6 +126,16 @@ def test_git_ignores_photographs_wherever_they_lie(path: str, ignored: Callable[
 
 def test_git_ignores_nothing_of_the_project(ignored: Callable[[str], bool]) -> None:
     folders = ("bench", "docs", "experiments", "pipeline", "stages", "tests")
-    suffixes = {p.suffix for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()} - {".pyc", ""}
+    suffixes = {p.suffix for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()} - {
+        ".pyc",
+        ".nbc",
+        ".nbi",
+        ".png",
+        "",
+    }
     top = (".ci/run", ".dvc/config", ".dvcignore", ".gitignore", "LICENSE", "Makefile", "NOTICE", "dvc.lock")
-    assert not [p for p in (*top, "stages/no-folder", *(f"docs/new{s}" for s in suffixes)) if ignored(p)]
+    assert not [
+        p
+        for p in (*top, "stages/no-folder", "docs/pictures/new.png", *(f"docs/new{s}" for s in suffixes))
+        if ignored(p)
+    ]

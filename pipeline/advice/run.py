@@ -21,6 +21,7 @@ from pipeline.advice.seen import Seen, seen_of
 from pipeline.advice.words import say
 from pipeline.codes.reader import Codes
 from pipeline.config import AdviseParams, HeadsParams
+from pipeline.data import csv_files
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 
@@ -180,6 +181,5 @@ def _distance(one: Distance) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    lines = [",".join(header)]
-    lines += [",".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row) for row in rows]
-    schema.write_text(path, "\n".join(lines) + "\n")
+    shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
+    schema.write_text(path, csv_files.text([header, *shown]))

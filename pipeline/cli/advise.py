@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.computing import names
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
@@ -52,6 +52,7 @@ def advise(
     precision: Annotated[str | None, typer.Option(help="For images: {codes.precision}")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop codes in OUT that are of other images, weights or settings.")
@@ -76,6 +77,7 @@ def advise(
         "--precision": precision,
         "--leave-out": leave_out,
         "--max-failed-share": max_failed_share,
+        "--follow-links": follow_links,
     }
     with contextlib.ExitStack() as stack:
         if folder is not None and any(folder.glob("codes/*/codes.json")):
@@ -90,7 +92,7 @@ def advise(
             plan = plan_of(arch, weights, names(layers), {k: v for k, v in keys.items() if v is not None})
             specs, known = plan.specs, _reference(reference, plan.settings)
             kept = out or stack.enter_context(working_folder())
-            data = dataset(leave_out, max_failed_share)
+            data = dataset(leave_out, max_failed_share, follow_links)
             space = extract(
                 folder,
                 **files,

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli import export_images
 from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
@@ -73,6 +73,7 @@ def extract(
     on_error: OnError = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     shard: Annotated[
         str | None, typer.Option(help="i/n: only the i-th of n shares, for several machines; all if not given.")
@@ -107,7 +108,7 @@ def extract(
         layers=_specs(layers, pooling) if layers else None,
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
         codes={key: value for key, value in codes.items() if value is not None},
         shard=_share(shard) if shard else None,
         replace=replace,

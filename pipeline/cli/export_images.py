@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.computing import Splits
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out, made_in
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
 from pipeline.cli.shown import Command
 
@@ -42,6 +42,7 @@ def export_images(
     splits: Splits = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -55,7 +56,7 @@ def export_images(
         size=size,
         mean=mean,
         view=view.value,
-        dataset=dataset(leave_out, max_failed_share, splits=splits),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits),
         memory_mb=memory_mb or MEMORY_MB,
     )
     if json:

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.checkpoints import checkpoints
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
+from pipeline.cli.listing import (
+    FollowLinks,
+    LeaveOut,
+    MaxFailedShare,
+    TestFiles,
+    TrainFiles,
+    dataset,
+    left_out,
+    made_in,
+)
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
@@ -82,6 +91,7 @@ def finetune(
     ] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     inference_txt: Annotated[
         bool | None, typer.Option(help="Also write inference.txt and probabilities.txt. {finetune.inference_txt}")
@@ -114,7 +124,7 @@ def finetune(
         strategies=strategy,
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share, splits=splits),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits),
         settings=given(settings),
         params_file=params,
         replace=replace,
@@ -162,6 +172,7 @@ def lr_find(
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file; none if not given.")] = None,
     json: JsonFlag = False,
@@ -182,7 +193,7 @@ def lr_find(
         steps=steps,
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share),
+        dataset=dataset(leave_out, max_failed_share, follow_links),
         settings=given(settings_of(size, max_train, batch_size, optimiser, momentum, device, precision)),
         params_file=params,
         **given({"memory_mb": memory_mb}),

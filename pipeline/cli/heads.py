@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.computing import names, numbers
+from pipeline.cli.listing import FollowLinks
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
@@ -84,6 +85,7 @@ def predict(
         str | None,
         typer.Option(help="{codes.precision:choices}; that of the head's codes if not given, of a tuned network fp32."),
     ] = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -95,6 +97,7 @@ def predict(
 
     named = {"device": device, "precision": precision, "memory_mb": memory_mb}
     how: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    how["follow_links"] = bool(follow_links)
     tuned = checkpoint is not None or transfer.is_tuned(head)
     if tuned:
         answers = transfer.predict(head, images, top=top, checkpoint=checkpoint, **how)

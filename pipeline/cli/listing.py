@@ -36,9 +36,22 @@ TestFiles = Annotated[
 ]
 
 
-def dataset(leave_out: Sequence[str] | None, max_failed_share: float | None, **others: Any) -> dict[str, Any]:
+FollowLinks = Annotated[
+    bool | None,
+    typer.Option("--follow-links", help="Follow links that lead out of the folder, to any file of this machine."),
+]
+
+
+def dataset(
+    leave_out: Sequence[str] | None, max_failed_share: float | None, follow_links: bool | None, **others: Any
+) -> dict[str, Any]:
     """The keys of the section `dataset` that were given."""
-    chosen = {"leave_out": list(leave_out) if leave_out else None, "max_failed_share": max_failed_share, **others}
+    chosen = {
+        "leave_out": list(leave_out) if leave_out else None,
+        "max_failed_share": max_failed_share,
+        "follow_links": follow_links,
+        **others,
+    }
     return {key: value for key, value in chosen.items() if value is not None}
 
 
@@ -55,7 +68,7 @@ def left_out(images: Path | None, made_in: Path | None = None) -> list[dict[str,
 
     folder = made_in or kept_failures(images)
     found = read_failures(folder) if (folder / FAILURES).is_file() else []
-    return [{"path": f.path, "reason": f.reason} for f in found if f.kind == "left_out"]
+    return [{"path": f.path, "reason": f.reason} for f in found if f.kind in ("left_out", "not_followed")]
 
 
 def made_in(where: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.advise import plan_of
 from pipeline.cli.computing import Device, Precision, names
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
 from pipeline.cli.shown import Command
 
@@ -47,6 +47,7 @@ def reference(
     images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -76,7 +77,7 @@ def reference(
         file = canonical_weights(source, cache_root())
     check(WeightsHeader.of(file), params)
     with working_folder() as scratch:
-        given = dataset(leave_out, max_failed_share)
+        given = dataset(leave_out, max_failed_share, follow_links)
         data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
         listed = build(data, scratch / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
         manifest = _drawn(listed, images)

@@ -24,7 +24,16 @@ from pipeline.cli.finetune import (
     schedule_of,
     settings_of,
 )
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out, made_in
+from pipeline.cli.listing import (
+    FollowLinks,
+    LeaveOut,
+    MaxFailedShare,
+    TestFiles,
+    TrainFiles,
+    dataset,
+    left_out,
+    made_in,
+)
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
@@ -58,6 +67,7 @@ def sanity(
     precision: Precision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file; none if not given.")
@@ -84,7 +94,7 @@ def sanity(
         how=given({"epochs": epochs, "rounds": rounds}),
         arch=arch,
         weights=weights,
-        dataset=dataset(leave_out, max_failed_share),
+        dataset=dataset(leave_out, max_failed_share, follow_links),
         settings=given(settings),
         params_file=params,
         **given({"memory_mb": memory_mb}),

@@ -21,7 +21,7 @@ from pipeline.cli.computing import (
     WeightsOption,
     names,
 )
-from pipeline.cli.listing import LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
+from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
@@ -99,6 +99,7 @@ def build(
     on_error: OnError = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -126,7 +127,7 @@ def build(
         nbits=bits,
         long=names(long),
         codes={key: value for key, value in codes.items() if value is not None},
-        dataset=dataset(leave_out, max_failed_share, splits=splits, on_error=on_error),
+        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
     )
     about = collection.info(out)
     if json:
@@ -143,6 +144,7 @@ def add(
     precision: SamePrecision = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
+    follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -153,7 +155,7 @@ def add(
     done = run(
         folder,
         images,
-        dataset=dataset(leave_out, max_failed_share),
+        dataset=dataset(leave_out, max_failed_share, follow_links),
         device=device,
         precision=precision,
         memory_mb=memory_mb or MEMORY_MB,

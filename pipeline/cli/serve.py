@@ -28,6 +28,13 @@ def serve(
         list[str] | None,
         typer.Option(help="Another name by which browsers reach it, on any port; repeat for more, none if not given."),
     ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A proxy in front of it, whose X-Forwarded-For says who asks; repeat for more, none if not given.",
+        ),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     upload_mb: Annotated[int, typer.Option(min=1, max=1000, help="The largest image that may be sent.")] = 20,
     max_megapixels: Annotated[int, typer.Option(min=1, max=89, help="The most pixels it may have.")] = 50,
@@ -53,6 +60,7 @@ def serve(
         folder,
         host=host,
         names=allow_host or (),
+        proxies=proxy or (),
         limits=limits,
         device=device,
         precision=precision,

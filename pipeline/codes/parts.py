@@ -6,9 +6,7 @@ neighbours. Whatever order the store's shards were written in, the parts have th
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from pipeline.codes.reader import Codes
 from pipeline.codes.settings import Settings
 from pipeline.codes.stated import INDEX, Stated, read_stated
 from pipeline.codes.store import Digests, Store
+from pipeline.data import csv_files
 from pipeline.errors import UserError
 
 PART_BYTES = 64 << 20
@@ -89,11 +88,8 @@ def remove_other_specs(out: Path, keep: Sequence[str]) -> None:
 
 def write_failures(out: Path, failures: Mapping[str, tuple[str, str]]) -> None:
     """`failures`: id -> (path, reason). The file is there, with its header alone, when nothing failed."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("id", "path", "reason"))
-    rows.writerows((i, *failures[i]) for i in sorted(failures))
-    schema.write_text(out / FAILURES, text.getvalue())
+    rows = ((i, *failures[i]) for i in sorted(failures))
+    schema.write_text(out / FAILURES, csv_files.text([("id", "path", "reason"), *rows]))
     schema.clear_leftovers(out, FAILURES)
 
 

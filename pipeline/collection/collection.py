@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codes.settings import Settings
 from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
 from pipeline.collection.methods import Method, choose, methods_of
@@ -143,6 +144,11 @@ class Collection:
         require_rows(len(self))
         return str(self.ids[np.random.default_rng(seed).integers(len(self))])
 
+    @property
+    def settings(self) -> Settings:
+        """How images became the codes of the first layer; what comes before the network is the same for all."""
+        return Settings.from_json(self.made_by["codes"][self.made_by["layers"][0]]["settings"])
+
     def is_current(self) -> bool:
         """Whether the folder still holds what was opened."""
         return bool(save.info(self.folder)["fingerprint"] == self.fingerprint)
@@ -188,16 +194,17 @@ class Collection:
         self._check(chosen, k, radius)
         return self._answer(chosen, Query(row=own, left_out=own), rows, k=k, radius=radius)
 
-    def look(self, image: str | Path | bytes) -> Look:
+    def look(self, image: str | Path | bytes, *, shown: bytes | None = None) -> Look:
         """What any search needs of an image file or its bytes, by one pass of the network, or none for an image whose
-        bytes are in the collection. Raises UserError if it can't be read.
+        bytes are in the collection. `shown`: a file with the image's pixels, which goes through the network in its
+        place. Raises UserError if it can't be read.
         """
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
         except OSError:
             return Look("", self.embed(image))  # which says what is wrong with it
         digest = hashlib.sha256(data).hexdigest()
-        return Look(digest, None if self._row_of(digest) >= 0 else self.embed(image))
+        return Look(digest, None if self._row_of(digest) >= 0 else self.embed(shown or image))
 
     def embed(self, image: str | Path | bytes) -> dict[str, NDArray[Any]]:
         """Codes of an image by spec, each (1, d), of all layers that the index knows. Raises UserError if it can't be

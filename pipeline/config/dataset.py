@@ -28,6 +28,7 @@ class DatasetParams(Section):
     on_error: Literal["skip", "fail"]
     max_failed_share: float = Field(ge=0.0, le=1.0)
     leave_out: list[Annotated[str, Field(min_length=1)]]
+    follow_links: bool
     max_pixels: int = Field(
         gt=0, le=178_956_970, description="an image with more pixels is refused as a decompression bomb"
     )

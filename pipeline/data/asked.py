@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.data import kinds
 from pipeline.data.left_out import LeaveOut
+from pipeline.data.links import NOT_FOLLOWED, Links
+from pipeline.data.manifest import Failure
 from pipeline.data.sources import folder
 from pipeline.errors import UserError
 
+log = logging.getLogger(__name__)
 
-def files_of(images: Sequence[str | Path]) -> list[Path]:
-    """The files in the order given, those of a folder sorted by path. Raises UserError if a folder has none."""
+
+def files_of(images: Sequence[str | Path], *, follow_links: bool = False) -> list[Path]:
+    """The files in the order given, those of a folder sorted by path. Raises UserError if a folder has none.
+
+    `follow_links`: those in a folder that `data.links` would not follow as well.
+    """
     files: list[Path] = []
     for image in map(Path, images):
         if not image.is_dir():
             files.append(image)
             continue
-        found = sorted(path for path in folder.walk(str(image), LeaveOut([]), []) if not kinds.is_other(image / path))
+        left_out: list[Failure] = []
+        walked = folder.walk(str(image), LeaveOut([]), Links(str(image), follow=follow_links), left_out)
+        found = sorted(path for path in walked if not kinds.is_other(image / path))
+        passed_by = sorted(f.path for f in left_out if f.kind == "not_followed")
         if not found:
-            raise UserError(f"{image} holds no images", allowed="image files, or folders of them")
+            some = f" but {passed_by[0]}, {NOT_FOLLOWED}" if passed_by else ""
+            raise UserError(f"{image} holds no images{some}", allowed="image files, or folders of them")
+        if passed_by:
+            log.warning("%s: %d x %s, the first %s", image, len(passed_by), NOT_FOLLOWED, passed_by[0])
         files += [image / path for path in found]
     return files
 

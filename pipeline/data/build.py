@@ -224,6 +224,8 @@ def _judge(failures: Sequence[Failure], *, whole: int, params: DatasetParams, li
     broken, unread, large = of["broken"], of["unread_format"], of["too_large"]
     if of["left_out"]:
         log.info("left out: %d files and folders (%s)", len(of["left_out"]), _by_reason(of["left_out"]))
+    if of["not_followed"]:
+        log.warning("%d links are not followed: %s", len(of["not_followed"]), _by_reason(of["not_followed"]))
     if of["not_an_image"]:
         suffixes = Counter(posixpath.splitext(f.path)[1].lower() or "no suffix" for f in sorted(of["not_an_image"]))
         shown = ", ".join(f"{n} x {suffix}" for suffix, n in suffixes.most_common(_NAMED))

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from pipeline import schema
 from pipeline.cache import cache_root
+from pipeline.data import csv_files
 from pipeline.data.left_out import LeaveOut
-from pipeline.data.manifest import Failure, printable, rows_as_csv
+from pipeline.data.links import Links
+from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Memory, Stamp
 from pipeline.data.sources.folder import walk
 from pipeline.errors import UserError
@@ -20,21 +22,21 @@ from pipeline.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def write(root: str, file: Path, *, leave_out: Sequence[str]) -> None:
+def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool) -> None:
     """Columns path, sha256 of all files below the folder `root`, sorted by path, or of the file `root` alone.
 
-    What the rules leave out stands there without a digest: its content changes no result. So does what can't be read.
-    Files that are remembered are not read. Raises UserError if `root` is missing or a folder can't be read.
+    What the rules leave out stands there without a digest, for its content changes no result; so do links that are not
+    followed, and what can't be read. Files that are remembered are not read. Raises UserError if `root` is missing or a folder can't be read.
     """
     if os.path.isdir(root):  # noqa: PTH112  as `walk`, which takes text
         left_out = list[Failure]()
-        paths = sorted(walk(root, LeaveOut(leave_out), left_out))
+        paths = sorted(walk(root, LeaveOut(leave_out), Links(root, follow=follow_links), left_out))
         rows = [*zip(map(printable, paths), _digests(root, paths), strict=True), *((f.path, "") for f in left_out)]
     elif Path(root).exists():
         rows = [(Path(root).name, _digest(root))]
     else:
         raise UserError(f"dataset.root: {root} does not exist", allowed="a folder of images, or a file")
-    schema.write_text(file, rows_as_csv([("path", "sha256"), *sorted(rows)]))
+    schema.write_text(file, csv_files.text([("path", "sha256"), *sorted(rows)]))
 
 
 def _digests(root: str, paths: Sequence[str]) -> list[str]:

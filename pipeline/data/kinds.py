@@ -90,6 +90,7 @@ _FTYP = re.compile(rb"....ftyp(?:(avif|avis)|(hei[cxms]|hev[cx]|mif1|msf1))", re
 _SVG_TAG = re.compile(rb"\s*(?:<\?xml|<!--|<!DOCTYPE svg|<svg).*<(?:\w+:)?svg[\s>]", re.DOTALL | re.IGNORECASE)
 _WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
 _LFS = b"version https://git-lfs.github.com/spec/"
+_ANNEX = b"/annex/objects/"
 
 _DNG_VERSION = 0xC612  # a tag that every DNG has, and no other TIFF
 _SUBFILE_TYPE, _SUB_DIRECTORIES = 0xFE, 0x14A  # bit 0 of the first: a picture of less resolution than another
@@ -184,6 +185,8 @@ def _readable() -> frozenset[Format]:
 
 def _words(head: bytes) -> str:
     """What else a file is that should be an image, in words; "" if that can't be told."""
+    if head.startswith(_ANNEX):
+        return "a git-annex pointer, which `git annex get` makes the file"
     if head.startswith(_LFS):
         return "a Git LFS pointer, which `git lfs pull` makes the file"
     if _WEB_PAGE.match(head):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.data import csv_files
 from pipeline.data.listed import stays_below
 from pipeline.errors import UserError
 
@@ -22,8 +22,9 @@ FAILURES = "failures.csv"
 IMAGES = "images"  # the folder, beside manifest.csv, of the images that a source drew or unpacked
 
 _COLUMNS = ("id", "path", "label", "group", "sha256", "width", "height", "decoder")
+_MARKED = "formulas_marked"
 
-Kind = Literal["left_out", "not_an_image", "unread_format", "broken", "too_large"]
+Kind = Literal["left_out", "not_followed", "not_an_image", "unread_format", "broken", "too_large"]
 
 Strings = NDArray[np.str_]
 Ints = NDArray[np.int64]
@@ -149,9 +150,8 @@ class Manifest:
         facts = [self.sha256, self.widths, self.heights, self.decoder_versions]
         columns = [self.ids, self.paths, self.labels, self.groups, *facts, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
-        schema.write_text(
-            folder / "manifest.csv", rows_as_csv([header, *zip(*(c.tolist() for c in columns), strict=True)])
-        )
+        text = csv_files.text([header, *zip(*(c.tolist() for c in columns), strict=True)])
+        schema.write_text(folder / "manifest.csv", text)
         write_failures(folder, failures)
         inside = self.root == folder / IMAGES
         counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
@@ -171,6 +171,8 @@ class Manifest:
             "numbered": list(self.numbered),
             "manifest_sha256": schema.sha256_file(folder / "manifest.csv"),
         }
+        if csv_files.holds_marks(text):
+            record[_MARKED] = True  # missing in a manifest of earlier versions, whose apostrophes are the label's own
         schema.write_json(folder / "dataset.json", record)
 
     @classmethod
@@ -183,8 +185,7 @@ class Manifest:
         try:
             if schema.sha256_file(path) != record["manifest_sha256"]:
                 raise UserError(f"{path} is not the one that {folder / 'dataset.json'} describes", see=_REMAKE)
-            with path.open(encoding="utf-8", newline="") as f:
-                header, *rows = csv.reader(f)
+            header, *rows = csv_files.read(path, marks=record.get(_MARKED, False))
             columns = dict(zip(header, zip(*rows, strict=True), strict=True))
             return cls(
                 root=folder / IMAGES if record["root_is_inside"] else Path(record["root"]),
@@ -204,7 +205,7 @@ class Manifest:
             )
         except FileNotFoundError:
             raise UserError(f"{path} does not exist", see=_REMAKE) from None
-        except (KeyError, ValueError, TypeError, csv.Error) as e:
+        except (KeyError, ValueError, TypeError) as e:
             raise UserError(
                 f"{folder} holds a manifest of another layout ({type(e).__name__}: {e})", see=_REMAKE
             ) from e
@@ -227,7 +228,7 @@ def printable(path: str) -> str:
 
 def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
     """failures.csv, sorted by path."""
-    schema.write_text(folder / FAILURES, rows_as_csv([Failure._fields, *sorted(failures)]))
+    schema.write_text(folder / FAILURES, csv_files.text([Failure._fields, *sorted(failures)]))
 
 
 def read_failures(folder: str | Path) -> list[Failure]:
@@ -237,8 +238,8 @@ def read_failures(folder: str | Path) -> list[Failure]:
     """
     path = Path(folder) / FAILURES
     try:
-        with path.open(encoding="utf-8", newline="") as f:
-            return [Failure(path, reason, *cast(list[Kind], kind)) for path, reason, *kind in list(csv.reader(f))[1:]]
+        rows = csv_files.read(path)[1:]
+        return [Failure(path, reason, *cast(list[Kind], kind)) for path, reason, *kind in rows]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", see=_REMAKE) from None
 
@@ -260,15 +261,3 @@ def _strings(values: Sequence[str]) -> Strings:
     if longest > _MOST_CHARACTERS:
         raise ValueError(f"a value of {longest:,} characters, where at most {_MOST_CHARACTERS:,} are read")
     return np.array(values, dtype=np.str_)
-
-
-def rows_as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """RFC 4180 with LF ends. The csv module's writer would leave a bare CR in a file's name unquoted."""
-    lines = []
-    for row in rows:
-        cells = list(map(str, row))
-        line = ",".join(cells)
-        if line.count(",") >= len(cells) or '"' in line or "\r" in line or "\n" in line:
-            line = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
-        lines.append(line + "\n")
-    return "".join(lines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.data import csv_files
 from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.finetune.groups import Group
@@ -43,7 +42,7 @@ def write_curves(path: Path, curves: Sequence[Sequence[dict[str, Any]]]) -> None
         for repeat, curve in enumerate(curves)
         for row in curve
     ]
-    schema.write_text(path, _csv([header, *rows]))
+    schema.write_text(path, csv_files.text([header, *rows]))
 
 
 def read_curves(path: Path) -> list[list[dict[str, Any]]]:
@@ -52,8 +51,7 @@ def read_curves(path: Path) -> list[list[dict[str, Any]]]:
     Raises UserError if the file is missing or is none of curves.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as f:
-            rows = list(csv.DictReader(f))
+        rows = csv_files.records(path)
         found: dict[int, list[dict[str, Any]]] = {}
         for row in rows:
             values: dict[str, Any] = {c: float(row[c]) if row[c] else None for c in CURVE_COLUMNS}
@@ -81,7 +79,7 @@ def write_predictions(
         answers = shown.argmax(axis=1)
         for name, row, answer, own in zip(ids, shown, answers, true, strict=True):
             rows.append([repeat, name, *(f"{p:.6g}" for p in row), classes[answer], classes[own]])
-    schema.write_text(path, _csv(rows))
+    schema.write_text(path, csv_files.text(rows))
 
 
 def read_correct(path: Path, repeat: int) -> dict[str, bool]:
@@ -90,9 +88,8 @@ def read_correct(path: Path, repeat: int) -> dict[str, bool]:
     Raises UserError if the file is missing, is none of predictions or lacks the repeat.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as f:
-            rows = [row for row in csv.DictReader(f) if int(row["repeat"]) == repeat]
-            found = {row["id"]: row["predicted"] == row["true"] for row in rows}
+        rows = [row for row in csv_files.records(path) if int(row["repeat"]) == repeat]
+        found = {row["id"]: row["predicted"] == row["true"] for row in rows}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", see="`dvc repro finetune`") from None
     except (KeyError, ValueError) as e:
@@ -163,9 +160,3 @@ def never_trained(groups: Sequence[Group], epochs: int) -> list[str]:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else repr(value)
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()

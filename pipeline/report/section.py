@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,8 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+
+from pipeline.data import csv_files
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -54,12 +54,8 @@ def _environment() -> jinja2.Environment:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """CSV with \\n line ends; None and NaN are empty; floats keep 6 digits."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(v) for v in row] for row in rows)
-    return out.getvalue()
+    """CSV as all of ours (`csv_files`); None and NaN are empty; floats keep 6 digits."""
+    return csv_files.text([header, *([_cell(v) for v in row] for row in rows)])
 
 
 def _cell(value: object) -> object:

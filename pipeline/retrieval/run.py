@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import shutil
 import time
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
+from pipeline.data import csv_files
 from pipeline.data.manifest import Manifest
 from pipeline.errors import RefusedError, UserError
 from pipeline.hashing import base, check
@@ -152,10 +151,12 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
             with schema.new_hdf5(out / name) as f:
                 f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
     points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
-    schema.write_text(out / "curve.csv", _csv(["recall", "precision"], [[f"{r:.6f}", f"{p:.6f}"] for r, p in points]))
+    schema.write_text(
+        out / "curve.csv", csv_files.text([["recall", "precision"], *([f"{r:.6f}", f"{p:.6f}"] for r, p in points)])
+    )
     header = list(dict.fromkeys(["phase", "epoch", *(name for row in result.training for name in row)]))
     rows = [[row.get(name, "") for name in header] for row in result.training]
-    schema.write_text(out / "training.csv", _csv(header, rows))
+    schema.write_text(out / "training.csv", csv_files.text([header, *rows]))
     schema.write_last_json(out / "metrics.json", result.record)
 
 
@@ -284,10 +285,3 @@ def _as_codes(codes: Codes, bits: NDArray[np.bool_]) -> Codes:
 def _log_epoch(told: Mapping[str, float | int | str]) -> None:
     figures = (f"{name.replace('_', ' ')} {v:.4g}" for name, v in told.items() if isinstance(v, float))
     log.info("%s, epoch %s: %s", told["phase"], told["epoch"], ", ".join(figures))
-
-
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([header, *rows])
-    return out.getvalue()

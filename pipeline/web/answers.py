@@ -71,6 +71,10 @@ class QueryAnswer(BaseModel):
     label: str
     width: int | None = Field(description="of an upload, in pixels")
     height: int | None
+    reduced: bool = Field(
+        default=False,
+        description="a very large JPEG was decoded at 1/2, 1/4 or 1/8, so that distances may differ a little",
+    )
 
 
 class SearchAnswer(BaseModel):

@@ -210,7 +210,7 @@ async def search_upload(service: Shared, wanted: Asked, request: Request) -> ans
         questions.options(collection, wanted, service.limits.results)
     data = await read_image(request)
     upload = await service.network.run(
-        take, data, collection, max_pixels=service.limits.pixels, room=service.room, hidden=service.live.hidden
+        take, data, collection, limits=service.limits, room=service.room, hidden=service.live.hidden
     )
     service.uploads.keep(upload)
     with told_as(422, service.live.hidden):

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from pipeline.collection import Where
 from pipeline.data.room import Room
 from pipeline.web import api, pictures
-from pipeline.web.guard import Guard, Hosts
+from pipeline.web.guard import ERROR_HEADERS, Guard, Hosts
 from pipeline.web.limits import Limits
 from pipeline.web.live import Live
 from pipeline.web.problems import Problem, as_json
@@ -117,4 +117,5 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return told(request, 500, "something went wrong here; the server's own log says what")
+        # Starlette answers these outside the guard.
+        return told(request, 500, "something went wrong here; the server's own log says what", ERROR_HEADERS)

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import UserError
 from pipeline.web.limits import Limits
+from pipeline.web.places import Places, network_of
 from pipeline.web.problems import Problem, as_json
 
 _NAME = r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)"
@@ -39,6 +40,8 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+# Of what is answered outside the guard: errors of the server itself.
+ERROR_HEADERS = {**SECURITY_HEADERS, "Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, limits: Limits) -> None:
         self._app, self._hosts, self._limits = app, hosts, limits
-        self._running = self._uploading = 0
+        self._running = Places(limits.requests, limits.requests_each)
+        self._uploading = Places(limits.uploads, limits.uploads_each)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -108,54 +112,27 @@ class Guard:
             await as_json(e.status, str(e), e.headers)(scope, receive, send)
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._running >= self._limits.requests:
-            raise Problem(503, f"{self._running} requests are being answered already; try again soon", retry_s=1)
-        self._running += 1
+        place = self._running.take(_client(scope))
+        if place is None:
+            raise Problem(503, f"{len(self._running)} requests are being answered already; try again soon", retry_s=1)
         try:
             await self._app(scope, receive, send)
         finally:
-            self._running -= 1
+            self._running.leave(place)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Uploads have places of their own: those that come slowly keep no search waiting."""
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > self._limits.upload_bytes:
-            raise self._too_large()
-        if self._uploading >= self._limits.uploads:
-            raise Problem(503, f"{self._uploading} images are being uploaded already; try again soon", retry_s=2)
-        self._uploading += 1
+            raise _too_large(self._limits)
+        body = _Body(receive, self._limits)
+        place = self._uploading.take(_client(scope), may_go=body.may_go, go=body.stop)
+        if place is None:
+            raise Problem(503, f"{len(self._uploading)} images are being uploaded already; try again soon", retry_s=2)
         try:
-            await self._app(scope, self._bounded(receive), send)
+            await self._app(scope, body.receive, send)
         finally:
-            self._uploading -= 1
-
-    def _bounded(self, receive: Receive) -> Receive:
-        """Raises Problem where a body grows too large or comes too slowly, before the rest of it is read."""
-        limits, received, last = self._limits, 0, False
-        started_s = asyncio.get_running_loop().time()
-
-        async def bounded() -> Message:
-            nonlocal received, last
-            if last:
-                return await receive()  # waits for the end of the connection
-            deadline_s = started_s + limits.upload_grace_s + received / limits.upload_rate_bytes_s
-            try:
-                async with asyncio.timeout_at(deadline_s):
-                    message = await receive()
-            except TimeoutError:
-                raise Problem(
-                    408, f"the upload came too slowly: {received:,} bytes in {deadline_s - started_s:.0f} s"
-                ) from None
-            received += len(message.get("body", b""))
-            last = not message.get("more_body", False)
-            if received > limits.upload_bytes:
-                raise self._too_large()
-            return message
-
-        return bounded
-
-    def _too_large(self) -> Problem:
-        return Problem(413, f"the upload is larger than the {self._limits.upload_bytes / 1e6:.0f} MB that are allowed")
+            self._uploading.leave(place)
 
     def _check(self, scope: Scope) -> None:
         """Raises Problem if a request was not meant for this server, or another site's page made it."""
@@ -174,6 +151,59 @@ class Guard:
         followed = scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-dest") == "document"
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not followed:
             raise Problem(403, "a page of another site may not use this server")
+
+
+class _Body:
+    """A body as it comes: `receive` raises Problem where it grows too large or comes too slowly, before the rest of it
+    is read.
+    """
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._limits = receive, limits
+        self._loop = asyncio.get_running_loop()
+        self._started_s = self._loop.time()
+        self._received, self._last, self._stopped = 0, False, False
+        self._waiting: asyncio.Timeout | None = None
+
+    def may_go(self) -> bool:
+        """Whether it has had its time, and is still coming."""
+        return self._waiting is not None and self._loop.time() - self._started_s > self._limits.upload_patience_s
+
+    def stop(self) -> None:
+        """It came too slowly for those who wait for its place."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.reschedule(self._loop.time())
+
+    async def receive(self) -> Message:
+        if self._last:
+            return await self._receive()  # waits for the end of the connection
+        rate_bytes_s = self._limits.upload_rate_bytes_s
+        deadline_s = self._started_s + self._limits.upload_grace_s + self._received / rate_bytes_s
+        try:
+            async with asyncio.timeout_at(deadline_s) as self._waiting:
+                message = await self._receive()
+        except TimeoutError:
+            took_s = self._loop.time() - self._started_s
+            others = ", and others wait" if self._stopped else ""
+            sentence = f"the upload came too slowly: {self._received:,} bytes in {took_s:.0f} s{others}"
+            raise Problem(408, sentence, retry_s=5 if self._stopped else None) from None
+        finally:
+            self._waiting = None
+        self._received += len(message.get("body", b""))
+        self._last = not message.get("more_body", False)
+        if self._received > self._limits.upload_bytes:
+            raise _too_large(self._limits)
+        return message
+
+
+def _too_large(limits: Limits) -> Problem:
+    return Problem(413, f"the upload is larger than the {limits.upload_bytes / 1e6:.0f} MB that are allowed")
+
+
+def _client(scope: Scope) -> str:
+    """Whose request it is; behind a proxy that was named, whom that says."""
+    return network_of(scope["client"][0]) if scope.get("client") else ""
 
 
 def _without_body(send: Send) -> Send:

@@ -52,8 +52,10 @@ class Pictures:
             with self._room.hold(cost.look(data, max_pixels=max_pixels, reduced_to=reduced_to).bytes):
                 pixels = decode(data, max_pixels=max_pixels, reduced_to=reduced_to, known_whole=True)
                 made = render(pixels, size)
-        except (listed.ListedError, DecodeError, NoRoomError) as e:
-            raise Problem(404, f"there is no picture: {e}") from e
+        except (listed.ListedError, DecodeError, NoRoomError):
+            # One answer whatever the reason, which would tell guests what files there are; `cnncodes index verify` says
+            # it to the owner.
+            raise Problem(404, "there is no picture of this image") from None
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made
@@ -77,12 +79,12 @@ def etag(digest: str, size: Size) -> str:
     return f'"{digest[:32]}-{SIDES[size]}-{_VERSION}"'
 
 
-def decode_upload(data: bytes, *, max_pixels: int) -> Pixels:
-    """(H, W, 3) of an uploaded image. Raises Problem: 415 for what is no image of a known format, 413 for too many
-    pixels, 422 for a broken one.
+def decode_upload(data: bytes, *, max_pixels: int, reduced_to: int | None, background: tuple[int, int, int]) -> Pixels:
+    """(H, W, 3) of an uploaded image, as `decode`. Raises Problem: 415 for what is no image of a known format, 413 for
+    too many pixels, 422 for a broken one.
     """
     try:
-        return decode(data, max_pixels=max_pixels)
+        return decode(data, max_pixels=max_pixels, reduced_to=reduced_to, background=background)
     except DecodeError as e:
         reason = str(e)
         if "pixels are more than" in reason or "bomb" in reason:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from starlette.responses import JSONResponse
 
 from pipeline.errors import UserError
+
+_PATH = re.compile(r"""(?<![\w.~-])/[^\s/'"]+/[^\s'",;:()]*""")
 
 
 class Problem(Exception):
@@ -30,7 +33,7 @@ def as_json(status: int, sentence: str, headers: Mapping[str, str] | None = None
 @contextmanager
 def told_as(status: int, hidden: Mapping[str, str]) -> Iterator[None]:
     """A UserError inside becomes a Problem. `hidden`: texts that no client is to see (folders of this machine), and
-    what stands for each.
+    what stands for each. What else looks like a path of this machine goes too.
     """
     try:
         yield
@@ -38,4 +41,5 @@ def told_as(status: int, hidden: Mapping[str, str]) -> Iterator[None]:
         sentence = str(e)
         for text, shown in sorted(hidden.items(), key=lambda item: -len(item[0])):
             sentence = sentence.replace(text, shown)
+        sentence = _PATH.sub("a file of the server", sentence)
         raise Problem(status, sentence, retry_s=5 if status == 503 else None) from e

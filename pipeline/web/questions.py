@@ -66,7 +66,13 @@ def search(collection: Collection, query: int | Upload, wanted: Wanted, most: in
     else:
         found = collection.search(query.look, **keywords)
         shown = answers.QueryAnswer(
-            id=query.id, uploaded=True, name="your image", label="", width=query.width, height=query.height
+            id=query.id,
+            uploaded=True,
+            name="your image",
+            label="",
+            width=query.width,
+            height=query.height,
+            reduced=query.reduced,
         )
     search_ms = 1000 * (time.perf_counter() - started_s)
     return answers.SearchAnswer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -9,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import python_multipart  # noqa: F401  forms need it, and would say so at the first upload only
+from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection, Look
 from pipeline.data import cost
+from pipeline.data.colours import Pixels
 from pipeline.data.room import NoRoomError, Room
 from pipeline.schema import fingerprint
-from pipeline.web.pictures import Size, decode_upload, render
+from pipeline.web.limits import Limits
+from pipeline.web.pictures import SIDES, Size, decode_upload, render
 from pipeline.web.problems import Problem, told_as
 
 FIELD = "image"
@@ -25,13 +30,18 @@ FIELD = "image"
 
 @dataclass(frozen=True)
 class Upload:
-    """What is kept of an image: never its bytes, its name or its metadata. `codes_key`: the kind of its codes."""
+    """What is kept of an image: never its bytes, its name or its metadata. `codes_key`: the kind of its codes.
+
+    `id` is drawn by lot: one made of the content would tell who else has the image that somebody searched with it.
+    `reduced`: it was decoded at a reduced size.
+    """
 
     id: str
     codes_key: str
     look: Look
     width: int
     height: int
+    reduced: bool
     pictures: dict[Size, bytes]
     network_s: float
 
@@ -64,34 +74,58 @@ class Uploads:
             return found
 
 
-def take(data: bytes, collection: Collection, *, max_pixels: int, room: Room, hidden: Mapping[str, str]) -> Upload:
+def take(data: bytes, collection: Collection, *, limits: Limits, room: Room, hidden: Mapping[str, str]) -> Upload:
     """Looks at an image. Raises Problem if it can't be read or needs too much memory, or the network can't be had."""
     sides: tuple[Size, ...] = ("tile", "large")
+    settings = collection.settings
+    stated = cost.look(data, max_pixels=limits.pixels)
+    large = stated.width * stated.height > limits.whole_pixels
+    # Far more than the network's inputs are made of, so that codes hardly differ.
+    reduced_to = max(2 * SIDES["large"], 4 * max(settings.scales)) if large else None
+    header = cost.look(data, max_pixels=limits.pixels, reduced_to=reduced_to)
+    reduced = header.width < stated.width
+    if large and header.width * header.height > limits.whole_pixels:
+        most = f"{limits.whole_pixels / 1e6:.0f} megapixels are allowed, {limits.pixels / 1e6:.0f} of a JPEG"
+        raise Problem(413, f"the image is too large: {most}, which can be decoded at a reduced size")
     try:
         # Let go before the network asks for room of its own.
-        with room.hold(cost.look(data, max_pixels=max_pixels).bytes):
-            pixels = decode_upload(data, max_pixels=max_pixels)
-            height, width = pixels.shape[:2]
+        with room.hold(header.bytes):
+            pixels = decode_upload(
+                data, max_pixels=limits.pixels, reduced_to=reduced_to, background=settings.background
+            )
+            shown = _bmp(pixels)
             pictures = {size: render(pixels, size) for size in sides}
+            height, width = pixels.shape[:2]
             del pixels
     except NoRoomError as e:
         raise Problem(413, f"the image is too large: it {e}") from e
+    if reduced:  # pixels are turned as EXIF says, the header is not
+        turned = (width > height) != (stated.width > stated.height)
+        width, height = (stated.height, stated.width) if turned else (stated.width, stated.height)
     started_s = time.perf_counter()
     with told_as(503, hidden):  # the image is sound: it is the network that can't be had
         try:
-            look = collection.look(data)
+            look = collection.look(data, shown=shown)
         except ImagesError as e:
             raise Problem(422, f"the image can't be used: {e.reasons[0]}") from e
     network_s = time.perf_counter() - started_s
     return Upload(
-        id=f"q{look.sha256[:24]}",
+        id=f"q{secrets.token_hex(16)}",
         codes_key=codes_key(collection),
         look=look,
         width=width,
         height=height,
+        reduced=reduced and look.codes is not None,
         pictures=pictures,
         network_s=network_s if look.codes is not None else 0.0,
     )
+
+
+def _bmp(pixels: Pixels) -> bytes:
+    """A file of these pixels that costs nothing to read: the upload's own would be decoded a second time."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "BMP")
+    return out.getvalue()
 
 
 def codes_key(collection: Collection) -> str:

@@ -40,12 +40,12 @@ TRAIN = [*NETWORK, "--size", "32", "--batch-size", "8", "--device", "cpu", "--st
 
 
 @pytest.mark.parametrize("names", LISTS, ids=" ".join)
-def test_each_has_both_options(names: list[str]) -> None:
+def test_each_has_the_options(names: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     for name in names:
         command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts}
-    assert {"--leave-out", "--max-failed-share", "--json"} <= options
+    assert {"--leave-out", "--max-failed-share", "--follow-links", "--json"} <= options
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def tiff(*tags: int, order: str = "<") -> bytes:
         ("1.jpg", b"", "broken", "empty"),
         ("1.JPG", HTML, "broken", "a web page"),
         ("1.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "broken", "git lfs pull"),
+        ("1.png", b"/annex/objects/SHA256E-s3--00.png\n", "broken", "git annex get"),
         ("1.png", bytes(5000), "broken", "zeros"),
         ("1.jpeg", MP4, "broken", "not an image"),
         ("1.nef", b"", "broken", "empty"),

@@ -92,7 +92,7 @@ def test_an_absolute_link_keeps_its_own_name(tmp_path: Path) -> None:
     target = picture(tmp_path / "elsewhere/c.png", 2)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/link.png").symlink_to(target)
-    found = listed(tmp_path / "photos", f"path,label\n{tmp_path}/photos/link.png,cat\n")
+    found = listed(tmp_path / "photos", f"path,label\n{tmp_path}/photos/link.png,cat\n", follow_links=True)
     assert as_set(found) == {("link.png", "cat", "", "")}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.left_out import RULES, LeaveOut
+from pipeline.data.links import Links
 from pipeline.data.manifest import Failure
 from pipeline.data.sources import folder
 from pipeline.errors import UserError
@@ -87,7 +88,7 @@ PHOTOGRAPHS = [
 
 def walked(root: Path, *patterns: str) -> tuple[list[str], list[Failure]]:
     left_out: list[Failure] = []
-    return sorted(folder.walk(str(root), LeaveOut(patterns), left_out)), sorted(left_out)
+    return sorted(folder.walk(str(root), LeaveOut(patterns), Links(str(root)), left_out)), sorted(left_out)
 
 
 def test_what_systems_make_is_left_out_and_photographs_stay(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.data.decode import decode
 from pipeline.data.left_out import LeaveOut
+from pipeline.data.links import Links
 from pipeline.data.sources import SOURCES, Listing, folder, openmoji
 from pipeline.errors import UserError
 from tests.data import world
@@ -91,7 +92,7 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     assert as_set(listed(tmp_path, root=tmp_path / "photos")) == {("1.png", "", "", "")}
 
 
-def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+def test_all_links_are_followed_where_asked_and_loops_end(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     picture(root / "cat/1.png", 0)
     picture(tmp_path / "elsewhere/2.png", 1)
@@ -100,13 +101,15 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (root / "cat/loop").symlink_to(root)
     (root / "cat/self").symlink_to(root / "cat")
     (root / "cat/broken.png").symlink_to("gone")
-    assert sorted(folder.walk(str(root), LeaveOut(), [])) == ["cat/1.png", "cat/2.png", "cat/broken.png", "dog/2.png"]
+    found = folder.walk(str(root), LeaveOut(), Links(str(root), follow=True), [])
+    assert sorted(found) == ["cat/1.png", "cat/2.png", "cat/broken.png", "dog/2.png"]
 
 
 def test_pipes_are_not_images(tmp_path: Path) -> None:
     picture(tmp_path / "photos/1.png", 0)
     os.mkfifo(tmp_path / "photos/pipe")
-    assert list(folder.walk(str(tmp_path / "photos"), LeaveOut(), [])) == ["1.png"]
+    root = str(tmp_path / "photos")
+    assert list(folder.walk(root, LeaveOut(), Links(root), [])) == ["1.png"]
 
 
 def test_top_folders_as_splits(tmp_path: Path) -> None:

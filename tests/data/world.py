@@ -25,6 +25,7 @@ PARAMS: dict[str, Any] = {
     "on_error": "skip",
     "max_failed_share": 0.5,
     "leave_out": [],
+    "follow_links": False,
     "max_pixels": 1_000_000,
     "draw_size": 32,
     "face_score": 1.0,

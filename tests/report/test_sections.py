@@ -153,7 +153,7 @@ def test_figures_in_words() -> None:
 
 
 def test_csv_quotes_and_empties() -> None:
-    assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",\n,0.5\n'
+    assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",""\n,0.5\n'
 
 
 def test_what_was_done_to_codes_is_told_by_their_marks(inputs: Inputs) -> None:

@@ -64,10 +64,16 @@ def client_of(folder: Path, **limits: Any) -> Iterator[TestClient]:
 
 
 @contextmanager
-def running(folder: Path, names: tuple[str, ...] = (), **limits: Any) -> Iterator[str]:
-    """The address of a real server. `names`: of --allow-host."""
-    listening = bind("127.0.0.1", 0)
-    server = make_server(folder, host="127.0.0.1", names=names, limits=Limits(**limits))
+def running(
+    folder: Path,
+    names: tuple[str, ...] = (),
+    proxies: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    **limits: Any,
+) -> Iterator[str]:
+    """The address of a real server. `names`: of --allow-host, `proxies`: of --proxy."""
+    listening = bind(host, 0)
+    server = make_server(folder, host=host, names=names, proxies=proxies, limits=Limits(**limits))
     thread = threading.Thread(target=serve, args=(server, listening, lambda _: None))
     base = address(listening).rstrip("/")
     thread.start()

@@ -1,8 +1,8 @@
 """A folder of images: class = first folder level, or a flat folder without labels, or a labels.csv in the root.
 
-Images that labels.csv doesn't list are left out. Symlinks are followed; a link back to a folder above it is not. What
-systems and programs put among photographs is left out (`data.left_out`); every other file is an image, or a failure to
-report.
+Images that labels.csv doesn't list are left out. Links are followed as far as `data.links` says; a link back to a
+folder above it is not. What systems and programs put among photographs is left out (`data.left_out`); every other file
+is an image, or a failure to report.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline.config import DatasetParams
 from pipeline.data import kinds
 from pipeline.data.left_out import LeaveOut
+from pipeline.data.links import NOT_FOLLOWED, Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.sources import labels_csv
 from pipeline.data.sources.base import SPLIT_NAMES, Listing, Record, known_split
@@ -36,10 +37,12 @@ def require_folder(root: str | Path) -> Path:
 def read(params: DatasetParams, images: Path) -> Listing:
     """The images below `params.root`. Raises UserError if the folder is missing, empty or ill-labelled."""
     root = require_folder(params.root)
-    rules, left_out = LeaveOut(params.leave_out), list[Failure]()
-    paths = list(walk(params.root, rules, left_out))
+    rules, links, left_out = LeaveOut(params.leave_out), Links(params.root, follow=params.follow_links), list[Failure]()
+    paths = list(walk(params.root, rules, links, left_out))
     if labels := labels_csv.find(root):
-        return _listed(labels, paths, rules, left_out, split_folders=params.splits == "folders")
+        if not links.may_follow(labels.name):
+            raise UserError(f"{labels} is {NOT_FOLLOWED}")
+        return _listed(labels, paths, rules, links, left_out, split_folders=params.splits == "folders")
     if unread := [p for p in paths if posixpath.basename(p).casefold() == labels_csv.NAME]:
         log.warning("%s is not read: a labels.csv counts right in %s", min(unread), params.root)
     if not paths:
@@ -53,8 +56,9 @@ def read(params: DatasetParams, images: Path) -> Listing:
     return Listing(root, [Record(p, label=_first(p)) for p in paths], left_out)
 
 
-def walk(root: str, rules: LeaveOut, left_out: list[Failure]) -> Iterator[str]:
-    """Paths of all files below `root`, relative to it, with `/`, but those that the rules leave out.
+def walk(root: str, rules: LeaveOut, links: Links, left_out: list[Failure]) -> Iterator[str]:
+    """Paths of all files below `root`, relative to it, with `/`, but those that the rules leave out, and links that may
+    not be followed.
 
     These are added to `left_out`, a folder as a whole. A link that leads nowhere is a path too. Raises UserError if a
     folder can't be read.
@@ -79,6 +83,8 @@ def walk(root: str, rules: LeaveOut, left_out: list[Failure]) -> Iterator[str]:
                 is_folder = entry.is_dir()
                 if why := rules.why(path, parent, is_folder=is_folder):
                     left_out.append(Failure(printable(path), why, "left_out"))
+                elif entry.is_symlink() and not links.may_follow(path):
+                    left_out.append(Failure(printable(path), NOT_FOLLOWED, "not_followed"))
                 elif is_folder:
                     waiting.append((path, above | {(here.st_dev, here.st_ino)}))
                 elif entry.is_file() or entry.is_symlink():  # leaves out sockets, pipes and devices
@@ -106,18 +112,24 @@ def _in_split_folder(path: str, root: Path | None = None) -> Record:
     return Record(path, label=_first(rest), split=known_split(top, where="dataset.splits is folders, but the root"))
 
 
-def _listed(file: Path, paths: list[str], rules: LeaveOut, passed_by: list[Failure], *, split_folders: bool) -> Listing:
-    """The rows of labels.csv, but those that the rules leave out; the log says how many of `paths`, the files below the
-    root, it leaves out itself. `passed_by`: what the rules left out beside them."""
+def _listed(
+    file: Path, paths: list[str], rules: LeaveOut, links: Links, passed_by: list[Failure], *, split_folders: bool
+) -> Listing:
+    """The rows of labels.csv, but those that the rules leave out, and links that may not be followed; the log says how
+    many of `paths`, the files below the root, it leaves out itself. `passed_by`: what was left out beside them.
+    """
     split_of = (lambda path: _in_split_folder(path).split) if split_folders else None
     records = labels_csv.read(file, paths, split_of=split_of)
     others = len(set(paths) - {r.path for r in records} - {file.name})
     if others:
         log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, file.parent, file.name)
-    reasons = [_left_out(r.path, rules) for r in records]
+    walked = set(paths)
+    reasons = [_left_out(r.path, rules) or _not_followed(r.path, links, walked) for r in records]
     kept = [r for r, why in zip(records, reasons, strict=True) if why is None]
     if not kept:
-        raise UserError(f"{file} lists nothing but files that are left out ({reasons[0]})", see="docs/params.md")
+        first = next(filter(None, reasons))
+        came = f"{first.path}: {first.reason}"
+        raise UserError(f"{file} lists nothing but files that are left out ({came})", see="docs/params.md")
     # A folder that the walk passed by, while rows of labels.csv name files in it, is not left out as a whole.
     entered = {part for r in kept for part in _parts(r.path)}
     left_out = {f for f in [*passed_by, *filter(None, reasons)] if f.path not in entered}
@@ -131,6 +143,12 @@ def _left_out(path: str, rules: LeaveOut) -> Failure | None:
         if why := rules.why(part, parent, is_folder=part != path, named=True):
             return Failure(printable(part), why, "left_out")
     return None
+
+
+def _not_followed(path: str, links: Links, walked: set[str]) -> Failure | None:
+    """What leaves out a path that labels.csv names and the walk did not come by."""
+    followed = path in walked or links.may_follow(path)
+    return None if followed else Failure(printable(path), NOT_FOLLOWED, "not_followed")
 
 
 def _parts(path: str) -> list[str]:

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DatasetParams
+from pipeline.data.links import NOT_FOLLOWED, Links
+from pipeline.data.manifest import Failure, printable
 from pipeline.data.sources.base import Listing, Record
 from pipeline.errors import UserError
 
@@ -78,7 +80,10 @@ def read(params: DatasetParams, images: Path) -> Listing:
             allowed=f"faces with a score of at least {params.face_score:g}",
         )
     records = [Record(_path(fields, i, path), GENDERS[int(fields["gender"][i])], _person(fields, i)) for i in kept]
-    return Listing(path.parent, records)
+    links = Links(str(path.parent), follow=params.follow_links)
+    followed = [r for r in records if links.may_follow(r.path)]
+    others = {r.path for r in records} - {r.path for r in followed}
+    return Listing(path.parent, followed, [Failure(printable(p), NOT_FOLLOWED, "not_followed") for p in sorted(others)])
 
 
 def age(born: float, taken: float) -> float:

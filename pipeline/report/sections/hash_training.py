@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.data import csv_files
 from pipeline.report import lines
 from pipeline.report.retrieved import Retrieved
 
@@ -75,8 +75,7 @@ def training_of(one: Retrieved) -> list[dict[str, str]]:
     path = one.folder / "training.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
+    return csv_files.records(path)
 
 
 def draw(rows: Sequence[Mapping[str, str]]) -> list[lines.Drawn]:

@@ -117,7 +117,7 @@ function query(asked) {
   if (!asked) return;
   const img = make("img", { alt: "", src: pictureOf(asked.id, "large") });
   img.addEventListener("error", () => img.remove());
-  const note = asked.uploaded ? `${asked.width} × ${asked.height} pixels` : asked.name;
+  const note = asked.uploaded ? `${asked.width} × ${asked.height} pixels${asked.reduced ? ", read at a reduced size" : ""}` : asked.name;
   const clear = make("button", { type: "button", textContent: "✕", title: "Back to all images", "aria-label": "Back to all images" });
   clear.addEventListener("click", () => go({ view: "browse", image: undefined }));
   const name = make("p", { className: "name", textContent: asked.uploaded ? "Your image" : asked.label || fileName(asked.name) });

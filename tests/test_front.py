@@ -151,7 +151,7 @@ def command(*args: str) -> subprocess.CompletedProcess[str]:
     ("args", "said"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["extract"], "Missing argument"),
+        (["extract"], "Missing option"),
         (["extract", "x", "--out"], "'--out'"),
         (["extract", "x", "--out", "y", "--nonsense"], "No such option"),
         (["serve", "x", "--port", "many"], "'--port'"),

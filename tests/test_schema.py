@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.errors import UserError
+from pipeline.held import held
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -79,16 +80,14 @@ def test_disk_errors_become_sentences(error: OSError, said: str, tmp_path: Path)
     assert os.listdir(tmp_path) == []
 
 
-def test_what_killed_runs_left_goes_when_it_is_old(tmp_path: Path) -> None:
+def test_what_killed_runs_left_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.held._JUST_MADE_S", 0.0)
     names = [".a.json.abcdefgh.tmp.json", ".a.json.01234567.tmp.json", ".b.json.abcdefgh.tmp.json"]
     for name in names:
         (tmp_path / name).touch()
-    for old in (names[0], names[2]):
-        os.utime(tmp_path / old, (0, 0))
-    schema.write_json(tmp_path / "a.json", 1)
-    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *names[1:]]), (
-        "a young one may be at work, others are not ours"
-    )
+    with held(tmp_path / names[1]):
+        schema.write_json(tmp_path / "a.json", 1)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *names[1:]]), "one is at work, others are not this file's"
 
 
 def test_too_little_space_is_refused_at_once(tmp_path: Path) -> None:

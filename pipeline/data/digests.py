@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool) -> None:
     """Columns path, sha256 of all files below the folder `root`, sorted by path, or of the file `root` alone.
 
-    What the rules leave out stands there without a digest, for its content changes no result; so do links that are not
-    followed, and what can't be read. Files that are remembered are not read. Raises UserError if `root` is missing or a folder can't be read.
+    What the rules leave out stands there without a digest, since its content changes no result; so do links that are
+    not followed, and what can't be read. Files that are remembered are not read. Raises UserError if `root` is missing
+    or a folder can't be read.
     """
     if os.path.isdir(root):  # noqa: PTH112  as `walk`, which takes text
         left_out = list[Failure]()

@@ -111,7 +111,7 @@ class Keeper(Checkpoint):
         started_s = time.monotonic()
         if trainer.is_global_zero:
             with schema.atomic_path(self.folder / name) as tmp:
-                trainer.save_checkpoint(tmp)
+                _save(trainer, tmp)
         else:
             # Writes nothing here: it waits until the first process has.
             trainer.save_checkpoint(self.folder / name)

@@ -6,7 +6,6 @@ No code runs when one is read, and a file is whole or refused: the metadata hold
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline import plain_json
 from pipeline.errors import UserError
 from pipeline.schema import VERSIONS, canonical_json
 
@@ -65,7 +65,7 @@ def _content(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}", see="`cnncodes checkpoints FOLDER`")
     try:
         with safe_open(path, framework="pt") as f:
-            content = json.loads((f.metadata() or {})[_KEY])
+            content = plain_json.loads((f.metadata() or {})[_KEY])
         version = content["version"]
         ok = isinstance(content["about"], dict) and isinstance(content["sha256"], str) and "tree" in content
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as e:

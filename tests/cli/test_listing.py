@@ -105,7 +105,7 @@ def test_training_and_advice(photos: Path, capsys: pytest.CaptureFixture[str]) -
     found = answer(["lr-find", ".", *TRAIN, "--steps", "8"], capsys)
     assert reasons(found) == LEFT_OUT and len(found["rates"]) <= 8
     tuned = answer(["finetune", ".", "--out", "../tuned", *TRAIN, "--epochs", "1", "--repeats", "1"], capsys)
-    assert reasons(tuned) == LEFT_OUT and tuned.keys() == {"frozen", "left_out"}
+    assert reasons(tuned) == LEFT_OUT and tuned.keys() == {"frozen", "left_out", "page"}
     assert reasons(answer(["lr-find", "../tuned", *TRAIN, "--steps", "8"], capsys)) == LEFT_OUT
     assert reasons(answer(["advise", ".", *BASE, "--layers", "pool4-avg,pool5-avg"], capsys)) == LEFT_OUT
 

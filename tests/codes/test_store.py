@@ -114,7 +114,7 @@ def test_a_shard_may_take_the_place_of_one_that_another_run_reads(store: Store, 
 
 
 def test_leftovers_go_unless_their_writer_lives(store: Store) -> None:
-    living, dead = store.folder / ".shard-1.h5.x.tmp.h5", store.folder / ".shard-2.h5.x.tmp.h5"
+    living, dead = store.folder / ".shard-1.h5.abcdefgh.tmp.h5", store.folder / ".shard-2.h5.abcdefgh.tmp.h5"
     for path in (living, dead):
         path.touch()
         past = time.time() - 60

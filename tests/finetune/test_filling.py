@@ -30,8 +30,7 @@ def fill(path: Path, *, until: int = 6, fail: BaseException | None = None) -> in
     with filling(path, (6, 2), np.float32, what="rows") as out:
         before = out.done
         for row in range(out.done, until):
-            out.rows[row] = row
-            out.advance(row + 1)
+            out.append(np.full((1, 2), row))
         if fail is not None:
             raise fail
         out.finish(path)
@@ -55,13 +54,12 @@ def test_a_stop_keeps_the_rows_and_a_failure_does_not(tmp_path: Path) -> None:
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     with filling(path, (6, 2), np.float32, what="rows") as out:
-        out.rows[0] = 7
-        out.advance(1)
+        out.append(np.full((1, 2), 7))
         assert fill(path) == 0
         assert np.load(path)[0].tolist() == [0, 0]
-        out.rows[:] = 8
+        out.append(np.full((5, 2), 8))
         out.finish(path)
-    assert np.load(path)[0].tolist() == [8, 8]
+    assert np.load(path)[:2].tolist() == [[7, 7], [8, 8]]
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
 
 
@@ -70,6 +68,7 @@ def test_another_shape_begins_again(tmp_path: Path) -> None:
         fill(tmp_path / "a.npy", until=4, fail=KeyboardInterrupt())
     with filling(tmp_path / "a.npy", (5, 2), np.float32, what="rows") as out:
         assert out.done == 0
+        out.append(np.zeros((5, 2)))
         out.finish(tmp_path / "a.npy")
 
 
@@ -97,7 +96,7 @@ def counting(calls: list[Any], function: Callable[..., Any], *, kill_at: int | N
 def test_killed_while_it_decodes_it_decodes_the_rest(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_BLOCK", 8)
+    monkeypatch.setattr(images, "_BLOCK_BYTES", 8 * 36 * 36 * 3)
     one = images._one
 
     def killed() -> None:

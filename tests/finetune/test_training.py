@@ -496,9 +496,8 @@ def test_lr_finder_suggests_the_steepest_fall() -> None:
     assert lr_find.suggest(rates, [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]) is None
 
 
-def test_peaks_and_places_of_checkpoints_are_not_among_the_outs(
-    manifest: Manifest, cache: Path, tmp_path: Path
-) -> None:
-    run_strategy("fc", manifest, world.weights(), world.params(keep_every=1), tmp_path, cache=cache)
+def test_peaks_and_places_of_checkpoints_are_not_among_the_outs(manifest: Manifest, tmp_path: Path) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    run_strategy("fc", manifest, world.weights(), world.params(keep_every=1), out, cache=cache)
     assert not list(cache.glob("finetune-runs/*"))
-    assert {p.name for p in tmp_path.iterdir()} == {*OUTS, "metrics.json", "live-curves", "kept-checkpoints"}
+    assert {p.name for p in out.iterdir()} == {*OUTS, "metrics.json", "live-curves", "kept-checkpoints"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -23,12 +25,22 @@ class _Passed(Exception):
         self.error = error
 
 
+@contextlib.contextmanager
+def _passing() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, OSError, EOFError) as e:
+        raise _Passed(e) from e
+
+
 class _Commands(TyperGroup):
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        with _passing():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _passing():
             return super().invoke(ctx)
-        except (KeyboardInterrupt, OSError, EOFError) as e:
-            raise _Passed(e) from e
 
 
 app = typer.Typer(

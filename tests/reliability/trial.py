@@ -89,7 +89,8 @@ class World:
         told = self.runner.run(*command.then)
         made = self.box / "then.npy"
         written = made.read_bytes().hex() if made.exists() else ""
-        made.unlink(missing_ok=True)
+        for beside in self.box.glob("then.*"):
+            beside.unlink()
         if told.code == 0:
             return timeless(told.out) + written
         return "" if told.code in (1, 2) and "Traceback" not in told.err else None

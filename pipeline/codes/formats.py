@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -37,22 +38,26 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     """`path`: (n, dim) rows. Beside it `<stem>.ids.npy`, and `<stem>.labels.npy` where there are labels: (n,) text."""
     path = path.with_suffix(".npy")
     schema.require_space(path.parent, len(codes) * codes.dim * codes.dtype.itemsize, what="the export")
-    with schema.atomic_path(path) as tmp:
-        rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
-        done = 0
-        for ids, block in codes.blocks(_block_rows(codes)):
-            rows[done : done + len(ids)] = block
-            done += len(ids)
-        rows.flush()
     columns = {"ids": codes.ids}
     if manifest is not None and manifest.classes:
         columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
-    written = [path]
-    for name, column in columns.items():
-        written.append(path.with_suffix(f".{name}.npy"))
-        with schema.atomic_path(written[-1]) as tmp:
-            np.save(tmp, column, allow_pickle=False)
-    return written
+    # The rows come last: while `path` is not there, nothing is.
+    beside = [path.with_suffix(f".{name}.npy") for name in columns]
+    with contextlib.ExitStack() as undo:
+        for file, column in zip(beside, columns.values(), strict=True):
+            if not file.exists():
+                undo.callback(file.unlink, missing_ok=True)
+            with schema.atomic_path(file) as tmp:
+                np.save(tmp, column, allow_pickle=False)
+        with schema.atomic_path(path) as tmp:
+            rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
+            done = 0
+            for ids, block in codes.blocks(_block_rows(codes)):
+                rows[done : done + len(ids)] = block
+                done += len(ids)
+            rows.flush()
+        undo.pop_all()
+    return [path, *beside]
 
 
 def _parquet(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:

@@ -30,6 +30,8 @@ _SQLITE = {
 # HDF5 names the file in its text, Python none where reading or writing an open file fails.
 _NAMED = re.compile(r"name = '([^']+)'")
 _MARK = "_cnncodes_place"
+# `.NAME.xxxxxxxx.tmp.SUFFIX` and `.NAME.xxxxxxxx.partial`, at the beginning of a part of a path.
+_TEMPORARY = re.compile(r"(^|[/\s])\.([^/\s]+?)\.[a-z0-9_]{8}\.(?:tmp(?:\.\w+)?|partial)(?=$|[/\s,;:])")
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
 
 
@@ -77,7 +79,15 @@ def error_number(error: BaseException) -> int | None:
 
 
 def refusal(number: int, path: str | Path = "") -> RefusedError:
-    """The sentence for one of the system's numbers about `path`, which may be ''."""
+    """The sentence for one of the system's numbers about `path`, which may be ''.
+
+    What is made under a temporary name is called by the name that it is to have.
+    """
+    said = _refusal(number, path)
+    return RefusedError(_TEMPORARY.sub(r"\1\2", said.what), allowed=said.allowed, see=said.see)
+
+
+def _refusal(number: int, path: str | Path) -> RefusedError:
     if number in _FULL:
         what = "no space left on the device" if number == errno.ENOSPC else "the disk quota is used up"
         return RefusedError(f"{what} while writing{_of(path)}", see="`cnncodes cache size`")

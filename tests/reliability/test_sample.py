@@ -15,7 +15,7 @@ from tests.reliability.registry import PARTS, Draw
 from tests.reliability.runner import Fault, Runner, has_compiler
 from tests.reliability.state import State, counts
 
-SAMPLES = {"faults": 300, "reads": 30, "kills": 60}
+SAMPLES = {"faults": 200, "kills": 20}
 SEED = 13
 
 compiled = pytest.mark.skipif(not has_compiler(), reason="needs a C compiler")

@@ -29,6 +29,8 @@ _SQLITE = {
 }
 # HDF5 names the file in its text, Python none where reading or writing an open file fails.
 _NAMED = re.compile(r"name = '([^']+)'")
+# As `schema.atomic_path`, new data sets and indexes, and an index's next generation have.
+_TEMPORARY = re.compile(r"\.(?P<of>.+?)(\.[a-z0-9_]{8})?\.(tmp(\.\w+)?|partial)|\.gen-\d+|\.tmp\w{6}")
 _MARK = "_cnncodes_place"
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
 
@@ -92,17 +94,22 @@ def refusal(number: int, path: str | Path = "") -> RefusedError:
 
 
 def _place(error: BaseException, path: str | Path | None) -> str:
-    """The file that the error names, else `path`; a temporary name beside `path` tells a user nothing."""
+    """The file that the error names, else `path`; where that has a temporary name, what is made there."""
     # Of two names the second is that of what is made.
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, (str, bytes, os.PathLike)):
         said = _NAMED.search(str(error))
         named = said[1] if said else getattr(error, _MARK, None)
-    if named is None:
-        return str(path or "")
-    found = os.fsdecode(named)
-    is_temporary = path is not None and Path(found).name.startswith(f".{Path(path).name}.")
-    return str(path) if is_temporary else found
+    return _lasting(str(path or "") if named is None else os.fsdecode(named))
+
+
+def _lasting(path: str) -> str:
+    """A path without what is gone when the user looks: temporary names and all that is in such folders."""
+    parts = path.split("/")
+    for i, part in enumerate(parts):
+        if found := _TEMPORARY.fullmatch(part):
+            return "/".join([*parts[:i], *filter(None, [found["of"]])]) or "."
+    return path
 
 
 def _denied(number: int, path: Path) -> RefusedError:

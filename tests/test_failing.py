@@ -59,3 +59,18 @@ def test_a_librarys_own_class_of_error_is_told_and_nothing_is_left(tmp_path: Pat
     ):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "told_of"),
+    [
+        ("a/.x.json.ab01_cde.tmp.json", "a/x.json"),
+        ("a/.my.index.ab01_cde.partial/index/.gen-000001/rows.h5", "a/my.index"),
+        ("a/my.index/.gen-000002/files/.itq.h5.ab01_cde.tmp.h5", "a/my.index"),
+        (".dataset.partial/manifest.csv", "dataset"),
+        ("a/.tmpAb3dEf", "a"),
+        ("a/.hidden/x", "a/.hidden/x"),
+    ],
+)
+def test_a_temporary_name_stands_for_what_is_made(named: str, told_of: str) -> None:
+    assert f"writing {told_of};" in str(told(OSError(errno.ENOSPC, "x", named)))

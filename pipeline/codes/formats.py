@@ -37,22 +37,22 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     """`path`: (n, dim) rows. Beside it `<stem>.ids.npy`, and `<stem>.labels.npy` where there are labels: (n,) text."""
     path = path.with_suffix(".npy")
     schema.require_space(path.parent, len(codes) * codes.dim * codes.dtype.itemsize, what="the export")
+    columns = {"ids": codes.ids}
+    if manifest is not None and manifest.classes:
+        columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
+    files = {path.with_suffix(f".{name}.npy"): column for name, column in columns.items()}
+    # The rows get their name last: where they are, the others are too.
     with schema.atomic_path(path) as tmp:
+        for file, column in files.items():
+            with schema.atomic_path(file) as beside:
+                np.save(beside, column, allow_pickle=False)
         rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
         done = 0
         for ids, block in codes.blocks(_block_rows(codes)):
             rows[done : done + len(ids)] = block
             done += len(ids)
         rows.flush()
-    columns = {"ids": codes.ids}
-    if manifest is not None and manifest.classes:
-        columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
-    written = [path]
-    for name, column in columns.items():
-        written.append(path.with_suffix(f".{name}.npy"))
-        with schema.atomic_path(written[-1]) as tmp:
-            np.save(tmp, column, allow_pickle=False)
-    return written
+    return [path, *files]
 
 
 def _parquet(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:

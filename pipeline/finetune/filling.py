@@ -102,7 +102,11 @@ def filling(path: Path, shape: tuple[int, ...], dtype: DTypeLike, *, what: str, 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _held(path.with_name(f".{path.name}.part")) as part:
-            rows = Filling(part, shape, dtype, axes=axes)
+            try:
+                rows = Filling(part, shape, dtype, axes=axes)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
             try:
                 with stopping.says(lambda: f"{rows.done} of {rows.count} {what} are kept; {stopping.GOES_ON}"):
                     yield rows

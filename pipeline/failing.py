@@ -32,7 +32,10 @@ _NAMED = re.compile(r"name = '([^']+)'")
 # As `schema.atomic_path`, new data sets and indexes, and an index's next generation have.
 _TEMPORARY = re.compile(r"\.(?P<of>.+?)(\.[a-z0-9_]{8})?\.(tmp(\.\w+)?|partial)|\.gen-\d+|\.tmp\w{6}")
 _MARK = "_cnncodes_place"
-_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"(can't|cannot) allocate memory|not enough memory|out of memory|std::bad_alloc|failed to map segment",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -142,9 +145,10 @@ def _exists(path: Path) -> bool:
 
 
 def _is_memory(error: BaseException) -> bool:
-    # torch's own class is a RuntimeError, and on a CPU it raises just that; torch is not to be imported for it.
+    # torch's own class is a RuntimeError, and on a CPU it raises just that; torch is not to be imported for it. Nor may
+    # there be room for the library itself.
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
+        isinstance(error, (RuntimeError, ImportError, OSError))
         and (type(error).__name__ == "OutOfMemoryError" or _MEMORY.search(str(error)) is not None)
     )
 

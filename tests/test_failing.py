@@ -24,6 +24,8 @@ _HDF5 = "Can't synchronously write data (file write failed: time = x\n, filename
         (OSError("Unable to open file (unable to open file: name = 'b.h5', errno = 28, error message"), "b.h5"),
         (type("SafetensorError", (Exception,), {})("I/O error: No space left on device (os error 28)"), "no space"),
         (MemoryError(), "not enough memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
             "not enough memory",

@@ -27,8 +27,8 @@ _SQLITE = {
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
-# HDF5 names the file in its text, Python none where reading or writing an open file fails.
-_NAMED = re.compile(r"name = '([^']+)'")
+# HDF5 and safetensors name the file in their text, Python none where reading or writing an open file fails.
+_NAMED = re.compile(r"name = '([^']+)'|No such file or directory: (.+)")
 # As `schema.atomic_path`, new data sets and indexes, and an index's next generation have.
 _TEMPORARY = re.compile(r"\.(?P<of>.+?)(\.[a-z0-9_]{8})?\.(tmp(\.\w+)?|partial)|\.gen-\d+|\.tmp\w{6}")
 _MARK = "_cnncodes_place"
@@ -71,6 +71,8 @@ def error_number(error: BaseException) -> int | None:
     """The system's number of an error (errno), also where a library hides it in its text; None if there is none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
+    if isinstance(error, FileNotFoundError):  # Rust's libraries give it without a number, whatever the reason
+        return errno.ENOENT
     if isinstance(error, sqlite3.Error):
         return _SQLITE.get((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF)
     # HDF5's errors are OSError and RuntimeError, of a place that is full too, which old versions tell in words alone.
@@ -91,7 +93,8 @@ def refusal(number: int, path: str | Path = "") -> RefusedError:
     if number == errno.EIO:
         return RefusedError(f"the device failed while{_of(path) or ' a file'} was read or written (input/output error)")
     if number == errno.ENOENT and str(path):
-        return RefusedError(f"{path} does not exist")
+        found = Path(path)
+        return _denied(errno.EACCES, found) if _exists(found) else RefusedError(f"{path} does not exist")
     said = os.strerror(number).lower()
     return RefusedError(f"can't read or write {path}: {said}" if str(path) else said)
 
@@ -102,7 +105,7 @@ def _place(error: BaseException, path: str | Path | None) -> str:
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, (str, bytes, os.PathLike)):
         said = _NAMED.search(str(error))
-        named = said[1] if said else getattr(error, _MARK, None)
+        named = (said[1] or said[2]) if said else getattr(error, _MARK, None)
     return _lasting(str(path or "") if named is None else os.fsdecode(named))
 
 

@@ -69,6 +69,7 @@ def run_strategy(
     mark = schema.fingerprint({"runs": [run_key(place, r) for r in repeats], "inference_txt": params.inference_txt})
     if (before := finished.result(cache, mark, out)) is not None:
         log.info("%s: finished before, in %s", name, out)
+        _forget_checkpoints(place, repeats)  # stopped in between, that run has not come to it
         return before
     records, shown, curves = [], [], []
     tests: dict[str, float] = {}

@@ -17,8 +17,8 @@ from pipeline.errors import RefusedError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-# As HDF5, Rust's libraries and Python write it.
-_NUMBER = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]")
+# As HDF5, Rust's libraries, Python and torch write it.
+_NUMBER = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]|unable to open file <.*\((\d+)\)$")
 _SQLITE = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EACCES,
@@ -27,8 +27,8 @@ _SQLITE = {
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
-# HDF5 and safetensors name the file in their text, Python none where reading or writing an open file fails.
-_NAMED = re.compile(r"name = '([^']+)'|No such file or directory: (.+)")
+# HDF5, safetensors and torch name the file in their text, Python none where reading or writing an open file fails.
+_NAMED = re.compile(r"name = '([^']+)'|No such file or directory: (.+)|unable to open file <(.+)> in")
 # As `schema.atomic_path`, new data sets and indexes, and an index's next generation have.
 _TEMPORARY = re.compile(r"\.(?P<of>.+?)(\.[a-z0-9_]{8})?\.(tmp(\.\w+)?|partial)|\.gen-\d+|\.tmp\w{6}")
 _MARK = "_cnncodes_place"
@@ -105,7 +105,7 @@ def _place(error: BaseException, path: str | Path | None) -> str:
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, (str, bytes, os.PathLike)):
         said = _NAMED.search(str(error))
-        named = (said[1] or said[2]) if said else getattr(error, _MARK, None)
+        named = next(filter(None, said.groups())) if said else getattr(error, _MARK, None)
     return _lasting(str(path or "") if named is None else os.fsdecode(named))
 
 

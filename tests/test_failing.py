@@ -24,6 +24,7 @@ _HDF5 = "Can't synchronously write data (file write failed: time = x\n, filename
         (OSError("Unable to open file (unable to open file: name = 'b.h5', errno = 28, error message"), "b.h5"),
         (type("SafetensorError", (Exception,), {})("I/O error: No space left on device (os error 28)"), "no space"),
         (FileNotFoundError("No such file or directory: a/w.safetensors"), "a/w.safetensors does not exist"),
+        (RuntimeError("unable to open file <a/w.bin> in read-only mode: Permission denied (13)"), "a/w.bin"),
         (MemoryError(), "not enough memory"),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "not enough memory"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),

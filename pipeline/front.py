@@ -20,6 +20,8 @@ from pipeline.failing import told
 from pipeline.terminal import plain
 
 _SIGNALLED = 128  # and the signal's number, as shells have it
+# Signals that came: libraries in C may turn what `_stop` raises into an error of their own.
+_signalled: list[int] = []
 
 
 class ExitCode(IntEnum):
@@ -50,8 +52,8 @@ def run(main: Callable[[], int | None], *, name: str) -> NoReturn:
 
     `name` begins the line on stderr that says why. A traceback is shown if CNNCODES_DEBUG is 1, and never otherwise.
     """
-    begin()
     try:
+        begin()
         code = int(main() or ExitCode.DONE)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  each has its exit code
@@ -83,8 +85,9 @@ def begin() -> None:
         sys.excepthook = lambda *_: None
         sys.unraisablehook = lambda _: None
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            # Not where it is ignored, as by nohup, or another's.
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, _stop)
 
 
@@ -96,6 +99,8 @@ def _last_words(error: BaseException, name: str) -> int:
         return _SIGNALLED + signal.SIGPIPE  # whoever read the answer has left
     if _debug():
         traceback.print_exception(error)
+    if not isinstance(error, KeyboardInterrupt) and _signalled:
+        error = Stopped(_signalled[0])
     if isinstance(error, KeyboardInterrupt):
         number = error.signal if isinstance(error, Stopped) else signal.SIGINT
         by = "Ctrl-C" if number == signal.SIGINT else number.name
@@ -133,6 +138,9 @@ def _one_line(args: threading.ExceptHookArgs) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    _signalled.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     signal.signal(number, signal.SIG_IGN)  # a second one would stop the tidying up; SIGKILL and Ctrl-C still end it
     raise Stopped(number)
 

@@ -102,6 +102,7 @@ def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.Monke
 def test_hostile_names_reach_no_shell(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages before are up to date, so that what has such a name runs right away."""
     monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
+    shipped = (project / "params.yaml").read_text()
     dvc("repro", cwd=project)
     params = yaml_files.load(project / "params.yaml")
     strategy = params["finetune"]["strategies"]["frozen"]
@@ -115,6 +116,7 @@ def test_hostile_names_reach_no_shell(project: Path, monkeypatch: pytest.MonkeyP
         done = subprocess.run(command, capture_output=True, text=True, cwd=project, env=env, check=False)
         assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
         assert not list(project.rglob("PWNED")), name
+        (project / "params.yaml").write_text(shipped)
 
 
 @pytest.mark.parametrize("up", ["../../", "../../../"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -40,19 +42,25 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     columns = {"ids": codes.ids}
     if manifest is not None and manifest.classes:
         columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
-    files = {path.with_suffix(f".{name}.npy"): column for name, column in columns.items()}
-    # The rows get their name last: where they are, the others are too.
-    with schema.atomic_path(path) as tmp:
-        for file, column in files.items():
-            with schema.atomic_path(file) as beside:
-                np.save(beside, column, allow_pickle=False)
-        rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
-        done = 0
-        for ids, block in codes.blocks(_block_rows(codes)):
-            rows[done : done + len(ids)] = block
-            done += len(ids)
-        rows.flush()
-    return [path, *files]
+    # The rows come last: while `path` is not there, nothing is.
+    beside = [path.with_suffix(f".{name}.npy") for name in columns]
+    with contextlib.ExitStack() as undo:
+        for file, column in zip(beside, columns.values(), strict=True):
+            if not file.exists():
+                undo.callback(file.unlink, missing_ok=True)
+            saved = io.BytesIO()  # numpy itself doesn't say why a file takes no more
+            np.save(saved, column, allow_pickle=False)
+            with schema.atomic_path(file) as tmp:
+                tmp.write_bytes(saved.getvalue())
+        with schema.atomic_path(path) as tmp:
+            rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
+            done = 0
+            for ids, block in codes.blocks(_block_rows(codes)):
+                rows[done : done + len(ids)] = block
+                done += len(ids)
+            rows.flush()
+        undo.pop_all()
+    return [path, *beside]
 
 
 def _parquet(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipeline.failing import place
+
 # Apostrophes and spaces before the formula are part of the pattern, so that the way back is exact.
 _START, _FORMULA = r"(^|[;\t\r\n])", r"(?=[ ']*[=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20])"
 _UNMARKED = re.compile(_START + _FORMULA)
@@ -60,7 +62,7 @@ def read(path: Path, *, marks: bool = True) -> list[list[str]]:
     Raises OSError, and ValueError if it is no CSV in UTF-8.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as f:
+        with place(path), path.open(encoding="utf-8", newline="") as f:
             rows = list(csv.reader(f))
     except csv.Error as e:
         raise ValueError(str(e)) from e

@@ -68,15 +68,11 @@ class Keeper(Checkpoint):
         self.stopped = False
         self.timer = stopping.Timer()
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Also of a run whose epochs are all done."""
-        if self.keeping is not None and trainer.is_global_zero:
-            for path in files(self.folder):
-                _duplicate(path, self.keeping.out / path.name)
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         trainer.should_stop = self.stopped
+        if self.keeping is not None and trainer.is_global_zero:
+            show_kept(self.folder, self.keeping)
         self.timer = stopping.Timer()
         # Of several processes some may have no validation images, and then wait for nobody.
         if trainer.world_size == 1:
@@ -242,6 +238,13 @@ def load_best(training: Training, folder: Path) -> None:
     if wrong:
         raise UserError(f"{path} is a checkpoint of another architecture: {', '.join(wrong[:5])} don't fit")
     training.load_state_dict(state, strict=False)
+
+
+def show_kept(folder: Path, keeping: Keeping) -> None:
+    """Puts the checkpoints that were kept in `folder` beside the results, where they are not there."""
+    for path in files(folder):
+        if not (keeping.out / path.name).exists():
+            _duplicate(path, keeping.out / path.name)
 
 
 def _save(trainer: L.Trainer, path: Path) -> None:

@@ -90,8 +90,7 @@ def run_strategy(
             _write_model(place, made, fitted, out)
         tests |= _test_kept(place, made, out, repeat, sets[repeat])
         log.info("%s, repeat %d: accuracy %.3f. %s", name, repeat, record["accuracy"], record["reading"])
-    if tests:
-        kept.write_tests(out, tests)
+    kept.write_tests(out, tests)  # a folder without a file is one that DVC warns of
     outputs.write_predictions(out / "predictions.csv", manifest.classes, shown)
     outputs.write_curves(out / "curves.csv", curves)
     if params.inference_txt:
@@ -301,6 +300,7 @@ def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     result = {"strategy": name, "skipped": reason}
     live.clear(out)
     kept.clear(out, lambda _: False)
+    kept.write_tests(out, {})
     for file in OUTS:
         schema.write_text(out / file, f"skipped: {reason}\n")
     schema.write_last_json(out / "metrics.json", result)

@@ -102,6 +102,8 @@ def fit(
     """
     loop = Loop(limits, folder, key, live, work, _start(folder, key), nodes or Nodes(), keeping)
     peak = _loop(training, train, val, loop)
+    if keeping is not None:
+        checkpoints.show_kept(folder, keeping)  # a training that was over before it was killed begins no more
     end = checkpoints.read(folder / checkpoints.LAST)
     training.on_load_checkpoint(end)
     checkpoints.load_best(training, folder)

@@ -40,7 +40,9 @@ _INDEX = f"cnncodes index photos {_NET} --out my.index"
 COMMANDS = {
     c.name: c
     for c in (
-        _command("extract", _EXTRACT, "photos", then="cnncodes export codes --layer pool5 --to npy --out then.npy"),
+        _command(
+            "extract", _EXTRACT, "photos", then="cnncodes export codes --layer pool5 --to npy --out then.npy --replace"
+        ),
         _command(
             "extract-more",
             _EXTRACT.replace("--layers ", "--layers conv4_3-avg,"),

@@ -72,10 +72,8 @@ def timeless(text: str) -> str:
 
 def _content(path: Path) -> str:  # noqa: PLR0911  a kind of file a line
     data = path.read_bytes()
-    if "finetune-runs" in path.parts:
-        return "a checkpoint"  # it holds times
-    if "finetune-done" in path.parts or path.name == "tests.json":
-        return "digests of files that hold times"
+    if "finetune-runs" in path.parts or "finetune-done" in path.parts or path.name == "tests.json":
+        return "times, or digests of files that hold times"
     if "kept-checkpoints" in path.parts:
         return _tensors(data)
     if path.suffix == ".html":

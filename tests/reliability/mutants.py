@@ -39,8 +39,8 @@ ASKED = {
     "cosine": Asked("my.index", "cnncodes search my.index one.png --json --method cosine"),
     "head": Asked("codes/heads/conv5_3-avg-svm", "cnncodes predict codes/heads/conv5_3-avg-svm one.png --json"),
     "knn": Asked("codes/heads/conv5_3-avg-knn", "cnncodes predict codes/heads/conv5_3-avg-knn one.png --json"),
-    "codes": Asked("codes/codes", "cnncodes export codes --layer pool5 --to npy --out then.npy"),
-    "manifest": Asked("codes/dataset", "cnncodes export codes --layer pool5 --to npy --out then.npy"),
+    "codes": Asked("codes/codes", "cnncodes export codes --layer pool5 --to npy --out then.npy --replace"),
+    "manifest": Asked("codes/dataset", "cnncodes export codes --layer pool5 --to npy --out then.npy --replace"),
 }
 
 

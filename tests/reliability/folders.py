@@ -70,7 +70,7 @@ def timeless(text: str) -> str:
         return _NUMBER.sub("#", text)
 
 
-def _content(path: Path) -> str:  # noqa: PLR0911  a kind of file a line
+def _content(path: Path) -> str:
     data = path.read_bytes()
     if "finetune-runs" in path.parts or "finetune-done" in path.parts or path.name == "tests.json":
         return "times, or digests of files that hold times"

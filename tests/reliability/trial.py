@@ -122,7 +122,8 @@ def faulty(command: Command, fault: Fault) -> str | None:
     wrong, now = _sentence(told, calm, fault), snapshot(here.box)
     if not fault.reads:  # an image that can't be read is left out, which is another result
         wrong += _state(now, calm, done=told.code == calm.code)
-    wrong += [f"leaves {name}" for name in leftovers(here.box)]
+    # What can't be read can't be removed either, if it is a folder.
+    wrong += [f"leaves {name}" for name in leftovers(here.box) if not (fault.reads and name.startswith("cache/work/"))]
     wrong += _answer(here, command, calm) if not fault.reads else []
     return _told(wrong + _rerun(here, command, calm, exact=not fault.reads))
 
@@ -158,6 +159,7 @@ def _sentence(told: Told, calm: Undisturbed, fault: Fault) -> list[str]:
     # Where the disk is full, the first call that it refuses may be one that can be done without.
     failed = told.calls[fault.nth - 1 : None if fault.always else fault.nth]
     named = any(_names_one(_places(call), lines[0]) for call in failed)
+    named = named or (fault.reads and Path(failed[0]).name in lines[0])  # of an image the path below its folder
     return [] if named else [f"does not name the place of {failed[0]}: {lines[0]}"]
 
 

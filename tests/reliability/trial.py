@@ -211,27 +211,25 @@ def _rerun(here: World, command: Command, calm: Undisturbed, *, exact: bool = Tr
     (here.box / "tmp").mkdir()
     for name in leftovers(here.box):  # as on the next day: another run might be at work on what is young
         os.utime(here.box / name, (0, 0))
-    was_done = _of_results(snapshot(here.box)) == _of_results(calm.after)
+    was_done = not differing(_but_memory(snapshot(here.box)), _but_memory(calm.after))
     told = here.runner.run(*command.argv)
     wrong = []
-    done_already = (
-        (was_done or not exact) and told.code == 2 and (_THERE.search(told.err) or _NOT_THERE.search(told.err))
-    )
+    refused = told.code == 2 and bool(_THERE.search(told.err) or _NOT_THERE.search(told.err))
+    done_already = refused and (was_done or not exact)
     if told.hung or (told.code != calm.code and not done_already):
         wrong.append(f"rerun ends with {told.code}: {_last(told.err)}")
-    now, wanted = snapshot(here.box), calm.after
     if done_already and not exact:
         return wrong
-    if done_already:  # a run that ended well without its cache has left it to the next one that needs it
-        now, wanted = _of_results(now), _of_results(wanted)
-    elif not exact:
-        now = {p: v for p, v in now.items() if p in wanted or not p.startswith("cache/")}
+    now = {p: v for p, v in snapshot(here.box).items() if exact or p in calm.after or not p.startswith("cache/")}
+    wanted = calm.after
+    if done_already:  # what could not be remembered is looked up by a run that reads the files again
+        now, wanted = _but_memory(now), _but_memory(wanted)
     wrong += [f"after the rerun {what}" for what in differing(now, wanted)]
     return wrong + [f"the rerun leaves {name}" for name in leftovers(here.box)]
 
 
-def _of_results(found: Snapshot) -> Snapshot:
-    return {path: value for path, value in found.items() if not path.startswith("cache/")}
+def _but_memory(found: Snapshot) -> Snapshot:
+    return {path: value for path, value in found.items() if not path.endswith(".sqlite")}
 
 
 def _last(text: str) -> str:

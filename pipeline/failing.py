@@ -17,8 +17,8 @@ from pipeline.errors import RefusedError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-# As HDF5, Rust's libraries and Python write it.
-_NUMBER = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]")
+# As HDF5, Rust's libraries, Python and torch write it.
+_NUMBER = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]|unable to open file <.*\((\d+)\)$")
 _SQLITE = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EACCES,
@@ -27,12 +27,15 @@ _SQLITE = {
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
-# HDF5 names the file in its text, Python none where reading or writing an open file fails.
-_NAMED = re.compile(r"name = '([^']+)'")
+# HDF5, safetensors and torch name the file in their text, Python none where reading or writing an open file fails.
+_NAMED = re.compile(r"name = '([^']+)'|No such file or directory: (.+)|unable to open file <(.+)> in")
+# As `schema.atomic_path`, new data sets and indexes, and an index's next generation have.
+_TEMPORARY = re.compile(r"\.(?P<of>.+?)(\.[a-z0-9_]{8})?\.(tmp(\.\w+)?|partial)|\.gen-\d+|\.tmp\w{6}")
 _MARK = "_cnncodes_place"
-# `.NAME.xxxxxxxx.tmp.SUFFIX` and `.NAME.xxxxxxxx.partial`, at the beginning of a part of a path.
-_TEMPORARY = re.compile(r"(^|[/\s])\.([^/\s]+?)\.[a-z0-9_]{8}\.(?:tmp(?:\.\w+)?|partial)(?=$|[/\s,;:])")
-_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"(can't|cannot) allocate memory|not enough memory|out of memory|std::bad_alloc|failed to map segment",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -68,6 +71,8 @@ def error_number(error: BaseException) -> int | None:
     """The system's number of an error (errno), also where a library hides it in its text; None if there is none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
+    if isinstance(error, FileNotFoundError):  # Rust's libraries give it without a number, whatever the reason
+        return errno.ENOENT
     if isinstance(error, sqlite3.Error):
         return _SQLITE.get((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF)
     # HDF5's errors are OSError and RuntimeError, of a place that is full too, which old versions tell in words alone.
@@ -79,15 +84,7 @@ def error_number(error: BaseException) -> int | None:
 
 
 def refusal(number: int, path: str | Path = "") -> RefusedError:
-    """The sentence for one of the system's numbers about `path`, which may be ''.
-
-    What is made under a temporary name is called by the name that it is to have.
-    """
-    said = _refusal(number, path)
-    return RefusedError(_TEMPORARY.sub(r"\1\2", said.what), allowed=said.allowed, see=said.see)
-
-
-def _refusal(number: int, path: str | Path) -> RefusedError:
+    """The sentence for one of the system's numbers about `path`, which may be ''."""
     if number in _FULL:
         what = "no space left on the device" if number == errno.ENOSPC else "the disk quota is used up"
         return RefusedError(f"{what} while writing{_of(path)}", see="`cnncodes cache size`")
@@ -96,23 +93,29 @@ def _refusal(number: int, path: str | Path) -> RefusedError:
     if number == errno.EIO:
         return RefusedError(f"the device failed while{_of(path) or ' a file'} was read or written (input/output error)")
     if number == errno.ENOENT and str(path):
-        return RefusedError(f"{path} does not exist")
+        found = Path(path)
+        return _denied(errno.EACCES, found) if _exists(found) else RefusedError(f"{path} does not exist")
     said = os.strerror(number).lower()
     return RefusedError(f"can't read or write {path}: {said}" if str(path) else said)
 
 
 def _place(error: BaseException, path: str | Path | None) -> str:
-    """The file that the error names, else `path`; a temporary name beside `path` tells a user nothing."""
+    """The file that the error names, else `path`; where that has a temporary name, what is made there."""
     # Of two names the second is that of what is made.
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if not isinstance(named, (str, bytes, os.PathLike)):
         said = _NAMED.search(str(error))
-        named = said[1] if said else getattr(error, _MARK, None)
-    if named is None:
-        return str(path or "")
-    found = os.fsdecode(named)
-    is_temporary = path is not None and Path(found).name.startswith(f".{Path(path).name}.")
-    return str(path) if is_temporary else found
+        named = next(filter(None, said.groups())) if said else getattr(error, _MARK, None)
+    return _lasting(str(path or "") if named is None else os.fsdecode(named))
+
+
+def _lasting(path: str) -> str:
+    """A path without what is gone when the user looks: temporary names and all that is in such folders."""
+    parts = path.split("/")
+    for i, part in enumerate(parts):
+        if found := _TEMPORARY.fullmatch(part):
+            return "/".join([*parts[:i], *filter(None, [found["of"]])]) or "."
+    return path
 
 
 def _denied(number: int, path: Path) -> RefusedError:
@@ -145,9 +148,10 @@ def _exists(path: Path) -> bool:
 
 
 def _is_memory(error: BaseException) -> bool:
-    # torch's own class is a RuntimeError, and on a CPU it raises just that; torch is not to be imported for it.
+    # torch's own class is a RuntimeError, and on a CPU it raises just that; torch is not to be imported for it. Nor may
+    # there be room for the library itself.
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
+        isinstance(error, (RuntimeError, ImportError, OSError))
         and (type(error).__name__ == "OutOfMemoryError" or _MEMORY.search(str(error)) is not None)
     )
 

@@ -318,6 +318,7 @@ def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        with place(path):
+            os.fsync(fd)
     finally:
         os.close(fd)

@@ -23,7 +23,11 @@ _HDF5 = "Can't synchronously write data (file write failed: time = x\n, filename
         (RuntimeError(_HDF5 + "errno = 5, error message = 'Input/output error')"), "/a/x.h5 was read or written"),
         (OSError("Unable to open file (unable to open file: name = 'b.h5', errno = 28, error message"), "b.h5"),
         (type("SafetensorError", (Exception,), {})("I/O error: No space left on device (os error 28)"), "no space"),
+        (FileNotFoundError("No such file or directory: a/w.safetensors"), "a/w.safetensors does not exist"),
+        (RuntimeError("unable to open file <a/w.bin> in read-only mode: Permission denied (13)"), "a/w.bin"),
         (MemoryError(), "not enough memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
             "not enough memory",
@@ -59,3 +63,18 @@ def test_a_librarys_own_class_of_error_is_told_and_nothing_is_left(tmp_path: Pat
     ):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "told_of"),
+    [
+        ("a/.x.json.ab01_cde.tmp.json", "a/x.json"),
+        ("a/.my.index.ab01_cde.partial/index/.gen-000001/rows.h5", "a/my.index"),
+        ("a/my.index/.gen-000002/files/.itq.h5.ab01_cde.tmp.h5", "a/my.index"),
+        (".dataset.partial/manifest.csv", "dataset"),
+        ("a/.tmpAb3dEf", "a"),
+        ("a/.hidden/x", "a/.hidden/x"),
+    ],
+)
+def test_a_temporary_name_stands_for_what_is_made(named: str, told_of: str) -> None:
+    assert f"writing {told_of};" in str(told(OSError(errno.ENOSPC, "x", named)))

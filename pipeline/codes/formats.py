@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,10 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
         for file, column in zip(beside, columns.values(), strict=True):
             if not file.exists():
                 undo.callback(file.unlink, missing_ok=True)
+            saved = io.BytesIO()  # numpy itself doesn't say why a file takes no more
+            np.save(saved, column, allow_pickle=False)
             with schema.atomic_path(file) as tmp:
-                np.save(tmp, column, allow_pickle=False)
+                tmp.write_bytes(saved.getvalue())
         with schema.atomic_path(path) as tmp:
             rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
             done = 0

@@ -31,6 +31,7 @@ from pipeline.finetune.training import Training
 
 FOLDER = "finetune-runs"
 BEST, LAST = "best.safetensors", "last.safetensors"
+_NEXT = "next.safetensors"
 # What is monitored -> (column of the curve, sign that makes larger better).
 SELECT = {"accuracy": ("val_accuracy", 1.0), "loss": ("val_loss", -1.0)}
 
@@ -125,14 +126,16 @@ class Keeper(Checkpoint):
             self.best_epoch, self.best_value = epoch, 0.0 if value is None else value
         if self.patience and epoch - self.best_epoch >= self.patience:
             self.stopped = trainer.should_stop = True
-        # The last one is written last: a kill in between repeats this epoch, which writes the same best again.
-        self._write(trainer, BEST if is_best else LAST)
+        # It becomes the last one at the end: a kill in between repeats this epoch, which writes all of it again.
+        self._write(trainer, _NEXT)
         if not trainer.is_global_zero:
             return
         if is_best:
-            _duplicate(self.folder / BEST, self.folder / LAST)
+            _duplicate(self.folder / _NEXT, self.folder / BEST)
         if self.keeping is not None and self.keep_every and epoch % self.keep_every == 0:
             self._keep(self.keeping, pl_module)
+        (self.folder / _NEXT).replace(self.folder / LAST)
+        schema.sync(self.folder)
 
     def _keep(self, keeping: Keeping, training: Training) -> None:
         row = training.curve[-1]
@@ -141,7 +144,7 @@ class Keeper(Checkpoint):
         about = keeping.about | {"key": self.key, "best_epoch": self.best_epoch}
         about |= {name: value for name, value in row.items() if name != "rates"}
         with schema.atomic_path(path) as tmp:
-            write_kept(tmp, about, state=read(self.folder / LAST), best=best, model=training.model.state_dict())
+            write_kept(tmp, about, state=read(self.folder / _NEXT), best=best, model=training.model.state_dict())
         _duplicate(path, keeping.out / path.name)
 
     def _is_better(self, value: float) -> bool:

@@ -13,6 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from pipeline.failing import place
+
 
 def begin(file: BinaryIO, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
     """Writes what comes before the values, which follow in order as their bytes."""
@@ -24,7 +26,7 @@ class RowsFile:
     """Read by whole numbers on its first `axes`, as an array is: `file[[3, 5]]`, or of two axes `file[0, [3, 5]]`."""
 
     def __init__(self, path: Path, axes: int = 1) -> None:
-        with path.open("rb") as file:
+        with place(path), path.open("rb") as file:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             self._start = file.tell()
@@ -40,9 +42,9 @@ class RowsFile:
         axes = at if isinstance(at, tuple) else (at,)
         places = np.ravel_multi_index(tuple(np.asarray(a, dtype=np.int64) for a in axes), self._axes)
         found = np.empty((places.size, *self._row), dtype=self.dtype)
-        with self.path.open("rb", buffering=0) as file:
-            for place, row in zip(np.ravel(places).tolist(), found, strict=True):
-                file.seek(self._start + place * self.row_bytes)
+        with place(self.path), self.path.open("rb", buffering=0) as file:
+            for one, row in zip(np.ravel(places).tolist(), found, strict=True):
+                file.seek(self._start + one * self.row_bytes)
                 if file.readinto(row.data.cast("B")) != self.row_bytes:
                     raise OSError(f"{self.path} was cut short")
         return found.reshape(*np.shape(places), *self._row)

@@ -66,9 +66,12 @@ def run_strategy(
         return _follow(place, nodes)
     sets = _sets(place)
     repeats = range(len(sets))
-    mark = schema.fingerprint({"runs": [run_key(place, r) for r in repeats], "inference_txt": params.inference_txt})
+    # With what could be read, so that images that are back are not passed by.
+    wanted = {"inference_txt": params.inference_txt, "left_out": sets[0].left_out}
+    mark = schema.fingerprint({"runs": [run_key(place, r) for r in repeats], **wanted})
     if (before := finished.result(cache, mark, out)) is not None:
         log.info("%s: finished before, in %s", name, out)
+        _forget_checkpoints(place, repeats)  # stopped in between, that run has not come to it
         return before
     records, shown, curves = [], [], []
     tests: dict[str, float] = {}

@@ -16,6 +16,7 @@ reads their bytes: an index is built from its rows.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -298,6 +299,8 @@ def _regular(path: Path, *, bytes_: int) -> Iterator[io.BufferedReader]:
     except FileNotFoundError:
         raise
     except OSError as e:
+        if e.errno in (errno.EACCES, errno.EPERM):
+            schema.raise_if_disk(e, path)
         why = (e.strerror or str(e)).lower()
         raise UserError(f"{path} can't be read: {why}", allowed="a file, no link", see=_MEND) from None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,28 @@ def test_early_stop_picks_the_best_epoch(manifest: Manifest, cache: Path, tmp_pa
     training.__class__ = Told
     assert world.same(run(made, tmp_path / "run", epochs=6, patience=3, keep_every=2), found)
     assert len(training.curve) == 5
+
+
+@pytest.mark.parametrize("name", ["fc", "finetune"])
+def test_killed_before_it_kept_an_epoch_a_run_keeps_it_when_it_goes_on(
+    name: str, manifest: Manifest, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*args: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    def train(folder: str) -> Path:
+        made, _ = made_of(name, manifest, cache)
+        out = tmp_path / f"out of {folder}"
+        run(made, tmp_path / folder, epochs=2, keep_every=2, keeping=Keeping(ABOUT, out))
+        return out / "epoch-0002.safetensors"
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "write_kept", kill)
+        train("killed")
+    shutil.rmtree(tmp_path / "out of killed", ignore_errors=True)
+    assert world.same(kept.Kept.open(train("killed")).model(), kept.Kept.open(train("whole")).model())
+    shutil.rmtree(tmp_path / "out of killed")
+    assert train("killed").is_file(), "once all epochs are done too"
 
 
 @pytest.mark.parametrize("broken", ["gradient", "forward"])

@@ -107,7 +107,10 @@ COMMANDS = {
         ),
         _command("lr-find", f"cnncodes lr-find photos {_TRAIN} --steps 6 --plot rates.png", "photos", "params.yaml"),
         _command(
-            "sanity", f"cnncodes sanity photos {_TRAIN} --rounds 1 --epochs 1 --plot steps.png", "photos", "params.yaml"
+            "sanity",
+            f"cnncodes sanity photos {_TRAIN} --strategy frozen --rounds 1 --epochs 1 --plot steps.png",
+            "photos",
+            "params.yaml",
         ),
         _command("cache-gc", "cnncodes cache gc --keep codes --training", "codes", "cache", "tuned"),
         _command("stage-digests", "digests", "photos", "params.yaml"),

@@ -17,6 +17,7 @@ _MEASURED = re.compile(r".*_(s|ms|us|bytes)$|^(s|seconds|time|speed|rate_per_s|i
 _NUMBER = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 # Texts that show measured times among other things: their numbers are not compared.
 _SHOWN = (".csv", ".svg")
+_WORK = "cache/work/"  # folders of a command at work
 _LOCKS = {".lock", ".lock-held"}
 
 Snapshot = dict[str, str]
@@ -30,7 +31,7 @@ def snapshot(box: Path) -> Snapshot:
     for path in sorted(box.rglob("*")):
         name = path.relative_to(box).as_posix()
         top = path.relative_to(box).parts[0]
-        if path.is_dir() or path.name in _LOCKS or top == "tmp" or "/live" in name:
+        if path.is_dir() or path.name in _LOCKS or top == "tmp" or "/live" in name or name.startswith(_WORK):
             continue
         generation = next((part for part in path.parts if part.startswith("gen-")), None)
         if generation or path.name == "current.json":
@@ -48,11 +49,10 @@ def snapshot(box: Path) -> Snapshot:
 
 def leftovers(box: Path) -> list[str]:
     """Temporary files and folders that a command left; not libraries' single files in the system's own folder."""
-    hidden = [p for p in box.rglob(".*") if p.name not in _LOCKS]
-    named = [
-        p for p in box.rglob("*") if not p.name.startswith(".") and (".tmp" in p.name or p.name.endswith("-journal"))
-    ]
-    return sorted(p.relative_to(box).as_posix() for p in [*hidden, *named, *(box / "tmp").glob("[!.]*/")])
+    found = [p for p in box.rglob(".*") if p.name not in _LOCKS]
+    found += [p for p in box.rglob("[!.]*") if ".tmp" in p.name or p.name.endswith("-journal")]
+    found += [*(box / "tmp").glob("[!.]*/"), *(box / _WORK).glob("[!.]*")]
+    return sorted({p.relative_to(box).as_posix() for p in found})
 
 
 def differing(found: Snapshot, wanted: Snapshot) -> list[str]:
@@ -88,7 +88,10 @@ def _content(path: Path) -> str:
 def _tensors(data: bytes) -> str:
     """Of a safetensors file all but its metadata, which hold times."""
     length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except ValueError:
+        return "part of a checkpoint"
     header.pop("__metadata__", None)
     return _digest(json.dumps(header, sort_keys=True).encode() + data[8 + length :])
 

@@ -153,6 +153,8 @@ def _code(entry: Any) -> int:
             return e.code or 0
         sys.stderr.write(f"{e.code}\n")
         return 1
+    except KeyboardInterrupt:  # before the first line of ours
+        return 130
     except BaseException:  # noqa: BLE001  as the interpreter ends
         traceback.print_exc()
         return 1

@@ -122,7 +122,8 @@ def faulty(command: Command, fault: Fault) -> str | None:
     wrong, now = _sentence(told, calm, fault), snapshot(here.box)
     if not fault.reads:  # an image that can't be read is left out, which is another result
         wrong += _state(now, calm, done=told.code == calm.code)
-    wrong += [f"leaves {name}" for name in leftovers(here.box)]
+    # What can't be read can't be removed either, if it is a folder.
+    wrong += [f"leaves {name}" for name in leftovers(here.box) if not (fault.reads and name.startswith("cache/work/"))]
     wrong += _answer(here, command, calm) if not fault.reads else []
     return _told(wrong + _rerun(here, command, calm, exact=not fault.reads))
 
@@ -155,13 +156,24 @@ def _sentence(told: Told, calm: Undisturbed, fault: Fault) -> list[str]:
         return [f"exit code {told.code}, {len(lines)} lines of errors: {_last(told.err)}"]
     if len(told.calls) < fault.nth:
         return [f"fails before the call: {lines[0]}"]
-    path = Path(told.calls[fault.nth - 1].partition(" ")[2]).relative_to(world().box)
+    # Where the disk is full, the first call that it refuses may be one that can be done without.
+    failed = told.calls[fault.nth - 1 : None if fault.always else fault.nth]
+    named = any(_names_one(_places(call), lines[0]) for call in failed)
+    named = named or (fault.reads and Path(failed[0]).name in lines[0])  # of an image the path below its folder
+    return [] if named else [f"does not name the place of {failed[0]}: {lines[0]}"]
+
+
+def _places(call: str) -> list[str]:
+    """The path of a call below the box and its parents; [] if that is the box itself."""
+    path = Path(call.partition(" ")[2]).relative_to(world().box)
     path = Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
-    places = [p.as_posix() for p in (path, *path.parents)][:-1]
     if path.name.startswith(".tmp"):  # of a library, beside what is made
-        places = places[1:]
-    named = not places or any(_names(place, lines[0]) for place in places)
-    return [] if named else [f"does not name {path}: {lines[0]}"]
+        path = path.parent
+    return [place.as_posix() for place in (path, *path.parents)][:-1]
+
+
+def _names_one(places: Sequence[str], line: str) -> bool:
+    return not places or any(_names(place, line) for place in places)
 
 
 def _names(place: str, line: str) -> bool:
@@ -192,7 +204,9 @@ def _answer(here: World, command: Command, calm: Undisturbed) -> list[str]:
 
 
 def _rerun(here: World, command: Command, calm: Undisturbed, *, exact: bool = True) -> list[str]:
-    """Whether the same command then ends as if nothing had been. Not `exact`: the cache may hold more."""
+    """Whether the same command then ends as if nothing had been. Not `exact`: a file was taken for unreadable, so that
+    the first run may have made something of the others, and the cache may hold more.
+    """
     shutil.rmtree(here.box / "tmp")  # the system's to clear
     (here.box / "tmp").mkdir()
     for name in leftovers(here.box):  # as on the next day: another run might be at work on what is young
@@ -200,9 +214,12 @@ def _rerun(here: World, command: Command, calm: Undisturbed, *, exact: bool = Tr
     was_done = not differing(_but_memory(snapshot(here.box)), _but_memory(calm.after))
     told = here.runner.run(*command.argv)
     wrong = []
-    done_already = was_done and told.code == 2 and (_THERE.search(told.err) or _NOT_THERE.search(told.err))
+    refused = told.code == 2 and bool(_THERE.search(told.err) or _NOT_THERE.search(told.err))
+    done_already = refused and (was_done or not exact)
     if told.hung or (told.code != calm.code and not done_already):
         wrong.append(f"rerun ends with {told.code}: {_last(told.err)}")
+    if done_already and not exact:
+        return wrong
     now = {p: v for p, v in snapshot(here.box).items() if exact or p in calm.after or not p.startswith("cache/")}
     wanted = calm.after
     if done_already:  # what could not be remembered is looked up by a run that reads the files again

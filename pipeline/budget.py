@@ -45,7 +45,7 @@ class Budget:
         self._left_bytes, self._left_steps = self._most_bytes, self._most_steps
 
     def make(self, count_bytes: int) -> None:
-        """Before so many bytes are made, whether or not they are freed later. Raises TooMuchError."""
+        """Called before `count_bytes` are made; they count even if they are freed later. Raises TooMuchError."""
         self._left_bytes -= count_bytes
         if self._left_bytes < 0:
             raise TooMuchError(
@@ -54,7 +54,7 @@ class Budget:
             )
 
     def work(self, steps: int = 1) -> None:
-        """Before so many steps. Raises TooMuchError."""
+        """Called before `steps` of work are done. Raises TooMuchError."""
         self._left_steps -= steps
         if self._left_steps < 0:
             raise TooMuchError(

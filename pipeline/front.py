@@ -67,7 +67,9 @@ def run(main: Callable[[], int | None], *, name: str) -> NoReturn:
 
 
 def begin() -> None:
-    """Sends the log to stderr, of libraries only what is an error, and has SIGTERM and SIGHUP raise Stopped."""
+    """Sends the log to stderr, of libraries only what is an error. SIGTERM and SIGHUP then raise Stopped, and SIGINT
+    KeyboardInterrupt.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no such letter

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Between being made and being held; clocks of file servers may differ by more, and then age alone decides.
@@ -50,7 +50,12 @@ def staging(out: Path) -> Iterator[Path]:
 
 def clear_abandoned(folder: Path, pattern: str) -> None:
     """Removes files and folders in `folder`, of names that match `pattern`, that no living process holds."""
-    for leftover in folder.glob(pattern):
+    remove_abandoned(folder.glob(pattern))
+
+
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Those of the files and folders that no living process holds."""
+    for leftover in paths:
         # Another run may clear it as well, or it may be another user's.
         with contextlib.suppress(OSError):
             if _is_abandoned(leftover):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import glob
+import functools
 import hashlib
 import json
 import os
@@ -72,7 +72,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     tmp: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_abandoned(path.parent, glob.escape(path.name))
+        _clear_left(path)
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         tmp = Path(name)
         # mkstemp makes files 0600; a result is as readable as any other file of the user's.
@@ -89,6 +89,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if tmp is not None:
             tmp.unlink(missing_ok=True)
+
+
+def _clear_left(path: Path) -> None:
+    """Removes what killed runs left of `path`; those that are killed while this process lives leave it to the next."""
+    names = _temporaries(os.path.abspath(path.parent))
+    held.remove_abandoned(path.parent / name for name in names if name.startswith(f".{path.name}."))
+
+
+@functools.lru_cache(maxsize=1024)
+def _temporaries(folder: str) -> tuple[str, ...]:
+    """Temporary names in a folder when this process first writes there: to list it at each write would take too long
+    where there are many files."""
+    return tuple(path.name for path in Path(folder).glob(".*.????????.tmp*"))
 
 
 def clear_leftovers(folder: Path, pattern: str) -> None:

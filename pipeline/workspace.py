@@ -151,7 +151,7 @@ def images_section(
 
     Raises UserError unless it is one of both.
     """
-    files = [os.path.abspath(file) for file in (*train, *test)]  # noqa: PTH100  no symlink is resolved
+    files = [os.path.abspath(file) for file in (*train, *test)]
     if (images is None) == (not files):
         came = "there are no images" if images is None else f"there are both the folder {images} and {files[0]}"
         raise UserError(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
 from stages._run import item_of
+
+ROOT = Path(__file__).parent.parent
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *args: str, dvc_stage: str | None = None) -> str:
@@ -34,3 +39,17 @@ def test_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in (None, "", "retrieval@x"):
         with pytest.raises(UserError, match="not told what to run"):
             asked(monkeypatch, dvc_stage=stage)
+
+
+def test_ctrl_c_while_a_stage_imports_shows_no_traceback() -> None:
+    """As `python -m stages.NAME` imports the package before the stage."""
+    code = (
+        "import sys; sys.argv[0] = '-m'; import stages, os, signal; os.kill(os.getpid(), signal.SIGINT); raise OSError"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_stages_that_are_imported_leave_signals_alone() -> None:
+    code = "import signal, stages; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

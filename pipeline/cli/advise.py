@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.computing import names
+from pipeline.cli.computing import names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
@@ -81,15 +81,14 @@ def advise(
     }
     with contextlib.ExitStack() as stack:
         if folder is not None and any(folder.glob("codes/*/codes.json")):
-            if given := [name for name, value in for_images.items() if value is not None]:
-                raise UserError(f"{', '.join(given)} with {folder}, which holds codes", allowed="a folder of images")
+            if unused := given(for_images):
+                raise UserError(f"{', '.join(unused)} with {folder}, which holds codes", allowed="a folder of images")
             space = Workspace.open(folder)
             specs = [space.codes(spec).spec for spec in names(layers)] or space.specs()
             known = _reference(reference, {spec: space.codes(spec).settings for spec in specs})
         else:
-            keys: dict[str, Any] = {"device": device, "precision": precision, "memory_mb": memory_mb, "crop": size}
-            keys |= {"scales": [size] if size else None}
-            plan = plan_of(arch, weights, names(layers), {k: v for k, v in keys.items() if v is not None})
+            keys = given({"device": device, "precision": precision, "memory_mb": memory_mb}) | square(size)
+            plan = plan_of(arch, weights, names(layers), keys)
             specs, known = plan.specs, _reference(reference, plan.settings)
             kept = out or stack.enter_context(working_folder())
             data = dataset(leave_out, max_failed_share, follow_links)
@@ -143,7 +142,7 @@ class Plan:
 
 
 def plan_of(arch: str | None, weights: str, layers: list[str], codes: dict[str, Any]) -> Plan:
-    """Of those layers, of all from conv3_3 up if none. Raises UserError, before any image is read, on what can't be."""
+    """The codes of `layers`; if there are none, of all layers from conv3_3 up. Raises UserError before an image is read."""
     from pipeline.advice.layers import upper_specs
     from pipeline.cache import cache_root
     from pipeline.codes.plan import check

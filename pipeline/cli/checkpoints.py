@@ -17,7 +17,7 @@ def checkpoints(
     """The checkpoints that `finetune --keep-every N` kept: epoch, validation and test accuracy.
 
     `predict FOLDER --checkpoint NAME` answers by one, `finetune --resume FILE` goes on from one. Test accuracy is
-    measured once a split has been trained; choose by validation, or it is no test.
+    measured when the training of a split has ended. Choose a checkpoint by its validation accuracy.
     """
     from pipeline.transfer import checkpoints as run
 

@@ -11,7 +11,7 @@ import typer
 from pipeline.cli import export_images
 from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
@@ -62,7 +62,7 @@ def extract(
     flip: Annotated[bool | None, typer.Option(help="Add the mirrored view. {codes.flip}")] = None,
     combine: Annotated[str | None, typer.Option(help="{codes.combine}")] = None,
     precision: Precision = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the stored codes: {codes.dtype}")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Type of the stored values: {codes.dtype}")] = None,
     device: Device = None,
     batch_size: Annotated[int | None, typer.Option(help="Views at once. {codes.batch_size}")] = None,
     reduced_decode: Annotated[
@@ -109,7 +109,7 @@ def extract(
         arch=arch,
         weights=weights,
         dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
-        codes={key: value for key, value in codes.items() if value is not None},
+        codes=given(codes),
         shard=_share(shard) if shard else None,
         replace=replace,
     )

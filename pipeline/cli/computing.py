@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -27,6 +27,11 @@ SameDevice = Annotated[
 SamePrecision = Annotated[
     str | None, typer.Option("--precision", help="{codes.precision:choices}; that of the codes if not given.")
 ]
+
+
+def square(size: int | None) -> dict[str, Any]:
+    """The keys of the section `codes` that a --size sets: the side of the input, and the scale before it."""
+    return {} if size is None else {"crop": size, "scales": [size]}
 
 
 def names(text: str | None) -> list[str]:

@@ -18,7 +18,7 @@ from pipeline.cli.listing import (
     left_out,
     made_in,
 )
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -240,10 +240,6 @@ def settings_of(
 def schedule_of(kind: str | None) -> dict[str, Any] | None:
     """The rest of the schedule stays as it is."""
     return None if kind is None else {"kind": kind}
-
-
-def given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _comparison(records: dict[str, dict[str, Any]]) -> str:

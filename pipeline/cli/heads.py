@@ -10,7 +10,7 @@ import typer
 from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.computing import names, numbers
 from pipeline.cli.listing import FollowLinks
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -96,7 +96,7 @@ def predict(
     from pipeline import query, transfer
 
     named = {"device": device, "precision": precision, "memory_mb": memory_mb}
-    how: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    how = given(named)
     how["follow_links"] = bool(follow_links)
     tuned = checkpoint is not None or transfer.is_tuned(head)
     if tuned:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.output import given
+
 LeaveOut = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,7 +54,7 @@ def dataset(
         "follow_links": follow_links,
         **others,
     }
-    return {key: value for key, value in chosen.items() if value is not None}
+    return given(chosen)
 
 
 def left_out(images: Path | None, made_in: Path | None = None) -> list[dict[str, str]]:

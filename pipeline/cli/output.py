@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +20,11 @@ MemoryOption = Annotated[
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given: what is None is left to the preset."""
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def say(text: object = "", *, err: bool = False) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.advise import plan_of
-from pipeline.cli.computing import Device, Precision, names
+from pipeline.cli.computing import Device, Precision, names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
 from pipeline.cli.shown import Command
 
 if TYPE_CHECKING:
@@ -65,20 +65,20 @@ def reference(
     if out is not None:
         require_writable(out, folder=False)
     named = {"device": device, "precision": precision, "memory_mb": memory_mb}
-    changed: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    changed = given(named)
     if like is not None:
         space = Workspace.open(like)
         params, file = _params_like(space, changed), space.weights_file
     else:
-        changed |= {} if size is None else {"crop": size, "scales": [size]}
+        changed |= square(size)
         specs = plan_of(arch, weights, names(layers), changed).specs
         source, view = network(arch, weights)
         params = preset(config.CodesParams, **(view | changed | {"layers": specs}))
         file = canonical_weights(source, cache_root())
     check(WeightsHeader.of(file), params)
     with working_folder() as scratch:
-        given = dataset(leave_out, max_failed_share, follow_links)
-        data = preset(config.DatasetParams, source="folder", root=str(folder), **given)
+        listing = dataset(leave_out, max_failed_share, follow_links)
+        data = preset(config.DatasetParams, source="folder", root=str(folder), **listing)
         listed = build(data, scratch / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
         manifest = _drawn(listed, images)
         codes = extract(manifest, file, params, scratch / "codes")

@@ -20,7 +20,6 @@ from pipeline.cli.finetune import (
     Schedule,
     Size,
     WeightsOption,
-    given,
     schedule_of,
     settings_of,
 )
@@ -34,7 +33,7 @@ from pipeline.cli.listing import (
     left_out,
     made_in,
 )
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain

@@ -20,9 +20,10 @@ from pipeline.cli.computing import (
     Splits,
     WeightsOption,
     names,
+    square,
 )
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
@@ -110,8 +111,7 @@ def build(
         "view": view,
         "device": device,
         "precision": precision,
-        "crop": size,
-        "scales": [size] if size else None,
+        **square(size),
         "memory_mb": memory_mb,
     }
     collection.build(
@@ -126,7 +126,7 @@ def build(
         hasher=hasher,
         nbits=bits,
         long=names(long),
-        codes={key: value for key, value in codes.items() if value is not None},
+        codes=given(codes),
         dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
     )
     about = collection.info(out)

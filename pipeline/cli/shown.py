@@ -18,7 +18,7 @@ import typing
 from functools import cache
 from typing import Any, Literal
 
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 _KEY = re.compile(r"\{(\w+(?:\.\w+)+)(:choices)?\}")
 
@@ -28,8 +28,8 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for param in self.params:
-            if getattr(param, "help", None):
-                param.help = filled(param.help)  # type: ignore[attr-defined]
+            if isinstance(param, TyperArgument | TyperOption) and param.help:
+                param.help = filled(param.help)
         super().format_help(ctx, formatter)
 
 

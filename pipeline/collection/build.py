@@ -93,7 +93,7 @@ def build(
     data = preset(
         DatasetParams,
         **section
-        | {"root": os.path.abspath(section["root"])}  # noqa: PTH100  no symlink is resolved
+        | {"root": os.path.abspath(section["root"])}
         | {"val_share": 0.0, "test_share": 0.0, "repeats": 1}
         | dict(dataset or {}),
     )
@@ -107,7 +107,7 @@ def build(
             with photos(data, params, network_file, known=known) as pictures:
                 hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
                 unpacked = pictures.manifest.root if pictures.unpacked else None
-                root = os.path.abspath(out / IMAGES) if unpacked else data.root  # noqa: PTH100
+                root = os.path.abspath(out / IMAGES) if unpacked else data.root
                 saved = _saved(pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes)
                 if unpacked:
                     shutil.move(unpacked, staging / IMAGES)  # the cache may lie on another disk

@@ -84,7 +84,7 @@ def add(
     folder = Path(folder)
     made_by = _made_by(folder)
     codes = _params_here(folder, made_by["params"], device=device, precision=precision, memory_mb=memory_mb)
-    root, below = _root_of(os.path.abspath(images), made_by["roots"])  # noqa: PTH100  no symlink is resolved
+    root, below = _root_of(os.path.abspath(images), made_by["roots"])
     chosen = dict(dataset or {})
     patterns = [*made_by["dataset"].get("leave_out", ()), *chosen.get("leave_out", ())]
     data = preset(
@@ -153,7 +153,7 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
         by_name: dict[str, list[str]] = {i: [i] for i in ids}
         for image_id, path in zip(ids, paths, strict=True):
             by_name.setdefault(path, []).append(image_id)
-        wanted = [i if i in by_name else os.path.abspath(i) for i in images]  # noqa: PTH100
+        wanted = [i if i in by_name else os.path.abspath(i) for i in images]
         unknown = [i for i, name in zip(images, wanted, strict=True) if name not in by_name]
         if unknown:
             shown = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")

@@ -41,9 +41,9 @@ class DatasetParams(Section):
             raise ValueError(f"train and test name HDF5 files, but source is {self.source}")
         if self.test and not self.train:
             raise ValueError("test names files and train none")
-        root = Path(os.path.abspath(self.root))  # noqa: PTH100  no symlink is resolved
+        root = Path(os.path.abspath(self.root))
         for file in (*self.train, *self.test):
             # DVC watches the root: it takes no list of files.
-            if root not in Path(os.path.abspath(file)).parents:  # noqa: PTH100
+            if root not in Path(os.path.abspath(file)).parents:
                 raise ValueError(f"{file} of train or test does not lie in root, {self.root}; root is a folder of both")
         return self

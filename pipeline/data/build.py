@@ -109,7 +109,7 @@ def _below(listing: Listing, folder: str) -> Listing:
 
 def kept_failures(root: str | Path) -> Path:
     """The folder in the cache with the failures.csv of a set whose command has no folder of its own for it."""
-    return cache_root() / "failures" / schema.fingerprint(os.path.abspath(root))[:16]  # noqa: PTH100
+    return cache_root() / "failures" / schema.fingerprint(os.path.abspath(root))[:16]
 
 
 def _require_ours(out: Path) -> None:

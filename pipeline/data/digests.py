@@ -42,7 +42,7 @@ def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool
 
 def _digests(root: str, paths: Sequence[str]) -> list[str]:
     """The sha256 of each file, "" of what can't be read or is no regular file."""
-    files = [os.path.join(os.path.abspath(root), path) for path in paths]  # noqa: PTH100, PTH118  as memory has them
+    files = [os.path.join(os.path.abspath(root), path) for path in paths]  # noqa: PTH118  as memory has them
     stamps = {file: stamp for file in files if (stamp := _stamp(file))}
     memory = Memory(cache_root() / "files.sqlite")
     found = {file: facts.sha256 for file, facts in memory.get(stamps).items()}

@@ -44,7 +44,7 @@ class Links:
 
     def _is_kept(self, folder: str, real: str) -> bool:
         """Whether a file is the one that DVC or git-annex keep for a link in `folder`."""
-        above = {**_above(self._real_folder(folder)), **_above(os.path.abspath(folder))}  # noqa: PTH100
+        above = {**_above(self._real_folder(folder)), **_above(os.path.abspath(folder))}
         stores = (found for one in above for found in self._stores(one))
         return any(shape.fullmatch(_below(store, real)) for store, shape in stores)
 

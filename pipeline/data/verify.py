@@ -39,7 +39,7 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Roo
     Files are read on all cores, as many at once as `room` holds. Raises UserError if the cache folder can't be made.
     """
     memory = Memory(cache_root() / "files.sqlite")
-    folder = os.path.abspath(root)  # noqa: PTH100  strings: a million Path objects cost seconds
+    folder = os.path.abspath(root)  # strings: a million Path objects cost seconds
     known, read, logged_s = 0, 0, time.monotonic()
     dark: list[str] = []
 

@@ -65,7 +65,7 @@ def _content(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}", see="`cnncodes checkpoints FOLDER`")
     try:
         with safe_open(path, framework="pt") as f:
-            content = plain_json.loads((f.metadata() or {})[_KEY])
+            content: dict[str, Any] = plain_json.loads((f.metadata() or {})[_KEY])
         version = content["version"]
         ok = isinstance(content["about"], dict) and isinstance(content["sha256"], str) and "tree" in content
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as e:
@@ -74,7 +74,7 @@ def _content(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is a checkpoint of version {version!r}", allowed=[VERSIONS["checkpoint"]])
     if not ok:
         raise _broken(path, "its metadata is of another form")
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def _broken(path: Path, why: object) -> UserError:

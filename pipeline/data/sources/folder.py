@@ -65,7 +65,7 @@ def walk(root: str, rules: LeaveOut, links: Links, left_out: list[Failure]) -> I
     """
     # A link may show one folder in two places, but never below itself: hence the ids of the folders above, each time.
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    top = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119
+    top = os.path.basename(os.path.abspath(root))  # noqa: PTH119
     while waiting:
         folder, above = waiting.pop()
         try:

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import schema
 from pipeline.config import DatasetParams
 from pipeline.data.sources.base import Listing, Record, class_names, numbered, save_all
@@ -87,7 +89,7 @@ def _classes(files: Sequence[str], found: Sequence[Columns]) -> list[str]:
     if len(set(stated.values())) > 1:
         counts = ", ".join(f"{file} {count}" for file, count in stated.items())
         raise UserError(f"the files state different numbers of classes: {counts}", allowed="the same nclass in all")
-    count = max(max(of.nclass, int(of.labels.max()) + 1) for of in numbers.values())  # type: ignore[union-attr]
+    count = max(max(of.nclass, int(np.max(of.labels)) + 1) for of in numbers.values())
     require_classes(count, ", ".join(numbers))
     named = {file: names for file, of in numbers.items() if (names := of.classes or _beside(file))}
     first = next(iter(named.values()), [])

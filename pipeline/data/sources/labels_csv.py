@@ -144,7 +144,7 @@ class _Places:
 
     def __init__(self, root: Path, found: Collection[str]) -> None:
         """`found`: paths of the files below `root`, relative to it."""
-        self._root = os.path.abspath(root)  # noqa: PTH100  no symlink is resolved
+        self._root = os.path.abspath(root)
         self._found = frozenset(found)
 
     @cached_property

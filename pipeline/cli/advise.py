@@ -142,7 +142,7 @@ class Plan:
 
 
 def plan_of(arch: str | None, weights: str, layers: list[str], codes: dict[str, Any]) -> Plan:
-    """The codes of `layers`; if there are none, of all layers from conv3_3 up. Raises UserError before an image is read."""
+    """The codes of `layers`, or if there are none of all from conv3_3 up. Raises UserError before an image is read."""
     from pipeline.advice.layers import upper_specs
     from pipeline.cache import cache_root
     from pipeline.codes.plan import check

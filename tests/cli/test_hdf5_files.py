@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline import collection, transfer
 from pipeline.cli.app import app
 from pipeline.data.manifest import Manifest
 from pipeline.export_images import export_images
+from tests import peak
 from tests.pictures import draw_classes
 
 h5py = pytest.importorskip("h5py")
@@ -140,3 +142,33 @@ def test_several_files_and_the_same_from_python(tmp_path: Path) -> None:
     settings = {"scale": 36, "size": 32, "device": "cpu"}
     swept = transfer.find_rate(None, "cnn", train=train, low=1e-3, high=1, steps=3, settings=settings, **small)
     assert len(swept.rates) == 3
+
+
+@pytest.mark.slow
+def test_training_holds_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the images take no more memory: of 23 and of 46 MB of pixels."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("pipeline.finetune.images._BLOCK_BYTES", 4 << 20)
+    side = 160
+
+    def made(name: str, n: int) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, count in (("train.h5", n), ("test.h5", 8)):
+            with h5py.File(folder / file, "w") as f:
+                data = f.create_dataset("input", (count, 3 * side * side), dtype=np.uint8)
+                data.attrs["lshape"] = (3, side, side)
+                for i in range(count):
+                    data[i] = np.arange(data.shape[1]) // (i + 1) % 256
+                f["output"] = np.arange(count)[:, None] % 2
+        return folder
+
+    def train(folder: Path) -> None:
+        shutil.rmtree(folder / "tuned", ignore_errors=True)  # or what was finished before is not trained again
+        settings = {"scale": side, "size": 32, "batch_size": 8, "epochs": 1, "repeats": 1, "device": "cpu"}
+        own: dict[str, Any] = {"strategies": ["cnn"], "arch": "tinyvgg", "weights": "random:0", "settings": settings}
+        transfer.finetune(out=folder / "tuned", train=[folder / "train.h5"], test=[folder / "test.h5"], **own)
+
+    small, large, first = made("small", 300), made("large", 600), made("first", 60)
+    taken = [peak.of(lambda folder=folder: train(folder), warm=lambda: train(first)) for folder in (small, large)]  # type: ignore[misc]
+    assert taken[1] < taken[0] + (12 << 20), taken

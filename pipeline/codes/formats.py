@@ -42,17 +42,18 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     columns = {"ids": codes.ids}
     if manifest is not None and manifest.classes:
         columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
-    # The rows come last: while `path` is not there, nothing is.
     beside = [path.with_suffix(f".{name}.npy") for name in columns]
     with contextlib.ExitStack() as undo:
-        for file, column in zip(beside, columns.values(), strict=True):
+        for file in (path, *beside):
             if not file.exists():
                 undo.callback(file.unlink, missing_ok=True)
-            saved = io.BytesIO()  # numpy itself doesn't say why a file takes no more
-            np.save(saved, column, allow_pickle=False)
-            with schema.atomic_path(file) as tmp:
-                tmp.write_bytes(saved.getvalue())
-        with schema.atomic_path(path) as tmp:
+        # All get their names at the end, the rows theirs last: while `path` is not there, nothing is.
+        with contextlib.ExitStack() as writing:
+            tmp, *others = [writing.enter_context(schema.atomic_path(file)) for file in (path, *beside)]
+            for other, column in zip(others, columns.values(), strict=True):
+                saved = io.BytesIO()  # numpy itself doesn't say why a file takes no more
+                np.save(saved, column, allow_pickle=False)
+                other.write_bytes(saved.getvalue())
             rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
             done = 0
             for ids, block in codes.blocks(_block_rows(codes)):

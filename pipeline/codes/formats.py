@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.codes.reader import Codes
 from pipeline.errors import UserError
+from pipeline.failing import place
 from pipeline.nets import layers
 
 if TYPE_CHECKING:
@@ -53,13 +54,15 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
             for other, column in zip(others, columns.values(), strict=True):
                 saved = io.BytesIO()  # numpy itself doesn't say why a file takes no more
                 np.save(saved, column, allow_pickle=False)
-                other.write_bytes(saved.getvalue())
-            rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
-            done = 0
-            for ids, block in codes.blocks(_block_rows(codes)):
-                rows[done : done + len(ids)] = block
-                done += len(ids)
-            rows.flush()
+                with place(other):
+                    other.write_bytes(saved.getvalue())
+            with place(tmp):
+                rows = np.lib.format.open_memmap(tmp, mode="w+", dtype=codes.dtype, shape=(len(codes), codes.dim))
+                done = 0
+                for ids, block in codes.blocks(_block_rows(codes)):
+                    rows[done : done + len(ids)] = block
+                    done += len(ids)
+                rows.flush()
         undo.pop_all()
     return [path, *beside]
 

@@ -70,7 +70,7 @@ def codes_of(
     if not path.is_file():
         shape = (1 + (views.count if views else 0), len(rows), dim)
         schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
-        log.info("computing the frozen part's codes of %d images, %d views each", len(rows), shape[0])
+        log.info("computing the frozen part's codes of %d images, views of each: %d", len(rows), shape[0])
         pace = Pace(shape[0] * len(rows), "for these codes")
         what = "codes of the frozen part"
         with filling(path, shape, np.float32, what=what, axes=2) as out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -345,6 +346,24 @@ def test_a_run_that_is_stopped_leaves_nothing(photos: Path, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         build(params(root=photos), tmp_path / "out/dataset")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_rename_leaves_the_folder_that_was_there(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    build(params(root=photos), out)
+    before, rename = files(out), Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(UserError):
+        build(params(root=photos, seed=5), out)
+    assert files(out) == before and [p.name for p in tmp_path.iterdir() if p.name.startswith(".out")] == []
 
 
 def test_a_full_disk_is_the_users_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,11 +131,14 @@ def test_git_ignores_nothing_of_the_project(ignored: Callable[[str], bool]) -> N
         ".nbc",
         ".nbi",
         ".png",
+        ".json",
+        ".gz",
         "",
     }
     top = (".ci/run", ".dvc/config", ".dvcignore", ".gitignore", "LICENSE", "Makefile", "NOTICE", "dvc.lock")
-    assert not [
+    golden = [p.relative_to(ROOT).as_posix() for s in ("json", "gz") for p in (ROOT / "tests").rglob(f"*.{s}")]
+    assert golden and not [
         p
-        for p in (*top, "stages/no-folder", "docs/pictures/new.png", *(f"docs/new{s}" for s in suffixes))
+        for p in (*top, *golden, "stages/no-folder", "docs/pictures/new.png", *(f"docs/new{s}" for s in suffixes))
         if ignored(p)
     ]

@@ -84,6 +84,17 @@ def test_new_images_are_seen_as_they_were(old: Path, what: str) -> None:
     assert computed.forward and not computed.steps and not computed.fits
 
 
+def test_the_counters_count(old: Path) -> None:
+    """What the other tests find to be nothing would show."""
+    with doors.counted() as computed:
+        doors.fit(old / "out", "pool5-flatten", "svm")
+        doors.retrieve(old / "out", "lsh16-pool5-flatten", world.RETRIEVAL)
+    assert {"svm", "lsh"} <= set(computed.fits) and not computed.forward and not computed.steps
+    with doors.counted() as computed:
+        doors.finetune_again(old / "out", "scratch", world.STRATEGIES, **world.TUNED["out"] | {"epochs": 1})
+    assert computed.forward and computed.steps
+
+
 def test_every_answer_is_held() -> None:
     assert set(world.ANSWERS) | {"commit"} == set(GOLDEN)
 

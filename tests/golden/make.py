@@ -26,16 +26,17 @@ def main() -> None:
     parser.add_argument("what", nargs="+", help="some of keys, bytes, old, codes; or demo and a folder")
     asked = parser.parse_args().what
     if asked[0] == "demo":
-        write("demo/tables.json", demo.tables(Path(asked[1])))
+        out = Path(asked[1]).resolve()
+        write("demo/tables.json", demo.tables(out), checkout=out.parent)
         return
     for name in asked:
         MAKERS[name]()
 
 
-def write(name: str, values: dict[str, Any]) -> None:
-    """A line a value of the second level, so that a change of one shows as one line."""
+def write(name: str, values: dict[str, Any], *, checkout: Path = HERE.parents[1]) -> None:
+    """`checkout`: of the commit that made the values. A line a value of the second level, so that a change of one shows as one line."""
     lines = []
-    for key, value in ({"commit": commit()} | values).items():
+    for key, value in ({"commit": commit(checkout)} | values).items():
         if isinstance(value, dict) and value:
             inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in value.items())
             lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
@@ -45,13 +46,13 @@ def write(name: str, values: dict[str, Any]) -> None:
     (HERE / name).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def commit() -> str:
+def commit(checkout: Path) -> str:
     """The last commit that touched what the golden files are made from. They hold the product, not themselves."""
     watched = ["pipeline", "stages", "params.yaml"]
-    if subprocess.run(["git", "status", "--porcelain", *watched], capture_output=True, check=True).stdout:
+    if subprocess.run(["git", "status", "--porcelain", *watched], capture_output=True, check=True, cwd=checkout).stdout:
         raise SystemExit("pipeline/, stages/ or params.yaml differ from the last commit: golden files name a commit")
     asked = ["git", "log", "-1", "--format=%H", "--", *watched]
-    return subprocess.run(asked, capture_output=True, check=True, text=True).stdout.strip()
+    return subprocess.run(asked, capture_output=True, check=True, text=True, cwd=checkout).stdout.strip()
 
 
 def make_keys() -> None:

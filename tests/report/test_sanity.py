@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 
 from pipeline import schema
+from pipeline.figures.tuned_network import read_tuned_network
 from pipeline.finetune.sanity.panel import KINDS, panel
 from pipeline.finetune.sanity.plot import draw
 from pipeline.finetune.sanity.step import Step, write
-from pipeline.report import build
-from pipeline.report.tuned_network import read_tuned_network
 from tests.report.test_page import Page
-from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params, write_head
+from tests.report.world import (
+    heads_params,
+    make_images,
+    make_manifest,
+    make_page,
+    make_world,
+    report_params,
+    write_head,
+)
 
 STEPS = [
     Step(
@@ -93,7 +100,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def page_of(place: Path, **names: Any) -> tuple[Page, Path]:
-    index = build(place, report_params(), heads=heads_params(), specs=["pool5-avg"], **names)
+    index = make_page(place, report_params(), heads=heads_params(), specs=["pool5-avg"], **names)
     return Page(index), index.parent
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import h5py
 import numpy as np
@@ -17,6 +17,9 @@ from pipeline import schema
 from pipeline.codes import part, stated
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest
+from pipeline.figures.inputs import Wanted
+from pipeline.figures.run import compute
+from pipeline.report import build
 
 SETTINGS: dict[str, Any] = {
     "arch": "vgg16",
@@ -196,3 +199,9 @@ def make_world(
             quality = (QUALITY[layer] * 1.6 - 0.25 * i) if sharpness is None else sharpness
             folder = out / "heads" / f"{spec}-{head}"
             write_head(folder, manifest, spec, head, dim=dim, sharpness=quality, probabilities=head == "softmax")
+
+
+def make_page(out: Path, params: ReportParams, *, heads: HeadsParams, **wanted: Unpack[Wanted]) -> Path:
+    """figures/ and report/ in `out`; returns the page."""
+    compute(out, params, heads=heads, **wanted)
+    return build(out)

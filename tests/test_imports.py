@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "index": BASE | {"data", "nets", "codes", "hashing"},
     "retrieval": BASE | {"data", "nets", "codes", "heads", "hashing", "index"},
     "figures": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval", "finetune", "advice"},
-    # Of data the CSV files, of figures the records (below).
+    # The CSV files of data and the records of figures alone (below).
     "report": {"config", "schema", "data", "figures"},
     "query": BASE | {"workspace", "data", "nets", "codes", "heads", "hashing", "index"},
     "workspace": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "figures", "report"},

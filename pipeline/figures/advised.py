@@ -72,7 +72,7 @@ def standing(record: Mapping[str, Any], tuned: Sequence[Tuned], folder: Path, he
 
 
 def _is_advised(one: Tuned, record: Mapping[str, Any]) -> bool:
-    """Of an advised kind; where layers are to be tuned, all of them or from the one that was named."""
+    """Whether it is of an advised kind; where layers are to be tuned, all of them or from the one that was named."""
     if one.kind not in record["kinds"]:
         return False
     return one.kind != "finetune" or one.settings["below"] in ("", record["from_layer"])

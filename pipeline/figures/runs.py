@@ -38,7 +38,7 @@ class Predictions:
 
 
 def predictions(folder: Path, run: Run, repeat: int) -> Predictions:
-    """Of one repeat, from the folder of all heads. Raises UserError if the file is missing, of another version or
+    """A repeat's, from the folder of all heads. Raises UserError if the file is missing, of another version or
     without that repeat."""
     return _read_predictions(folder / f"{run.spec.name}-{run.head}" / "predictions.h5", repeat)
 

@@ -38,7 +38,7 @@ def compute(inputs: Inputs) -> Computed | None:
 
 
 def _gains(found: Sequence[Tuned]) -> dict[str, dict[str, float]]:
-    """Of each other strategy that was trained, against the first from random values."""
+    """What each other strategy that was trained gained over the first from random values."""
     scratch = next((one for one in found if one.kind == "scratch"), None)
     if scratch is None:
         return {}

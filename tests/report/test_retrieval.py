@@ -11,19 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec
-from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
 from pipeline.figures.inputs import Inputs, read_inputs
 from pipeline.figures.neighbours import NEIGHBOURS, QUERIES, shown
 from pipeline.figures.records.files import Figures
 from pipeline.figures.run import figures_of
 from pipeline.report.sections import hash_training, retrieval
-from pipeline.retrieval.run import Evaluation, evaluate, write
+from pipeline.retrieval.run import Evaluation, write
 from tests.report.test_page import Page
-from tests.report.world import heads_params, make_images, make_manifest, make_page, make_world, report_params
-from tests.retrieval.world import params
+from tests.report.world import (
+    heads_params,
+    make_hashes,
+    make_images,
+    make_manifest,
+    make_page,
+    make_world,
+    report_params,
+)
 
 SPECS = ("pool5-avg", "conv5_2-avg")
 NAMES = (
@@ -36,17 +41,6 @@ NAMES = (
 )
 
 
-def make_results(out: Path, manifest: Manifest) -> None:
-    for name in NAMES:
-        spec = HashSpec.parse(name)
-        codes = Codes.open(out / "codes" / spec.codes.name)
-        write(
-            evaluate(spec, codes, manifest, params(specs=list(NAMES), settings={"dbn": {"hidden": []}})),
-            codes,
-            out / "retrieval" / name,
-        )
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
@@ -54,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_images(folder / "images", names)
     manifest = make_manifest(folder / "images", names, [("<b>cat</b>", "dog & co")[i % 2] for i in range(90)])
     make_world(folder, manifest, SPECS)
-    make_results(folder, manifest)
+    make_hashes(folder, manifest, NAMES)
     return folder
 
 
@@ -161,7 +155,7 @@ def test_unlabelled_sets_have_recall_alone(tmp_path: Path) -> None:
     make_images(tmp_path / "images", names)
     manifest = make_manifest(tmp_path / "images", names, [""] * 60)
     make_world(tmp_path, manifest, SPECS)
-    make_results(tmp_path, manifest)
+    make_hashes(tmp_path, manifest, NAMES)
     path = make_page(tmp_path, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
     text = " ".join(Page(path).text.split())
     assert "recall@3 against cosine" in text and "mAP" not in text

@@ -48,7 +48,7 @@ NEVER_TRAINED = {
 }
 
 
-def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
+def write_strategy(folder: Path, name: str, repeats: int = 2, classes: int = 3) -> None:
     kind, settings, accuracies, curve = STRATEGIES[name]
     own = accuracies[:repeats]
     record = {
@@ -65,7 +65,13 @@ def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
         "reading": f"The curve of {name} says so.",
     }
     records: list[dict[str, Any]] = [
-        {"repeat": r, **record, "accuracy": a, "mean_class_recall": a / 2, "class_recall": [a, a / 2, 0.0]}
+        {
+            "repeat": r,
+            **record,
+            "accuracy": a,
+            "mean_class_recall": a / 2,
+            "class_recall": [a, *[a / 2] * (classes - 2), 0.0],
+        }
         for r, a in enumerate(own)
     ]
     figures = [key for key in record if key not in ("reading",)] + ["accuracy", "mean_class_recall"]

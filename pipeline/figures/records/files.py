@@ -27,7 +27,7 @@ from pipeline.figures.records.strategies import Strategies
 from pipeline.figures.records.training import Checked, TunedNetwork
 
 INDEX = "figures.json"
-# Of tables, which lie beside the page by the same name: none leads elsewhere.
+# Names of tables, which lie beside the page by the same name: none leads elsewhere.
 _TABLE = re.compile(r"(plots/)?[a-z_]+\.csv")
 
 
@@ -63,7 +63,7 @@ class Figures:
         return self.comparison.runs if self.comparison else ()
 
     def uri(self, thumbnail: str) -> str:
-        """Of a picture's thumbnail; "" if it has none."""
+        """A picture's thumbnail as a data URI; "" if it has none."""
         return self.thumbnails[thumbnail] if thumbnail else ""
 
 

@@ -99,7 +99,7 @@ class Retrieval:
 
     @property
     def best(self) -> Retrieved:
-        """Of `hashes`; of equal ones that of fewer bits."""
+        """The best of `hashes`; of equal ones that of fewer bits."""
         return max(self.hashes, key=lambda one: (self.value(one), -one.nbits))
 
     def reference_of(self, one: Retrieved) -> Retrieved | None:

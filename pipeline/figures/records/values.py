@@ -25,7 +25,9 @@ def _array(value: Any) -> Floats:
 
 
 def _lists(value: Floats) -> Any:
-    return np.where(np.isnan(value), None, value.astype(object)).tolist()
+    found = value.astype(object)
+    found[np.isnan(value)] = None
+    return found.tolist()
 
 
 Number = Annotated[float, BeforeValidator(_nan), PlainSerializer(_null)]

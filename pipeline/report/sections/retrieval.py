@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +159,7 @@ def _cell(one: Retrieved, column: Column) -> tuple[str, object]:
     return text, value
 
 
-def _approximate(hashes: list[Retrieved]) -> list[dict[str, object]]:
+def _approximate(hashes: Sequence[Retrieved]) -> list[dict[str, object]]:
     """A row for each hash and index: recall, and the median query beside the exact scan's."""
     return [
         {
@@ -182,13 +182,13 @@ def _style(hasher: str) -> tuple[str, str]:
     return f"c{place % COLOURS}", SHAPES[place % len(SHAPES)]
 
 
-def _legend(hashes: list[Retrieved]) -> list[tuple[Markup, str]]:
+def _legend(hashes: Sequence[Retrieved]) -> list[tuple[Markup, str]]:
     used = dict.fromkeys(one.spec.hasher for one in hashes)
     return [(swatch(_style(name)[0], shape=_style(name)[1]), name) for name in used]
 
 
 def _draw_quality(
-    found: tuple[Retrieved, ...], hashes: list[Retrieved], quality: str, title: str, width: int
+    found: Sequence[Retrieved], hashes: Sequence[Retrieved], quality: str, title: str, width: int
 ) -> Markup:
     references = [one for one in found if one.is_reference] if quality == "map_at_k" else []
     values = [_value(one, quality) for one in (*hashes, *references)]
@@ -221,7 +221,7 @@ def _within(chart: Chart, value: float) -> bool:
     return chart.x.low <= value <= chart.x.high
 
 
-def _draw_spread(hashes: list[Retrieved], width: int) -> Markup:
+def _draw_spread(hashes: Sequence[Retrieved], width: int) -> Markup:
     """For each hash the bits that an image sets, of the median's: 5 to 95 % of the images, and the middle half."""
     spreads = [_spread_of(one) for one in hashes]
     low, high = span([v for values in spreads for v in (values[1], values[5])])

@@ -62,7 +62,7 @@ def write_report(shown: Figures, out: Path) -> None:
     """
     built = {anchor: build(shown) for anchor, build in SECTIONS.items()}
     sections = {anchor: section for anchor, section in built.items() if section is not None}
-    files = dict(shown.tables or {})
+    files = dict(shown.tables)
     for section in sections.values():
         files |= section.files
     for name, text in files.items():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import schema
+from pipeline.errors import UserError
 from pipeline.figures.inputs import read_inputs
 from pipeline.figures.records.files import Figures, write
 from pipeline.figures.run import COMPUTE, figures_of
@@ -46,7 +47,7 @@ def figures(advised: Path, tmp_path_factory: pytest.TempPathFactory) -> Figures:
     write_tuned(out, manifest)
     params = report_params(learning_curve=[0.5, 1.0])
     wanted = {"specs": SPECS, "retrieval": HASHES, "strategies": list(STRATEGIES), "sanity": ["cnn"]}
-    return figures_of(read_inputs(out, params, heads=heads_params(), **wanted))  # type: ignore[arg-type]
+    return figures_of(read_inputs(out, params, heads=heads_params(), **wanted))
 
 
 def test_the_figures_are_all_there(figures: Figures) -> None:
@@ -78,5 +79,5 @@ def test_drawing_loads_nothing_heavy(figures: Figures, tmp_path: Path) -> None:
 
 
 def test_without_figures_it_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(schema.UserError, match=r"figures\.json does not exist"):
+    with pytest.raises(UserError, match=r"figures\.json does not exist"):
         build(tmp_path)

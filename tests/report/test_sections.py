@@ -89,7 +89,7 @@ def test_a_matrix_of_many_classes_is_cut_to_the_worst() -> None:
 
 
 def test_every_confusion_is_in_the_csv(inputs: Inputs, figures: Figures) -> None:
-    assert figures.tables is not None and inputs.comparison is not None
+    assert inputs.comparison is not None
     rows = list(csv.DictReader(io.StringIO(figures.tables["confusions.csv"])))
     best = inputs.comparison.best
     wrong = sum(int((~predictions(inputs.root / "heads", best, r).correct).sum()) for r in range(5))
@@ -99,7 +99,6 @@ def test_every_confusion_is_in_the_csv(inputs: Inputs, figures: Figures) -> None
 
 
 def test_mistakes_fall_in_sureness(figures: Figures) -> None:
-    assert figures.tables is not None
     rows = list(csv.DictReader(io.StringIO(figures.tables["mistakes.csv"])))
     margins = [float(r["score_of_predicted"]) - float(r["score_of_true"]) for r in rows]
     assert margins == sorted(margins, reverse=True) and margins[-1] >= 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -55,7 +55,7 @@ class Figures:
     strategies: Strategies | None = None
     tuned_network: TunedNetwork | None = None
     retrieval: Retrieval | None = None
-    tables: Mapping[str, str] | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -79,10 +79,9 @@ def write(figures: Figures, folder: Path) -> None:
     subjects = [name for name, value in values.items() if value is not None]
     for name in subjects:
         schema.write_json(folder / f"{name}.json", _kinds()[name].dump_python(values[name], mode="json"))
-    tables = figures.tables or {}
-    for name, text in tables.items():
+    for name, text in figures.tables.items():
         schema.write_text(folder / name, text)
-    index = {"version": schema.VERSIONS["figures"], "subjects": subjects, "tables": sorted(tables)}
+    index = {"version": schema.VERSIONS["figures"], "subjects": subjects, "tables": sorted(figures.tables)}
     schema.write_last_json(folder / INDEX, index)
 
 

@@ -42,6 +42,7 @@ VERSIONS = {
     "reference": 1,
     "classifier": 2,
     "checkpoint": 1,
+    "figures": 1,
 }
 
 

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workspace:
-    """`root` with `dataset/`, `weights/`, `codes/<spec>/`, `heads/<spec>-<head>/` and `report/` below it."""
+    """`root` with `dataset/`, `weights/`, `codes/<spec>/`, `heads/<spec>-<head>/`, `figures/`, `report/` below it."""
 
     root: Path
 
@@ -274,8 +274,9 @@ def compare(
     report_params: dict[str, Any] | None = None,
 ) -> Path:
     """Trains every head on every spec's codes and makes the page; returns `report/index.html`. Raises UserError."""
+    from pipeline.figures.run import compute
     from pipeline.heads.run import fit_head
-    from pipeline.report import build as build_report
+    from pipeline.report import build
 
     params = preset(config.HeadsParams, **(head_params or {}), **({"heads": list(heads)} if heads else {}))
     report = preset(config.ReportParams, **(report_params or {}))
@@ -286,13 +287,15 @@ def compare(
         for head in params.heads:
             log.info("%s on %s", head, spec)
             fit_head(space.codes(spec), manifest, params, head, space.root / "heads" / f"{spec}-{head}")
-    return build_report(space.root, report, heads=params, specs=chosen)
+    compute(space.root, report, heads=params, specs=chosen)
+    return build(space.root)
 
 
 def strategies_page(space: Workspace, strategies: Sequence[str]) -> Path:
     """Makes the page of strategies that were trained here, beside the heads on codes of these images, if there are any;
     returns `report/index.html`. Raises UserError."""
-    from pipeline.report import build as build_report
+    from pipeline.figures.run import compute
+    from pipeline.report import build
 
     params, report = preset(config.HeadsParams), preset(config.ReportParams)
     known = set(space.manifest().ids.tolist())
@@ -300,7 +303,8 @@ def strategies_page(space: Workspace, strategies: Sequence[str]) -> Path:
     heads = [name for name in params.heads if specs and all(_is_fitted(space, spec, name) for spec in specs)]
     if heads:
         params = preset(config.HeadsParams, heads=heads)
-    return build_report(space.root, report, heads=params, specs=specs if heads else [], strategies=strategies)
+    compute(space.root, report, heads=params, specs=specs if heads else [], strategies=strategies)
+    return build(space.root)
 
 
 def _is_fitted(space: Workspace, spec: str, head: str) -> bool:

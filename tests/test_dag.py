@@ -15,7 +15,9 @@ from tests import yaml_files
 from tests.test_imports import ROOT, imported
 
 # Stages without a section of their own, and one whose keys are among their params.
-SECTION = {"names": "heads", "digests": "dataset"}
+SECTION = {"names": "heads", "digests": "dataset", "figures": "report"}
+# It draws what another stage computed by its section.
+DRAWS = "report"
 STAGES: dict[str, dict[str, Any]] = yaml_files.load(ROOT / "dvc.yaml")["stages"]
 
 
@@ -78,19 +80,28 @@ def test_names_follow_the_rule(stage: str) -> None:
     assert section in SECTIONS
     assert (ROOT / f"stages/{stage}.py").is_file()
     assert spec["cmd"].startswith(f"python -m stages.{stage}")
-    assert any(p.split(".")[0] == section for p in spec["params"])
+    assert stage == DRAWS or any(p.split(".")[0] == section for p in spec["params"])
     outs = results(stage)
     assert outs and all(o.split("/")[:2] == ["out", stage] for o in outs)
 
 
 def test_every_shipped_param_is_a_param_of_some_stage() -> None:
     """A key that no stage lists would change results without a rerun."""
-    listed = {p for spec in STAGES.values() for p in spec["params"]}
+    listed = {p for spec in STAGES.values() for p in spec.get("params", [])}
     for section, model in SECTIONS.items():
         for key in model.model_fields:
             matrixed = any(f"${{{section}.{key}}}" in str(spec.get("matrix")) for spec in STAGES.values())
             by_item = any(p.startswith(f"{section}.{key}.${{item.") for p in listed)
             assert section in listed or f"{section}.{key}" in listed or matrixed or by_item, f"{section}.{key}"
+
+
+def test_the_page_depends_on_the_figures_alone() -> None:
+    """What draws is code of no other stage, so that a change of the page's look reruns `report` and nothing else."""
+    spec = STAGES[DRAWS]
+    assert [d for d in spec["deps"] if d.startswith("out/")] == ["out/figures"] and "params" not in spec
+    drawn = {d for d in spec["deps"] if d.startswith("pipeline/report")}
+    assert drawn == {"pipeline/report"}
+    assert [stage for stage, other in STAGES.items() if drawn & set(other["deps"])] == [DRAWS]
 
 
 def test_only_the_digests_depend_on_the_photographs() -> None:

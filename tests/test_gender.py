@@ -15,10 +15,10 @@ from pipeline.codes.reader import Codes
 from pipeline.config import CodesParams, FinetuneParams, HeadsParams
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest
+from pipeline.figures.class_recall import recall_of
 from pipeline.finetune.run import run_strategy
 from pipeline.heads.run import fit_head
 from pipeline.nets.weights import write_canonical
-from pipeline.report.sections.class_recall import recall_of
 from tests import yaml_files
 from tests.data.faces import Face, faces
 from tests.data.world import params as dataset_params

@@ -77,7 +77,15 @@ def change(project: Path, section: str, **values: object) -> None:
 def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
     stages = ran(dvc("repro", cwd=project))
-    assert {"dataset", "weights", "codes", "report", "heads@conv5_2-avg-svm", "heads@pool4-flatten-knn"} <= stages
+    assert {
+        "dataset",
+        "weights",
+        "codes",
+        "figures",
+        "report",
+        "heads@conv5_2-avg-svm",
+        "heads@pool4-flatten-knn",
+    } <= stages
     assert "conv5_2-avg" in (project / "out/report/index.html").read_text()
     assert ran(dvc("repro", cwd=project)) == set()
 
@@ -87,6 +95,14 @@ def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.Monke
     shutil.rmtree(project / ".cnncodes")
     dvc("repro", "--force", "--single-item", "codes", cwd=project)
     assert yaml_files.load(project / "dvc.lock")["stages"]["codes"]["outs"] == codes
+
+    # How the page looks is code of the stage that draws it, and of no other.
+    before = (project / "out/report/index.html").read_text()
+    css = project / "pipeline/report/templates/page.css"
+    css.write_text(css.read_text() + "\nbody { color: teal }\n")
+    assert ran(dvc("repro", cwd=project)) == {"report"}
+    after = (project / "out/report/index.html").read_text()
+    assert after != before and after.replace("\nbody { color: teal }\n", "") == before
 
     # A new layer runs its own heads alone.
     change(project, "codes", layers=["conv5_2-avg", "pool4-flatten", "pool5-max"])

@@ -9,6 +9,7 @@ Europe, a cell may also begin behind one of those, whatever our quotes say, and 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,6 +50,17 @@ def text(rows: Iterable[Sequence[object]]) -> str:
             line = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
         lines.append(line + "\n")
     return "".join(lines)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """`text` of figures: None and NaN are empty; floats keep 6 digits."""
+    return text([header, *([_cell(v) for v in row] for row in rows)])
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return "" if value is None else value
 
 
 def holds_marks(written: str) -> bool:

@@ -96,6 +96,7 @@ _OURS = {
     "a head": ("model.h5", "predictions.h5", "metrics.json"),
     "a hash": ("hasher.h5", "bits.h5", "metrics.json"),
     "a trained network": ("groups.json", "head.safetensors", "metrics.json"),
+    "the figures of a page": ("figures.json", "about.json", "metrics.json"),
     "a page": ("index.html", "metrics.json", "table.csv"),
     "the cache": ("files.sqlite", "codes"),
 }

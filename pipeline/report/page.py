@@ -1,17 +1,16 @@
 """The page: its sections in order, and the files beside it.
 
-A new section is one module in `sections/` with `build(inputs) -> Section | None`, one template, and one line here.
+A new section is one module in `sections/` with `build(figures) -> Section | None`, one template, and one line here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report.inputs import Inputs
+from pipeline.figures.records.files import Figures
 from pipeline.report.section import Section, render
 from pipeline.report.sections import (
     advice,
@@ -33,9 +32,9 @@ from pipeline.report.sections import (
 )
 from pipeline.schema import clear_leftovers, write_json, write_text
 
-Build = Callable[[Inputs], Section | None]
+Build = Callable[[Figures], Section | None]
 
-# Anchor -> what builds the section; None where the inputs have nothing for it.
+# Anchor -> what builds the section; None where the figures have nothing for it.
 SECTIONS: dict[str, Build] = {
     "result": result.build,
     "copies": copies.build,
@@ -56,36 +55,31 @@ SECTIONS: dict[str, Build] = {
 }
 
 
-def write_report(inputs: Inputs, out: Path) -> dict[str, Any]:
-    """Writes index.html, metrics.json and the sections' CSV files into `out`; returns the metrics.
+def write_report(shown: Figures, out: Path) -> None:
+    """Writes index.html, metrics.json and the tables as CSV into `out`.
 
-    The same inputs give the same bytes: nothing on the page tells when or where it was made.
+    The same figures give the same bytes: nothing on the page tells when or where it was made.
     """
-    built = {anchor: build(inputs) for anchor, build in SECTIONS.items()}
+    built = {anchor: build(shown) for anchor, build in SECTIONS.items()}
     sections = {anchor: section for anchor, section in built.items() if section is not None}
-    metrics: dict[str, Any] = {}
+    files = dict(shown.tables)
     for section in sections.values():
-        clash = sorted(metrics.keys() & section.metrics.keys())
-        if clash:
-            raise ValueError(f"section {section.title!r} repeats metrics {clash}")
-        metrics |= section.metrics
-        for name, text in section.files.items():
-            write_text(out / name, text)
-    write_json(out / "metrics.json", metrics)
-    files = sorted(name for section in sections.values() for name in section.files)
+        files |= section.files
+    for name, text in files.items():
+        write_text(out / name, text)
+    write_json(out / "metrics.json", shown.metrics)
     page = render(
         "page.html",
-        title=f"CNN codes of {inputs.name}",
-        labelled=bool(inputs.runs),
-        trained=bool(inputs.tuned),
+        title=f"CNN codes of {shown.about.name}",
+        labelled=bool(shown.runs),
+        trained=shown.strategies is not None,
         sections=sections,
-        files=[*files, "metrics.json"],
+        files=[*sorted(files), "metrics.json"],
         style=_asset("page.css"),
         script=_asset("page.js"),
     )
     write_text(out / "index.html", page)
     clear_leftovers(out, "*")
-    return metrics
 
 
 def _asset(name: str) -> Markup:

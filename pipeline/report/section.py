@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.data import csv_files
-
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: `html` below the heading `title`, text `files` beside the page by their relative path, and
-    figures for metrics.json."""
+    """A part of the page: `html` below the heading `title`, and text `files` beside the page by their relative path."""
 
     title: str
     html: Markup
     files: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -51,17 +47,6 @@ def _environment() -> jinja2.Environment:
         "spread": spread,
     }
     return environment
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """CSV as all of ours (`csv_files`); None and NaN are empty; floats keep 6 digits."""
-    return csv_files.text([header, *([_cell(v) for v in row] for row in rows)])
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return "" if value is None else value
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from pipeline.config import POOLINGS
-from pipeline.report.inputs import Inputs
-from pipeline.report.runs import Run
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import Run
 from pipeline.report.svg import MARKERS, swatch
 
 POOLING_MARKERS: dict[str, str] = dict(zip(POOLINGS, ("square", "circle", *list(MARKERS)[1:]), strict=True))
@@ -21,22 +21,22 @@ _MADE = {
 }
 
 
-def head_class(inputs: Inputs, head: str) -> str:
-    return f"c{inputs.heads.index(head)}"
+def head_class(figures: Figures, head: str) -> str:
+    return f"c{figures.about.heads.index(head)}"
 
 
-def mark_class(inputs: Inputs, run: Run) -> str:
-    return head_class(inputs, run.head) + _MADE[run.spec.suffix][0]
+def mark_class(figures: Figures, run: Run) -> str:
+    return head_class(figures, run.head) + _MADE[run.spec.suffix][0]
 
 
 def mark_shape(run: Run) -> str:
     return POOLING_MARKERS[run.spec.pooling]
 
 
-def legend(inputs: Inputs) -> list[tuple[Markup, str]]:
+def legend(figures: Figures) -> list[tuple[Markup, str]]:
     """(sample, words) of every head and pooling in use."""
-    entries = [(swatch(head_class(inputs, head)), head) for head in inputs.heads]
-    poolings = dict.fromkeys((run.spec.pooling, run.spec.suffix) for run in inputs.runs)
+    entries = [(swatch(head_class(figures, head)), head) for head in figures.about.heads]
+    poolings = dict.fromkeys((run.spec.pooling, run.spec.suffix) for run in figures.runs)
     for pooling, suffix in poolings:
         class_, words = _MADE[suffix]
         entries.append((swatch(f"ink{class_}", shape=POOLING_MARKERS[pooling]), f"{pooling}{words}"))

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pipeline.data import csv_files
 from pipeline.data.manifest import Failure, Manifest, read_failures, write_failures
-from pipeline.report.section import csv_text
 from pipeline.schema import sha256_file
 from tests.data.test_manifest import manifest
 
@@ -79,7 +78,7 @@ def test_older_failures_are_read(tmp_path: Path) -> None:
 
 
 def test_tables_of_the_page() -> None:
-    text = csv_text(["=label", "n"], [["@cmd", -0.5], ["cat", float("nan")], ["-1", None]])
+    text = csv_files.table(["=label", "n"], [["@cmd", -0.5], ["cat", float("nan")], ["-1", None]])
     assert list(csv.reader(io.StringIO(text))) == [["'=label", "n"], ["'@cmd", "-0.5"], ["cat", ""], ["-1", ""]]
 
 

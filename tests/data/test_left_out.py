@@ -162,6 +162,7 @@ def test_rules_are_in_lower_case_as_names_are_compared() -> None:
         ("dataset/dataset.json", "dataset/manifest.csv"),
         ("pool5-avg/codes.json", "pool5-avg/part-00000.h5"),
         ("my.index/current.json", "my.index/gen-000001/manifest.json"),
+        ("cat/deep/figures/figures.json", "cat/deep/figures/about.json", "cat/deep/figures/metrics.json"),
         ("cat/deep/report/index.html", "cat/deep/report/metrics.json", "cat/deep/report/table.csv"),
         ("cache/files.sqlite", "cache/codes/key/shard-1.h5"),
     ],

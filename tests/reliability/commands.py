@@ -57,7 +57,7 @@ COMMANDS = {
             "photos",
             "codes",
             "cache",
-            without=("codes/heads", "codes/report"),
+            without=("codes/heads", "codes/figures", "codes/report"),
             then="cnncodes predict codes/heads/conv5_3-avg-svm one.png --json",
         ),
         _command(
@@ -139,6 +139,7 @@ COMMANDS = {
         _command("stage-finetune", "finetune frozen", "params.yaml", "photos", "out", without=("out/finetune",)),
         _command("stage-sanity", "sanity frozen", "params.yaml", "photos", "out", without=("out/sanity",)),
         _command("stage-tuned", "tuned", "params.yaml", "photos", "out", without=("out/tuned",)),
+        _command("stage-figures", "figures", "params.yaml", "photos", "out", without=("out/figures",)),
         _command("stage-report", "report", "params.yaml", "photos", "out", without=("out/report",)),
     )
 }
@@ -161,6 +162,7 @@ _MADE = (
     "finetune frozen",
     "sanity frozen",
     "tuned",
+    "figures",
     "report",
 )
 

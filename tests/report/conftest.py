@@ -10,7 +10,9 @@ import pytest
 from pipeline.advice.run import advise, write
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.report.inputs import Inputs, read_inputs
+from pipeline.figures.inputs import Inputs, read_inputs
+from pipeline.figures.records.files import Figures
+from pipeline.figures.run import figures_of
 from tests.advice.world import params
 from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
 
@@ -32,6 +34,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS)
+
+
+@pytest.fixture(scope="session")
+def figures(inputs: Inputs) -> Figures:
+    return figures_of(inputs)
 
 
 @pytest.fixture(scope="session")

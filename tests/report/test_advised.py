@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.figures.advised import Way, duel, standing
+from pipeline.figures.inputs import read_inputs
+from pipeline.figures.records.advice import Duel, Side, Standing
+from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.run import figures_of
 from pipeline.finetune.outputs import read_correct, write_predictions
-from pipeline.report.advised import Duel, Side, Standing, say, standing
-from pipeline.report.inputs import read_inputs
+from pipeline.report.advised import say
 from pipeline.report.sections import advice
-from pipeline.report.tuned import Tuned
 from pipeline.schema import read_json, write_json
 from tests.report.conftest import SPECS
 from tests.report.test_strategies import write_strategy
@@ -39,12 +42,12 @@ def strategy(
     mean = {"accuracy": right / N}
     record = {"kind": kind, "settings": {"below": below}, "params": {"size": size}}
     record["repeats"] = [{"repeat": 0, "n_train": images}]
-    return Tuned(name, record | {"mean": mean, "std": {"accuracy": 0.0}}, [], folder / name)
+    return Tuned(name, record | {"mean": mean, "std": {"accuracy": 0.0}}, [])
 
 
-def head(right: int, *, images: int = 30, size: int = 32) -> Side:
+def head(right: int, *, images: int = 30, size: int = 32) -> Way:
     correct = {f"id{i:03}": i < right for i in range(N)}
-    return Side("svm on pool5-avg", correct, right / N, float("nan"), 1, size, images)
+    return Way(Side("svm on pool5-avg", right / N, float("nan"), 1, size, images), correct)
 
 
 def words(found: Standing | None) -> str:
@@ -67,25 +70,23 @@ def test_a_head_that_was_advised_against_tuning_and_the_reverse(
 ) -> None:
     """The answers differ on |frozen - tuned| images, all in favour of one: p = 2^(1 - that)."""
     run = [strategy(tmp_path, "cold", "frozen", frozen), strategy(tmp_path, "warm", "finetune", tuned)]
-    found = standing(HEAD, run, None)
+    found = standing(HEAD, run, tmp_path, None)
     assert found is not None and found.alike is not None and found.codes is None
     assert found.alike.lag == pytest.approx((tuned - frozen) / N)
     assert found.alike.p == pytest.approx(min(1.0, 2.0 ** (1 - abs(frozen - tuned))))
     assert ("p < 0.001" in words(found)) == (found.alike.p < 0.001)
     assert verdict in words(found) and "same 30 training images of 32 px" in words(found)
-    other = standing(TUNE, run[::-1], None)
+    other = standing(TUNE, run[::-1], tmp_path, None)
     assert other is not None and other.alike is not None and other.alike.advised.name == "warm"
     assert other.alike.lag == pytest.approx((frozen - tuned) / N)
 
 
-def test_a_small_lag_beyond_noise_is_said_to_be_small(tmp_path: Path) -> None:
+def test_a_small_lag_beyond_noise_is_said_to_be_small() -> None:
     """Ten of 800 images, all against the advice: p = .002 and 1.25 points."""
-    found = standing(HEAD, [strategy(tmp_path, "a", "frozen", 80), strategy(tmp_path, "b", "finetune", 90)], None)
-    assert found is not None and found.alike is not None
-    many = {f"more{i}": True for i in range(700)}
-    sides = [Side(s.name, {**s.correct, **many}, 0, 0, 1, 32, 30) for s in (found.alike.advised, found.alike.other)]
-    duel = type(found.alike)(*sides)
-    assert 0 < duel.lag <= 0.02 and duel.p < ALPHA and duel.verdict(ALPHA) == "close"
+    side = Side("one", 0, 0, 1, 32, 30)
+    ours, theirs = ({f"id{i:03}": i < right for i in range(800)} for right in (780, 790))
+    fought = duel(Way(side, ours), Way(side, theirs))
+    assert 0 < fought.lag <= 0.02 and fought.p < ALPHA and fought.verdict(ALPHA) == "close"
 
 
 def test_the_best_of_each_side_is_compared_and_others_than_tuning_count(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_the_best_of_each_side_is_compared_and_others_than_tuning_count(tmp_path
         strategy(tmp_path, "warm", "finetune", 50),
         strategy(tmp_path, "new", "resnet18", 90),
     ]
-    found = standing(HEAD, run, None)
+    found = standing(HEAD, run, tmp_path, None)
     assert found is not None and found.alike is not None
     assert (found.alike.advised.name, found.alike.other.name) == ("colder", "new")
 
@@ -114,7 +115,7 @@ def test_layers_that_were_not_advised_do_not_stand_for_the_advice(
     tmp_path: Path, from_layer: str | None, below: str, is_advised: bool
 ) -> None:
     run = [strategy(tmp_path, "cold", "frozen", 60), strategy(tmp_path, "warm", "finetune", 90, below=below)]
-    found = standing(TUNE | {"from_layer": from_layer}, run, None)
+    found = standing(TUNE | {"from_layer": from_layer}, run, tmp_path, None)
     assert found is not None and found.trained == is_advised
     assert (found.alike is not None) == is_advised
     if not is_advised:
@@ -123,23 +124,23 @@ def test_layers_that_were_not_advised_do_not_stand_for_the_advice(
 
 def test_what_was_not_trained_is_not_claimed(tmp_path: Path) -> None:
     cold, warm = strategy(tmp_path, "cold", "frozen", 60), strategy(tmp_path, "warm", "finetune", 90)
-    assert standing(HEAD, [], head(50)) is None
-    only_other = words(standing(HEAD, [warm], None))
+    assert standing(HEAD, [], tmp_path, head(50)) is None
+    only_other = words(standing(HEAD, [warm], tmp_path, None))
     assert "No strategy of the advised kind (frozen)" in only_other and "agree" not in only_other
-    only_own = words(standing(TUNE, [warm], None))
+    only_own = words(standing(TUNE, [warm], tmp_path, None))
     assert "there is none to set it against" in only_own
     assert "(finetune from conv4_1 or of all layers or gradual)" in only_own
     # The head on the advised codes is the advised way even where no frozen strategy was trained.
-    with_head = words(standing(HEAD, [warm], head(60)))
+    with_head = words(standing(HEAD, [warm], tmp_path, head(60)))
     assert "svm on pool5-avg is right on 60.0 %, warm on 90.0 %" in with_head and "do not agree" in with_head
-    both = words(standing(TUNE, [cold, warm], head(60)))
+    both = words(standing(TUNE, [cold, warm], tmp_path, head(60)))
     assert both.count("the measurements agree") == 2
 
 
 @pytest.mark.parametrize(("repeats", "said"), [((3, 3), "; over 3 splits"), ((2, 3), "; over 2 and 3 splits")])
 def test_the_splits_of_both_sides_are_told(repeats: tuple[int, int], said: str) -> None:
-    sides = [Side(name, {"a": True}, 0.6, 0.1, n, 32, 30) for name, n in zip("ab", repeats, strict=True)]
-    found = Standing(Duel(*sides), None, ["frozen"], trained=True)
+    ours, theirs = (Side(name, 0.6, 0.1, n, 32, 30) for name, n in zip("ab", repeats, strict=True))
+    found = Standing(Duel(ours, theirs, (1.0, 1.0), 1.0), None, ("frozen",), trained=True)
     assert said in words(found)
 
 
@@ -152,7 +153,7 @@ def test_the_splits_of_both_sides_are_told(repeats: tuple[int, int], said: str) 
 )
 def test_apples_and_pears_are_named_and_prove_nothing(tmp_path: Path, changes: dict[str, int], said: str) -> None:
     warm = strategy(tmp_path, "warm", "finetune", 60)
-    text = words(standing(HEAD, [warm], head(90, **changes)))
+    text = words(standing(HEAD, [warm], tmp_path, head(90, **changes)))
     assert said in text and "not measured alike" in text and "agree" not in text
 
 
@@ -185,12 +186,14 @@ def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:
     names = ["frozen", "<top>"]
     inputs = read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
     assert inputs.advice is not None and inputs.advice["transfer"] == "head"
-    section = advice.build(inputs)
+    figures = figures_of(inputs)
+    section = advice.build(figures)
     assert section is not None
     assert "ahead by more than noise: the measurements agree" in section.html
     assert "saw images of 96 px, &lt;top&gt; of 32 px" in section.html and "<top>" not in section.html
-    assert section.metrics["advice"]["strategies"]["lag"] == pytest.approx(-0.6)
+    assert figures.metrics["advice"]["strategies"]["lag"] == pytest.approx(-0.6)
     record = read_json(out / "advise/metrics.json")
     write_json(out / "advise/metrics.json", record | TUNE | {"from_layer": "conv5_1"})
-    section = advice.build(read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names))
+    inputs = read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
+    section = advice.build(figures_of(inputs))
     assert section is not None and "<strong>the measurements do not agree</strong>" in section.html

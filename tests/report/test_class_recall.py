@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.figures.class_recall import recall_of
+from pipeline.figures.inputs import read_inputs
+from pipeline.figures.run import figures_of
 from pipeline.metrics.classify import measure
-from pipeline.report.inputs import read_inputs
 from pipeline.report.sections import strategies
-from pipeline.report.sections.class_recall import MOST_CLASSES, csv_of, recall_of, show
+from pipeline.report.sections.class_recall import MOST_CLASSES, csv_of, show
 from tests.report.test_strategies import SPECS, add_val_scores, write_strategy
 from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
 
@@ -87,7 +89,7 @@ def test_names_of_classes_are_escaped_and_heads_stand_beside_strategies(tmp_path
     add_val_scores(tmp_path / "heads", {"conv5_2-avg": 0.4, "pool5-avg": 0.6})
     write_strategy(tmp_path / "finetune", "frozen")
     inputs = read_inputs(tmp_path, report_params(), heads=heads_params(), specs=SPECS, strategies=["frozen"])
-    section = strategies.build(inputs)
+    section = strategies.build(figures_of(inputs))
     assert section is not None and "<cat>" not in section.html and "Recall by class" in section.html
     rows = list(csv.DictReader(io.StringIO(section.files["class_recall.csv"])))
     own = {row["class"]: float(row["recall"]) for row in rows if row["strategy"] == "svm on pool5-avg"}

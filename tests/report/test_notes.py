@@ -6,10 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from pipeline.report import build
 from pipeline.report.notes import MOST, sentences, shortened
 from tests.report.conftest import SPECS
-from tests.report.world import heads_params, report_params
+from tests.report.world import heads_params, make_page, report_params
 
 
 def test_a_note_says_whose_it_is_and_in_how_many_splits() -> None:
@@ -37,7 +36,7 @@ def test_notes_stand_on_the_page_where_the_figures_are(world: Path, tmp_path: Pa
         else:
             record["repeats"][0]["notes"] = ["few <images>"]
         path.write_text(json.dumps(record))
-    page = build(out, report_params(), heads=heads_params(), specs=SPECS).read_text()
+    page = make_page(out, report_params(), heads=heads_params(), specs=SPECS).read_text()
     assert "C = 100 stopped up to 3 % above its optimum, in 1 of 5 splits." in page
     assert "few &lt;images&gt;, in 1 of 5 splits." in page
     answer = page.split('<section id="result"')[1].split("</section>")[0]

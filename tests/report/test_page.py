@@ -15,12 +15,11 @@ from PIL import Image
 
 from pipeline.data.manifest import Failure
 from pipeline.errors import UserError
+from pipeline.figures import curve
 from pipeline.heads.curve import CurvePoint
-from pipeline.report import build
 from pipeline.report.page import SECTIONS
-from pipeline.report.sections import curve
 from tests.report.conftest import SPECS
-from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
+from tests.report.world import heads_params, make_images, make_manifest, make_page, make_world, report_params
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -70,7 +69,7 @@ def fake_curve(*_: object, settings: list[float]) -> list[CurvePoint]:
 @pytest.fixture
 def built(world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(curve, "learning_curve", fake_curve)
-    return build(world, report_params(learning_curve=[0.1, 0.5, 1.0]), heads=heads_params(), specs=SPECS)
+    return make_page(world, report_params(learning_curve=[0.1, 0.5, 1.0]), heads=heads_params(), specs=SPECS)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -102,7 +101,7 @@ def test_class_names_are_text_not_markup(built: Path) -> None:
 
 def test_the_same_inputs_give_the_same_bytes(world: Path, built: Path) -> None:
     first = digest(built.parent)
-    build(world, report_params(learning_curve=[0.1, 0.5, 1.0]), heads=heads_params(), specs=SPECS)
+    make_page(world, report_params(learning_curve=[0.1, 0.5, 1.0]), heads=heads_params(), specs=SPECS)
     assert digest(built.parent) == first
     expected = {"index.html", "metrics.json", "table.csv", "per_repeat.csv", "confusions.csv", "mistakes.csv"}
     expected |= {"learning_curve.csv", "map.csv"}
@@ -119,7 +118,7 @@ def test_the_headline_names_the_winner_and_its_lead(built: Path) -> None:
 
 
 def test_combinations_left_from_other_params_stay_out(world: Path) -> None:
-    page = build(world, report_params(), heads=heads_params(["svm", "knn"]), specs=SPECS[:2])
+    page = make_page(world, report_params(), heads=heads_params(["svm", "knn"]), specs=SPECS[:2])
     assert "pool5" not in Page(page).text
     assert json.loads((page.parent / "metrics.json").read_text())["combinations"] == 4
 
@@ -130,7 +129,7 @@ def test_combinations_left_from_other_params_stay_out(world: Path) -> None:
 def test_what_is_missing_is_said_before_anything_is_written(small: Path, spoil: Callable[[Path], None]) -> None:
     spoil(small)
     with pytest.raises(UserError):
-        build(small, report_params(), heads=heads_params(), specs=["pool5-avg"])
+        make_page(small, report_params(), heads=heads_params(), specs=["pool5-avg"])
     assert not (small / "report").exists()
 
 
@@ -144,7 +143,7 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_one_layer_one_split_and_no_mistake(small: Path) -> None:
-    page = " ".join(Page(build(small, report_params(), heads=heads_params(), specs=["pool5-avg"])).text.split())
+    page = " ".join(Page(make_page(small, report_params(), heads=heads_params(), specs=["pool5-avg"])).text.split())
     assert "every answer was right" in page
     assert "nan" not in page.lower().split()
     assert "100.0" in page
@@ -158,14 +157,14 @@ def test_no_other_image_is_drawn(small: Path) -> None:
         other.save(small / "other.png")
         path.unlink()
         path.symlink_to(shutil.copy(small / "other.png", small / f"of {path.name}"))
-    page = Page(build(small, report_params(), heads=heads_params(), specs=["pool5-avg"]))
+    page = Page(make_page(small, report_params(), heads=heads_params(), specs=["pool5-avg"]))
     assert "img" not in page.tags and "image" not in page.tags
 
 
 def test_pictures_that_are_gone_leave_their_words(small: Path) -> None:
     for path in (small / "images").iterdir():
         path.unlink()
-    page = Page(build(small, report_params(), heads=heads_params(), specs=["pool5-avg"]))
+    page = Page(make_page(small, report_params(), heads=heads_params(), specs=["pool5-avg"]))
     assert "img" not in page.tags and "image" not in page.tags
     assert "Map" in page.text
 
@@ -177,7 +176,7 @@ def test_unlabelled_images_get_their_map_and_no_heads(tmp_path: Path) -> None:
     failures = [Failure("broken<i>.jpg", "empty file")]
     make_world(tmp_path, manifest, ["conv4_3-avg", "pool5-avg", "pool5-flatten"], failures=failures)
     specs = ["conv4_3-avg", "pool5-flatten", "pool5-avg"]
-    path = build(tmp_path, report_params(), heads=heads_params(), specs=specs)
+    path = make_page(tmp_path, report_params(), heads=heads_params(), specs=specs)
     page = Page(path)
     assert [i for i in page.ids if i in SECTIONS] == ["result", "map", "method"]
     assert "No labels, so no heads." in page.text

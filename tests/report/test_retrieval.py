@@ -11,18 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec
-from pipeline.data.manifest import Manifest
 from pipeline.errors import UserError
-from pipeline.report import build
-from pipeline.report.inputs import Inputs, read_inputs
-from pipeline.report.neighbours import NEIGHBOURS, QUERIES, shown
+from pipeline.figures.inputs import Inputs, read_inputs
+from pipeline.figures.neighbours import NEIGHBOURS, QUERIES, shown
+from pipeline.figures.records.files import Figures
+from pipeline.figures.run import figures_of
 from pipeline.report.sections import hash_training, retrieval
-from pipeline.retrieval.run import Evaluation, evaluate, write
+from pipeline.retrieval.run import Evaluation, write
 from tests.report.test_page import Page
-from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
-from tests.retrieval.world import params
+from tests.report.world import (
+    heads_params,
+    make_hashes,
+    make_images,
+    make_manifest,
+    make_page,
+    make_world,
+    report_params,
+)
 
 SPECS = ("pool5-avg", "conv5_2-avg")
 NAMES = (
@@ -35,17 +41,6 @@ NAMES = (
 )
 
 
-def make_results(out: Path, manifest: Manifest) -> None:
-    for name in NAMES:
-        spec = HashSpec.parse(name)
-        codes = Codes.open(out / "codes" / spec.codes.name)
-        write(
-            evaluate(spec, codes, manifest, params(specs=list(NAMES), settings={"dbn": {"hidden": []}})),
-            codes,
-            out / "retrieval" / name,
-        )
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
@@ -53,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_images(folder / "images", names)
     manifest = make_manifest(folder / "images", names, [("<b>cat</b>", "dog & co")[i % 2] for i in range(90)])
     make_world(folder, manifest, SPECS)
-    make_results(folder, manifest)
+    make_hashes(folder, manifest, NAMES)
     return folder
 
 
@@ -62,8 +57,13 @@ def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
 
 
+@pytest.fixture(scope="module")
+def figures(inputs: Inputs) -> Figures:
+    return figures_of(inputs)
+
+
 def test_without_results_it_is_left_out(world: Path) -> None:
-    page = Page(build(world, report_params(), heads=heads_params(), specs=SPECS))
+    page = Page(make_page(world, report_params(), heads=heads_params(), specs=SPECS))
     assert "retrieval" not in page.ids
 
 
@@ -77,26 +77,26 @@ def test_hashes_that_were_not_measured_are_said_with_the_reason(world: Path, tmp
     shutil.copytree(world, tmp_path / "world")
     skip(tmp_path / "world" / "retrieval", "lsh8-pool5-avg", "its bits <are> all equal")
     names = (*NAMES, "lsh8-pool5-avg")
-    path = build(tmp_path / "world", report_params(), heads=heads_params(), specs=SPECS, retrieval=names)
+    path = make_page(tmp_path / "world", report_params(), heads=heads_params(), specs=SPECS, retrieval=names)
     assert "lsh8-pool5-avg, because its bits <are> all equal." in " ".join(Page(path).text.split())
     rows = {row["spec"]: row for row in csv.DictReader((path.parent / "retrieval.csv").open(encoding="utf-8"))}
     assert set(rows) == set(names)
     assert rows["lsh8-pool5-avg"]["skipped"] == "its bits <are> all equal" and not rows["lsh8-pool5-avg"]["map_at_k"]
     assert not rows[NAMES[1]]["skipped"]
     alone = ("lsh8-pool5-avg", NAMES[0])
-    page = Page(build(tmp_path / "world", report_params(), heads=heads_params(), specs=SPECS, retrieval=alone))
+    page = Page(make_page(tmp_path / "world", report_params(), heads=heads_params(), specs=SPECS, retrieval=alone))
     assert "retrieval" in page.ids and "because its bits <are> all equal" in page.text
 
 
 def test_results_that_are_missing_are_named(world: Path) -> None:
     with pytest.raises(UserError, match="no results of pca16-pool5-avg, pca32-pool5-avg"):
-        build(
+        make_page(
             world, report_params(), heads=heads_params(), specs=SPECS, retrieval=["pca16-pool5-avg", "pca32-pool5-avg"]
         )
 
 
-def test_the_table_is_what_the_stage_wrote(inputs: Inputs, world: Path) -> None:
-    section = retrieval.build(inputs)
+def test_the_table_is_what_the_stage_wrote(figures: Figures, world: Path) -> None:
+    section = retrieval.build(figures)
     assert section is not None
     rows = {row["spec"]: row for row in csv.DictReader(io.StringIO(section.files["retrieval.csv"]))}
     assert tuple(rows) == NAMES
@@ -105,12 +105,12 @@ def test_the_table_is_what_the_stage_wrote(inputs: Inputs, world: Path) -> None:
         assert float(row["map_at_k"]) == pytest.approx(record["map_at_k"], rel=1e-5)
         assert float(row["linear.accuracy"]) == pytest.approx(record["linear"]["accuracy"], rel=1e-5)
         assert (row["nbits"] == "") == (record["nbits"] is None)
-    best = section.metrics["retrieval"]
+    best = figures.metrics["retrieval"]
     assert best["map_at_k"] == pytest.approx(max(float(r["map_at_k"]) for r in rows.values() if r["nbits"]), abs=1e-5)
 
 
-def test_the_training_of_a_dbn_is_drawn_and_written(inputs: Inputs, world: Path) -> None:
-    section = retrieval.build(inputs)
+def test_the_training_of_a_dbn_is_drawn_and_written(figures: Figures, world: Path) -> None:
+    section = retrieval.build(figures)
     assert section is not None
     with (world / "retrieval/dbn16-pool5-avg/training.csv").open() as f:
         wanted = list(csv.DictReader(f))
@@ -123,8 +123,8 @@ def test_the_training_of_a_dbn_is_drawn_and_written(inputs: Inputs, world: Path)
     assert "How dbn16-pool5-avg was trained" in section.html and "How itq16" not in section.html
 
 
-def test_approximate_indexes_are_told_beside_the_exact_scan(inputs: Inputs, world: Path) -> None:
-    section = retrieval.build(inputs)
+def test_approximate_indexes_are_told_beside_the_exact_scan(figures: Figures, world: Path) -> None:
+    section = retrieval.build(figures)
     assert section is not None
     record = json.loads((world / "retrieval/itq16-pool5-avg/metrics.json").read_text())["approximate"]["multihash"]
     assert f"{100 * record['recall']:.1f}" in section.html
@@ -140,13 +140,14 @@ def test_the_pictures_are_the_nearest_of_the_database(inputs: Inputs) -> None:
     x = codes.rows(slice(0, len(codes))).astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     for query in queries:
-        row = list(manifest.paths).index(query.query.words)
+        row = list(manifest.paths).index(query.picture.name)
         assert manifest.splits[0][row] == "test" and query.label == manifest.labels[row]
         nearest = database[np.argsort(-x[database] @ x[row], kind="stable")[:NEIGHBOURS]]
-        (_, name, pictures), *_ = query.found
-        assert name == one.name and len(pictures) == NEIGHBOURS
-        assert [p.words.split(" · ")[1] for p in pictures] == [str(manifest.paths[i]) for i in nearest]
-        assert [p.hit == "hit" for p in pictures] == [manifest.labels[i] == query.label for i in nearest]
+        (answer,) = query.answers
+        assert answer.name == one.name and len(answer.neighbours) == NEIGHBOURS
+        assert [n.picture.name for n in answer.neighbours] == [str(manifest.paths[i]) for i in nearest]
+        assert [n.hit == "hit" for n in answer.neighbours] == [manifest.labels[i] == query.label for i in nearest]
+        assert [n.distance for n in answer.neighbours] == pytest.approx(1 - x[nearest] @ x[row], abs=1e-5)
 
 
 def test_unlabelled_sets_have_recall_alone(tmp_path: Path) -> None:
@@ -154,8 +155,8 @@ def test_unlabelled_sets_have_recall_alone(tmp_path: Path) -> None:
     make_images(tmp_path / "images", names)
     manifest = make_manifest(tmp_path / "images", names, [""] * 60)
     make_world(tmp_path, manifest, SPECS)
-    make_results(tmp_path, manifest)
-    path = build(tmp_path, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
+    make_hashes(tmp_path, manifest, NAMES)
+    path = make_page(tmp_path, report_params(), heads=heads_params(), specs=SPECS, retrieval=NAMES)
     text = " ".join(Page(path).text.split())
     assert "recall@3 against cosine" in text and "mAP" not in text
     assert "nan" not in text.lower().split()

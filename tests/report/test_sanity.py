@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 
 from pipeline import schema
+from pipeline.data.manifest import Manifest
+from pipeline.figures.tuned_network import read_tuned_network
 from pipeline.finetune.sanity.panel import KINDS, panel
 from pipeline.finetune.sanity.plot import draw
 from pipeline.finetune.sanity.step import Step, write
-from pipeline.report import build
-from pipeline.report.tuned_network import read_tuned_network
 from tests.report.test_page import Page
-from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params, write_head
+from tests.report.world import (
+    heads_params,
+    make_images,
+    make_manifest,
+    make_page,
+    make_world,
+    report_params,
+    write_head,
+)
 
 STEPS = [
     Step(
@@ -69,9 +77,16 @@ def place(tmp_path: Path) -> Path:
     make_images(tmp_path / "images", names)
     manifest = make_manifest(tmp_path / "images", names, ["ab"[i % 2] for i in range(24)], repeats=1)
     make_world(tmp_path, manifest, ["pool5-avg"])
-    for root, sharpness in ((tmp_path / "tuned", 50.0), (tmp_path / "tuned/source", -50.0)):
+    write_tuned(tmp_path, manifest)
+    write("cnn", STEPS, tmp_path / "sanity/cnn")
+    return tmp_path
+
+
+def write_tuned(out: Path, manifest: Manifest) -> None:
+    """What the stage `tuned` leaves, of a network that is always right and a source that is always wrong."""
+    for root, sharpness in ((out / "tuned", 50.0), (out / "tuned/source", -50.0)):
         write_head(root / "heads/pool5-avg-svm", manifest, "pool5-avg", "svm", dim=4, sharpness=sharpness)
-    lone = tmp_path / "tuned/heads/fc7-flatten-svm"
+    lone = out / "tuned/heads/fc7-flatten-svm"
     write_head(lone, manifest, "fc7-flatten", "svm", dim=4, sharpness=1.0)
     noted = schema.read_json(lone / "metrics.json")
     noted["repeats"][0]["notes"] = ["C = 1 without a choice"]
@@ -87,13 +102,11 @@ def place(tmp_path: Path) -> Path:
         "hashes": {"itq8-pool5-avg": {"map_at_k": {"source": 0.25, "tuned": 0.5}, "k": {"source": 5, "tuned": 5}}},
         "left_out": {"source": {"fc7-flatten": "it stops at pool5"}, "tuned": {}},
     }
-    schema.write_json(tmp_path / "tuned/metrics.json", record)
-    write("cnn", STEPS, tmp_path / "sanity/cnn")
-    return tmp_path
+    schema.write_json(out / "tuned/metrics.json", record)
 
 
 def page_of(place: Path, **names: Any) -> tuple[Page, Path]:
-    index = build(place, report_params(), heads=heads_params(), specs=["pool5-avg"], **names)
+    index = make_page(place, report_params(), heads=heads_params(), specs=["pool5-avg"], **names)
     return Page(index), index.parent
 
 

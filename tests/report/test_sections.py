@@ -13,9 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import LayerSpec
-from pipeline.report.inputs import Inputs
-from pipeline.report.section import and_list, csv_text, percent, seconds, size, spread
-from pipeline.report.sections import codes_map, confusion, depth, figures, grid, mistakes, result, tradeoff
+from pipeline.data import csv_files
+from pipeline.figures import codes_map as map_of
+from pipeline.figures import confusion as confused
+from pipeline.figures.inputs import Inputs
+from pipeline.figures.records.files import Figures
+from pipeline.figures.runs import predictions
+from pipeline.report.section import and_list, percent, seconds, size, spread
+from pipeline.report.sections import depth, grid, tradeoff
+from pipeline.report.sections import figures as table
 from pipeline.report.styles import legend, mark_class
 from tests.report.world import report_params
 
@@ -37,13 +43,13 @@ def test_the_pareto_front_by_its_definition(points: list[tuple[int, int]]) -> No
 
 @given(points=places)
 def test_no_two_pictures_share_a_place(points: list[tuple[float, float]]) -> None:
-    cells, columns, rows = codes_map.snap(np.array(points))
+    cells, columns, rows = map_of.snap(np.array(points))
     assert len({tuple(c) for c in cells.tolist()}) == len(points)
     assert cells.min() >= 0 and cells[:, 0].max() < columns and cells[:, 1].max() < rows
 
 
 def test_pictures_keep_to_their_side_of_the_map() -> None:
-    cells, columns, _ = codes_map.snap(np.array([(0.0, 0.0), (0.0, 1.0), (10.0, 0.0), (10.0, 1.0)]))
+    cells, columns, _ = map_of.snap(np.array([(0.0, 0.0), (0.0, 1.0), (10.0, 0.0), (10.0, 1.0)]))
     assert cells[:2, 0].max() < columns / 2 <= cells[2:, 0].min()
 
 
@@ -52,9 +58,9 @@ def test_the_map_is_the_same_every_time_and_keeps_clusters_apart(method: str) ->
     random = np.random.default_rng(0)
     rows = np.concatenate([random.normal(c, 0.1, (20, 8)) for c in np.eye(8)[:2] * 5]).astype(np.float16)
     params = report_params(map_method=method)
-    flat = codes_map.embed(rows, params)
+    flat = map_of.embed(rows, params)
     assert flat.shape == (40, 2)
-    assert np.array_equal(flat, codes_map.embed(rows, params))
+    assert np.array_equal(flat, map_of.embed(rows, params))
     between = np.linalg.norm(flat[:20].mean(axis=0) - flat[20:].mean(axis=0))
     assert between > 2 * max(flat[:20].std(), flat[20:].std())
 
@@ -63,47 +69,44 @@ def test_the_map_is_the_same_every_time_and_keeps_clusters_apart(method: str) ->
 def test_the_map_takes_few_and_thin_codes(shape: tuple[int, int]) -> None:
     rows = np.random.default_rng(0).random(shape, dtype=np.float32)
     for method in ("pca", "tsne"):
-        flat = codes_map.embed(rows, report_params(map_method=method))
+        flat = map_of.embed(rows, report_params(map_method=method))
         assert flat.shape == (shape[0], 2) and np.isfinite(flat).all()
 
 
 def test_worst_pairs_leave_out_the_diagonal_and_what_never_happened() -> None:
     matrix = np.array([[90, 1, 0], [4, 50, 4], [0, 0, 7]])
-    assert confusion.worst_pairs(matrix, 10) == [(1, 0), (1, 2), (0, 1)]
-    assert confusion.worst_pairs(matrix, 1) == [(1, 0)]
+    assert confused.worst_pairs(matrix, 10) == [(1, 0), (1, 2), (0, 1)]
+    assert confused.worst_pairs(matrix, 1) == [(1, 0)]
 
 
 def test_a_matrix_of_many_classes_is_cut_to_the_worst() -> None:
     matrix = np.diag(np.full(130, 5))
     matrix[100, 7] = 3
-    shown = confusion._shown(matrix)
-    assert len(shown) == confusion.WORST_CLASSES
+    shown = confused._shown(matrix)
+    assert len(shown) == confused.WORST_CLASSES
     assert {7, 100} <= set(shown.tolist()) and list(shown) == sorted(shown)
-    assert list(confusion._shown(np.diag(np.ones(100, dtype=np.int64)))) == list(range(100))
+    assert list(confused._shown(np.diag(np.ones(100, dtype=np.int64)))) == list(range(100))
 
 
-def test_every_confusion_is_in_the_csv(inputs: Inputs) -> None:
-    section = confusion.build(inputs)
-    assert section is not None and inputs.comparison is not None
-    rows = list(csv.DictReader(io.StringIO(section.files["confusions.csv"])))
+def test_every_confusion_is_in_the_csv(inputs: Inputs, figures: Figures) -> None:
+    assert inputs.comparison is not None
+    rows = list(csv.DictReader(io.StringIO(figures.tables["confusions.csv"])))
     best = inputs.comparison.best
-    wrong = sum(int((~best.predictions(r).correct).sum()) for r in range(5))
+    wrong = sum(int((~predictions(inputs.root / "heads", best, r).correct).sum()) for r in range(5))
     assert sum(int(row["times"]) for row in rows) == wrong
-    answers = list(csv.DictReader(io.StringIO(section.files["plots/confusion.csv"])))
+    answers = list(csv.DictReader(io.StringIO(figures.tables["plots/confusion.csv"])))
     assert np.mean([a["actual"] == a["predicted"] for a in answers]) == pytest.approx(best.mean("accuracy"))
 
 
-def test_mistakes_fall_in_sureness(inputs: Inputs) -> None:
-    section = mistakes.build(inputs)
-    assert section is not None
-    rows = list(csv.DictReader(io.StringIO(section.files["mistakes.csv"])))
+def test_mistakes_fall_in_sureness(figures: Figures) -> None:
+    rows = list(csv.DictReader(io.StringIO(figures.tables["mistakes.csv"])))
     margins = [float(r["score_of_predicted"]) - float(r["score_of_true"]) for r in rows]
     assert margins == sorted(margins, reverse=True) and margins[-1] >= 0
     assert all(r["true"] != r["predicted"] for r in rows)
 
 
-def test_the_table_has_the_same_figures_as_the_runs(inputs: Inputs) -> None:
-    section = figures.build(inputs)
+def test_the_table_has_the_same_figures_as_the_runs(inputs: Inputs, figures: Figures) -> None:
+    section = table.build(figures)
     assert section is not None
     rows = list(csv.DictReader(io.StringIO(section.files["table.csv"])))
     assert len(rows) == len(inputs.runs) == 12
@@ -116,29 +119,29 @@ def test_the_table_has_the_same_figures_as_the_runs(inputs: Inputs) -> None:
     assert len(repeats) == 60
 
 
-def test_metrics_are_the_best_ones(inputs: Inputs) -> None:
-    metrics = result.build(inputs).metrics
+def test_metrics_are_the_best_ones(inputs: Inputs, figures: Figures) -> None:
+    metrics = figures.metrics
     top = max(inputs.runs, key=lambda r: r.mean("accuracy"))
     assert (metrics["best"]["spec"], metrics["best"]["head"]) == (top.spec.name, top.head)
     assert metrics["best"]["accuracy"]["mean"] == pytest.approx(top.mean("accuracy"), abs=1e-6)
     assert metrics["images"] == 160 and metrics["combinations"] == 12
 
 
-def test_layers_come_in_the_order_of_the_network(inputs: Inputs) -> None:
-    assert inputs.by_depth == ("conv4_3-avg", "conv5_2-avg", "pool5-flatten", "pool5-avg-l2")
-    section = depth.build(inputs)
+def test_layers_come_in_the_order_of_the_network(figures: Figures) -> None:
+    assert figures.about.specs == ("conv4_3-avg", "conv5_2-avg", "pool5-flatten", "pool5-avg-l2")
+    section = depth.build(figures)
     assert section is not None
     rows = list(csv.DictReader(io.StringIO(section.files["plots/depth.csv"])))
     order = [r["layer"] for r in rows]
     assert [k for k, _ in itertools.groupby(order)] == ["conv4_3", "conv5_2", "pool5"]
 
 
-def test_one_cell_is_best_in_the_table(inputs: Inputs) -> None:
-    section = grid.build(inputs)
-    assert section is not None and inputs.comparison is not None
+def test_one_cell_is_best_in_the_table(figures: Figures) -> None:
+    section = grid.build(figures)
+    assert section is not None and figures.comparison is not None
     assert section.html.count('class="mark-best"') == 1
     noise = section.html.split("<tbody>")[1].split("</tbody>")[0].count('class="mark-noise"')
-    assert noise == len(inputs.comparison.within_noise)
+    assert noise == len(figures.comparison.within_noise)
 
 
 def test_figures_in_words() -> None:
@@ -153,16 +156,19 @@ def test_figures_in_words() -> None:
 
 
 def test_csv_quotes_and_empties() -> None:
-    assert csv_text(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",""\n,0.5\n'
+    assert csv_files.table(["a", "b"], [['x,"y"', float("nan")], [None, 0.5]]) == 'a,b\n"x,""y""",""\n,0.5\n'
 
 
-def test_what_was_done_to_codes_is_told_by_their_marks(inputs: Inputs) -> None:
+def test_what_was_done_to_codes_is_told_by_their_marks(figures: Figures) -> None:
+    board = figures.comparison
+    assert board is not None
     suffixes = ["", "-l2", "-sigmoid", "-sigmoid-l2"]
-    runs = tuple(replace(inputs.runs[0], spec=LayerSpec.parse(f"pool5-flatten{suffix}")) for suffix in suffixes)
-    entries = legend(replace(inputs, runs=runs))
+    runs = tuple(replace(board.best, spec=LayerSpec.parse(f"pool5-flatten{suffix}")) for suffix in suffixes)
+    alone = replace(figures, comparison=replace(board, runs=runs))
+    entries = legend(alone)
     told = [words for _, words in entries[-4:]]
     assert told == ["flatten", "flatten, L2-normalised", "flatten, sigmoid", "flatten, sigmoid, L2-normalised"]
     assert len({str(sample) for sample, _ in entries[-4:]}) == 4
-    assert len({mark_class(inputs, run) for run in runs}) == 4
-    section = depth.build(replace(inputs, runs=(*inputs.runs, *runs)))
+    assert len({mark_class(alone, run) for run in runs}) == 4
+    section = depth.build(replace(figures, comparison=replace(board, runs=(*board.runs, *runs))))
     assert section is not None and "flatten, sigmoid, L2-normalised" in section.html

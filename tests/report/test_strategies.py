@@ -15,13 +15,15 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import UserError
+from pipeline.figures.inputs import Inputs, read_inputs
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.run import figures_of
+from pipeline.figures.tuned import baselines, read_tuned
 from pipeline.finetune.outputs import write_curves
-from pipeline.report import build
-from pipeline.report.inputs import Inputs, read_inputs
 from pipeline.report.sections import strategies, strategy_curves
-from pipeline.report.tuned import Tuned, baselines, read_tuned
 from tests.report.test_page import Page
-from tests.report.world import heads_params, make_images, make_manifest, make_world, report_params
+from tests.report.world import heads_params, make_images, make_manifest, make_page, make_world, report_params
 
 SPECS = ("conv5_2-avg", "pool5-avg")
 PLAIN = {"multiple": 0.0, "below": "", "every": 0, "augment": ["flip"], "labels": {}, "table": []}
@@ -46,7 +48,7 @@ NEVER_TRAINED = {
 }
 
 
-def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
+def write_strategy(folder: Path, name: str, repeats: int = 2, classes: int = 3) -> None:
     kind, settings, accuracies, curve = STRATEGIES[name]
     own = accuracies[:repeats]
     record = {
@@ -63,7 +65,13 @@ def write_strategy(folder: Path, name: str, repeats: int = 2) -> None:
         "reading": f"The curve of {name} says so.",
     }
     records: list[dict[str, Any]] = [
-        {"repeat": r, **record, "accuracy": a, "mean_class_recall": a / 2, "class_recall": [a, a / 2, 0.0]}
+        {
+            "repeat": r,
+            **record,
+            "accuracy": a,
+            "mean_class_recall": a / 2,
+            "class_recall": [a, *[a / 2] * (classes - 2), 0.0],
+        }
         for r, a in enumerate(own)
     ]
     figures = [key for key in record if key not in ("reading",)] + ["accuracy", "mean_class_recall"]
@@ -126,12 +134,17 @@ def inputs(world: Path) -> Inputs:
     return read_inputs(world, report_params(), heads=heads_params(), specs=SPECS, strategies=list(STRATEGIES))
 
 
+@pytest.fixture(scope="module")
+def figures(inputs: Inputs) -> Figures:
+    return figures_of(inputs)
+
+
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_the_page_has_the_section_and_its_files(world: Path) -> None:
-    path = build(world, report_params(), heads=heads_params(), specs=SPECS, strategies=list(STRATEGIES))
+    path = make_page(world, report_params(), heads=heads_params(), specs=SPECS, strategies=list(STRATEGIES))
     page = Page(path)
     text = " ".join(page.text.split())
     assert "strategies" in page.ids
@@ -146,7 +159,7 @@ def test_the_page_has_the_section_and_its_files(world: Path) -> None:
 
 
 def test_without_results_it_is_left_out(world: Path) -> None:
-    assert "strategies" not in Page(build(world, report_params(), heads=heads_params(), specs=SPECS)).ids
+    assert "strategies" not in Page(make_page(world, report_params(), heads=heads_params(), specs=SPECS)).ids
 
 
 def test_results_that_are_missing_are_named(world: Path) -> None:
@@ -159,8 +172,8 @@ def test_skipped_strategies_stay_out(world: Path, tmp_path: Path) -> None:
     assert read_tuned(tmp_path, ["frozen"]) == ()
 
 
-def test_the_table_holds_every_strategy_and_both_heads(inputs: Inputs) -> None:
-    section = strategies.build(inputs)
+def test_the_table_holds_every_strategy_and_both_heads(figures: Figures) -> None:
+    section = strategies.build(figures)
     assert section is not None
     rows = {row["strategy"]: row for row in rows_of(section.files["strategies.csv"])}
     assert rows.keys() == {*STRATEGIES, "svm on pool5-avg", "softmax on pool5-avg"}
@@ -191,7 +204,7 @@ def test_heads_without_a_score_on_val_stay_out(inputs: Inputs) -> None:
 
 
 def frozen_depths(found: list[Tuned]) -> list[tuple[int, str]] | None:
-    drawn = strategy_curves.depth(found, "vgg16", "accuracy")
+    drawn = strategy_curves.depth(found, CONVOLUTIONS, "accuracy")
     return None if drawn is None else [(count, one.name) for count, one in drawn.points]
 
 
@@ -205,7 +218,8 @@ def test_the_depth_of_freezing_compares_what_differs_in_nothing_else(inputs: Inp
     assert frozen_depths(still) is None
 
 
-def test_a_curve_shows_the_groups_that_moved(inputs: Inputs) -> None:
+def test_a_curve_shows_the_groups_that_moved(inputs: Inputs, figures: Figures) -> None:
+    assert figures.strategies is not None and figures.strategies.convolutions == tuple(CONVOLUTIONS)
     one = next(one for one in inputs.tuned if one.name == "half")
     titles = [plot.title for plot in strategy_curves.of_strategy(one)]
     assert titles == ["Loss", "Accuracy", "Learning rate"]
@@ -221,7 +235,7 @@ def test_one_split_and_one_untrained_strategy_still_make_a_section(world: Path, 
         (tmp_path / name).symlink_to(world / name)
     write_strategy(tmp_path / "finetune", "asis", repeats=1)
     own = read_inputs(tmp_path, report_params(), heads=heads_params(), specs=SPECS, strategies=["asis"])
-    section = strategies.build(own)
+    section = strategies.build(figures_of(own))
     assert section is not None and "±" not in section.html.split("<tbody>")[0]
 
 
@@ -231,8 +245,7 @@ def test_a_strategy_of_fewer_splits_is_named(world: Path, tmp_path: Path) -> Non
     for name, repeats in (("frozen", 2), ("<top>", 1)):
         write_strategy(tmp_path / "finetune", name, repeats)
     names = ["frozen", "<top>"]
-    section = strategies.build(
-        read_inputs(tmp_path, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
-    )
+    own = read_inputs(tmp_path, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
+    section = strategies.build(figures_of(own))
     assert section is not None
     assert "over 2 splits (&lt;top&gt; over 1)" in " ".join(section.html.split())

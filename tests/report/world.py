@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import h5py
 import numpy as np
@@ -15,8 +15,14 @@ from PIL import Image
 
 from pipeline import schema
 from pipeline.codes import part, stated
-from pipeline.config import HeadsParams, LayerSpec, ReportParams
+from pipeline.codes.reader import Codes
+from pipeline.config import HashSpec, HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest
+from pipeline.figures.inputs import Wanted
+from pipeline.figures.run import compute
+from pipeline.report import build
+from pipeline.retrieval import run as evaluation
+from tests.retrieval.world import params as retrieval_params
 
 SETTINGS: dict[str, Any] = {
     "arch": "vgg16",
@@ -196,3 +202,18 @@ def make_world(
             quality = (QUALITY[layer] * 1.6 - 0.25 * i) if sharpness is None else sharpness
             folder = out / "heads" / f"{spec}-{head}"
             write_head(folder, manifest, spec, head, dim=dim, sharpness=quality, probabilities=head == "softmax")
+
+
+def make_hashes(out: Path, manifest: Manifest, names: Sequence[str]) -> None:
+    """retrieval/ in `out`, of its codes."""
+    params = retrieval_params(specs=list(names), settings={"dbn": {"hidden": []}})
+    for name in names:
+        spec = HashSpec.parse(name)
+        codes = Codes.open(out / "codes" / spec.codes.name)
+        evaluation.write(evaluation.evaluate(spec, codes, manifest, params), codes, out / "retrieval" / name)
+
+
+def make_page(out: Path, params: ReportParams, *, heads: HeadsParams, **wanted: Unpack[Wanted]) -> Path:
+    """figures/ and report/ in `out`; returns the page."""
+    compute(out, params, heads=heads, **wanted)
+    return build(out)

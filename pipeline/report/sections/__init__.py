@@ -1,1 +1,1 @@
-"""The sections of the page, one module each, with one function: `build(inputs) -> Section | None`."""
+"""The sections of the page, one module each, with one function: `build(figures) -> Section | None`."""

@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from pipeline.config import LayerSpec
-from pipeline.report.advice import Outcome, first_accuracy, outcome
-from pipeline.report.advised import Side, Standing, say, standing
-from pipeline.report.inputs import Inputs
-from pipeline.report.section import Section, csv_text, number, percent, percent_ticks, render
+from pipeline.data import csv_files
+from pipeline.figures.records.files import Figures
+from pipeline.report.advised import say
+from pipeline.report.section import Section, number, percent, percent_ticks, render
 from pipeline.report.svg import WIDE, Chart, both_widths, share_span, swatch
 
 
-def build(inputs: Inputs) -> Section | None:
-    record = inputs.advice
-    if record is None:
+def build(figures: Figures) -> Section | None:
+    found = figures.advice
+    if found is None:
         return None
-    found = outcome(record, inputs.runs)
-    measured = _measured(inputs, found)
-    rows = _in_order(inputs, record)
+    record, alpha = found.record, figures.about.alpha
+    rows = _in_order(figures, record)
     ratios = {one["spec"]: one["ratio"] for one in record["distances"]}
-    against = _standing(inputs, record, found)
     html = render(
         "advice.html",
         record=record,
         says=record["says"],
-        rows=[row | {"ratio": ratios.get(row["spec"]), "measured": measured.get(row["spec"])} for row in rows],
+        rows=[row | {"ratio": ratios.get(row["spec"]), "measured": found.measured.get(row["spec"])} for row in rows],
         with_ratio=bool(ratios),
-        found=found,
-        agrees=found is not None and found.agrees(inputs.params.alpha),
-        chart=both_widths(lambda width: _draw(inputs, record, measured, width)),
-        legend=_legend(measured),
-        against=[] if against is None else [_stressed(text) for text in say(against, inputs.params.alpha)],
+        found=found.outcome,
+        agrees=found.outcome is not None and found.outcome.agrees(alpha),
+        chart=both_widths(lambda width: _draw(record, rows, found.measured, width)),
+        legend=_legend(found.measured),
+        against=[] if found.standing is None else [_stressed(text) for text in say(found.standing, alpha)],
     )
     header = ["spec", "cross_validated", "se", "knn", "logme", "h_score", "distance_ratio", "test_of_first_split"]
     columns = ("spec", "accuracy", "se", "knn", "logme", "h_score")
-    table = [[*(row[c] for c in columns), ratios.get(row["spec"]), measured.get(row["spec"])] for row in rows]
-    metrics: dict[str, Any] = {key: record[key] for key in ("spec", "size", "likeness", "transfer", "worth")}
-    if found is not None:
-        metrics |= {"lag": found.lag, "p": found.p}
-    if against is not None and against.alike is not None:
-        duel = against.alike
-        metrics["strategies"] = {"advised": duel.advised.name, "other": duel.other.name, "lag": duel.lag, "p": duel.p}
-    return Section("Advice", html, files={"advice.csv": csv_text(header, table)}, metrics={"advice": metrics})
-
-
-def _standing(inputs: Inputs, record: Mapping[str, Any], found: Outcome | None) -> Standing | None:
-    """The advised way against the strategies, over the splits that both have."""
-    if not inputs.tuned:
-        return None
-    head = None
-    if found is not None:
-        size = inputs.side(found.advised.spec.name)
-        head = Side.of_head(found.advised, size=size, repeats=len(inputs.tuned[0].repeats))
-    return standing(record, inputs.tuned, head)
+    table = [[*(row[c] for c in columns), ratios.get(row["spec"]), found.measured.get(row["spec"])] for row in rows]
+    return Section("Advice", html, files={"advice.csv": csv_files.table(header, table)})
 
 
 def _stressed(text: str) -> Markup:
@@ -65,16 +46,9 @@ def _stressed(text: str) -> Markup:
     return Markup("").join(Markup("<strong>{}</strong>").format(p) if i % 2 else p for i, p in enumerate(parts))
 
 
-def _measured(inputs: Inputs, found: Outcome | None) -> dict[str, float]:
-    """spec -> test accuracy of the first split, by the head of `found`."""
-    if found is None:
-        return {}
-    return {run.spec.name: first_accuracy(run) for run in inputs.runs if run.head == found.advised.head}
-
-
-def _in_order(inputs: Inputs, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _in_order(figures: Figures, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The record's layers in the order of the network."""
-    return sorted(record["layers"], key=lambda row: inputs.depth(LayerSpec.parse(row["spec"])))
+    return sorted(record["layers"], key=lambda row: figures.about.depth(LayerSpec.parse(row["spec"])))
 
 
 def _legend(measured: Mapping[str, float]) -> list[tuple[Markup, str]]:
@@ -84,8 +58,9 @@ def _legend(measured: Mapping[str, float]) -> list[tuple[Markup, str]]:
     return entries
 
 
-def _draw(inputs: Inputs, record: Mapping[str, Any], measured: Mapping[str, float], width: int) -> Markup:
-    rows = _in_order(inputs, record)
+def _draw(
+    record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], measured: Mapping[str, float], width: int
+) -> Markup:
     heights = [row["accuracy"] + side * row["se"] for row in rows for side in (-1, 1)]
     low, high = share_span([*heights, *(row["knn"] for row in rows), *measured.values()])
     chart = Chart.sized(width, (-0.4, len(rows) - 0.6), (low, high), bottom=92)

@@ -3,62 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from pipeline.data.manifest import Manifest
-from pipeline.report.section import NONE, csv_text, number, percent, render
+from pipeline.data import csv_files
+from pipeline.figures.records.strategies import Recall
+from pipeline.report.section import NONE, number, percent, render
 
 MOST_CLASSES = 20  # rows of the table; of more classes the hardest are shown
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Recall:
-    """By class and strategy: `mean` and `std` (k, n) over the repeats in which a class has test images, NaN without
-    such (`std` with n - 1, NaN of a single one); `images` (k,) test images of a class in a split."""
-
-    classes: Sequence[str]
-    strategies: Sequence[str]
-    mean: Floats
-    std: Floats
-    images: Floats
-
-    @property
-    def hardest(self) -> list[int]:
-        """Classes with a value, the lowest mean over the strategies first; of equal ones in class order."""
-        there = [c for c, row in enumerate(self.mean) if not np.isnan(row).all()]
-        return sorted(there, key=lambda c: float(np.nanmean(self.mean[c])))
-
-    def lowest(self, strategy: str) -> tuple[str, float]:
-        """The class that a strategy finds least often, and how often."""
-        own = self.mean[:, self.strategies.index(strategy)]
-        worst = int(np.nanargmin(own))
-        return self.classes[worst], float(own[worst])
-
-
-def recall_of(strategies: Mapping[str, Sequence[Mapping[str, Any]]], manifest: Manifest) -> Recall:
-    """`strategies`: name -> its repeats, whose `class_recall` are in the order of the manifest's classes."""
-    means, stds = zip(*(_over_repeats(repeats) for repeats in strategies.values()), strict=True)
-    repeats = max(len(one) for one in strategies.values())
-    tested = (manifest.splits[:repeats] == "test") & (manifest.targets >= 0)
-    images = np.array([tested[:, manifest.targets == c].sum() / repeats for c in range(len(manifest.classes))])
-    return Recall(manifest.classes, tuple(strategies), np.stack(means, axis=1), np.stack(stds, axis=1), images)
-
-
-def _over_repeats(repeats: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats]:
-    """(k,) means and standard deviations of the values that are there."""
-    columns = zip(*(r["class_recall"] for r in repeats), strict=True)
-    found = [[value for value in column if value is not None] for column in columns]
-    mean = np.array([np.mean(values) if values else math.nan for values in found])
-    std = np.array([np.std(values, ddof=1) if len(values) > 1 else math.nan for values in found])
-    return mean, std
 
 
 def show(found: Recall, best: str, repeats: int) -> Markup:
@@ -108,4 +62,4 @@ def csv_of(found: Recall, repeats: Mapping[str, int]) -> str:
         for c, name in enumerate(found.classes)
         for s, strategy in enumerate(found.strategies)
     ]
-    return csv_text(["class", "strategy", "recall", "recall_std", "repeats", "test_images"], lines)
+    return csv_files.table(["class", "strategy", "recall", "recall_std", "repeats", "test_images"], lines)

@@ -2,103 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pipeline.metrics.classify import confusion
-from pipeline.report.inputs import Inputs
-from pipeline.report.runs import Predictions
-from pipeline.report.section import Section, csv_text, percent, render
+from pipeline.figures.records.files import Figures
+from pipeline.report.section import Section, percent, render
 from pipeline.report.svg import element, figure_svg
 
-MOST_CLASSES = 100  # a matrix of more is cut down to WORST_CLASSES
-WORST_CLASSES = 40
-WORST_PAIRS, PICTURES, SIDE = 9, 5, 72
+SIDE = 72  # px of a picture
 NUMBERED = 26  # px: a smaller cell has no room for its number
 
 
-@dataclass(frozen=True)
-class Pair:
-    true: str
-    predicted: str
-    times: int
-    share: float  # of the true class's answers
-    pictures: list[tuple[str, str]]  # (data URI, words)
-
-
-def worst_pairs(matrix: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """The (true, predicted) cells off the diagonal with the most images, then by class order."""
-    off = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    cells = [(int(i) // len(off), int(i) % len(off)) for i in order]
-    return [(t, p) for t, p in cells if off[t, p] > 0]
-
-
-def build(inputs: Inputs) -> Section | None:
-    board = inputs.comparison
-    if board is None:
+def build(figures: Figures) -> Section | None:
+    board, found = figures.comparison, figures.confusion
+    if board is None or found is None:
         return None
-    answers = [board.best.predictions(r["repeat"]) for r in board.best.repeats]
-    classes = inputs.manifest.classes
-    true = np.concatenate([a.true for a in answers])
-    predicted = np.concatenate([a.predicted for a in answers])
-    matrix = confusion(true, predicted, len(classes))
-    shown = _shown(matrix)
-    pairs = [_pair(inputs, answers, matrix, t, p) for t, p in worst_pairs(matrix, WORST_PAIRS)]
+    classes, drawn = len(figures.about.classes), len(found.names)
     html = render(
         "confusion.html",
         best=board.best,
-        matrix=_draw(matrix[np.ix_(shown, shown)], matrix.sum(axis=1)[shown], [classes[i] for i in shown]),
-        cut=len(shown) if len(shown) < len(classes) else None,
-        classes=len(classes),
-        repeats=len(answers),
-        answers=len(true),
-        pairs=pairs,
+        matrix=_draw(np.array(found.matrix), np.array(found.totals), list(found.names)),
+        cut=drawn if drawn < classes else None,
+        classes=classes,
+        repeats=found.repeats,
+        answers=found.answers,
+        pairs=[
+            (pair, [(figures.uri(picture.thumbnail), picture.name) for picture in pair.pictures])
+            for pair in found.pairs
+        ],
         side=SIDE,
     )
-    totals = matrix.sum(axis=1)
-    rows = [
-        [classes[t], classes[p], int(matrix[t, p]), matrix[t, p] / totals[t]]
-        for t, p in worst_pairs(matrix, matrix.size)
-    ]
-    named = np.array(classes, dtype=object)
-    files = {
-        "confusions.csv": csv_text(["true", "predicted", "times", "share_of_true"], rows),
-        "plots/confusion.csv": csv_text(["actual", "predicted"], zip(named[true], named[predicted], strict=True)),
-    }
-    return Section("Confusions", html, files=files)
-
-
-def _shown(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The classes that the matrix draws: all, or those with the most errors made of or for them, in order."""
-    k = len(matrix)
-    if k <= MOST_CLASSES:
-        return np.arange(k)
-    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
-    return np.sort(np.argsort(-errors, kind="stable")[:WORST_CLASSES])
-
-
-def _pair(inputs: Inputs, answers: list[Predictions], matrix: NDArray[np.int64], true: int, predicted: int) -> Pair:
-    """With the images that were confused, each once, the surest errors of the earliest split first."""
-    album = inputs.album
-    seen: dict[str, None] = {}
-    for answer in answers:
-        found = np.flatnonzero((answer.true == true) & (answer.predicted == predicted))
-        sure = np.argsort(-(answer.scores[found, predicted] - answer.scores[found, true]), kind="stable")
-        seen |= {str(image_id): None for image_id in answer.ids[found[sure]] if str(image_id) not in seen}
-    rows = [album.row_of[image_id] for image_id in list(seen)[:PICTURES]]
-    classes = inputs.manifest.classes
-    return Pair(
-        true=classes[true],
-        predicted=classes[predicted],
-        times=int(matrix[true, predicted]),
-        share=float(matrix[true, predicted] / matrix[true].sum()),
-        pictures=[(album.thumbnail(row, SIDE), album.name(row)) for row in rows],
-    )
+    return Section("Confusions", html)
 
 
 def _draw(matrix: NDArray[np.int64], totals: NDArray[np.int64], names: list[str]) -> Markup:

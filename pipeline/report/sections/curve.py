@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.heads.curve import CurvePoint, learning_curve
-from pipeline.report.inputs import Inputs
-from pipeline.report.runs import METRICS
-from pipeline.report.section import Section, count, csv_text, percent, percent_ticks, render
+from pipeline.data import csv_files
+from pipeline.figures.records.answers import CurvePoint
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import METRICS, Comparison
+from pipeline.report.section import Section, count, percent, percent_ticks, render
 from pipeline.report.svg import WIDE, Chart, both_widths, share_span
 
 
-def build(inputs: Inputs) -> Section | None:
-    board, shares = inputs.comparison, inputs.params.learning_curve
-    if board is None or not shares:
+def build(figures: Figures) -> Section | None:
+    board, points = figures.comparison, figures.curve
+    if board is None or points is None:
         return None
     best = board.best
-    points = learning_curve(
-        inputs.codes[best.spec.name],
-        inputs.manifest,
-        inputs.heads_params,
-        best.head,
-        shares,
-        settings=[next(iter(record["chosen"].values())) for record in best.repeats],
-    )
     metric = board.metric
     steps = _steps(points, metric)
     gain = None if len(steps) < 2 else 100 * (steps[-1][1] - steps[-2][1])
     html = render(
         "curve.html",
-        chart=both_widths(lambda width: _draw(inputs, points, width)),
+        chart=both_widths(lambda width: _draw(board, points, width)),
         best=best,
         metric=METRICS[metric].title,
         repeats=len({p.repeat for p in points}),
@@ -43,13 +38,13 @@ def build(inputs: Inputs) -> Section | None:
     rows = [[p.share, p.n_train, p.repeat, p.accuracy, p.mean_class_recall, p.macro_f1] for p in points]
     header = ["share", "n_train", "repeat", "accuracy", "mean_class_recall", "macro_f1"]
     files = {
-        "learning_curve.csv": csv_text(header, rows),
-        "plots/learning_curve.csv": csv_text(["n_train", metric, "std"], steps),
+        "learning_curve.csv": csv_files.table(header, rows),
+        "plots/learning_curve.csv": csv_files.table(["n_train", metric, "std"], steps),
     }
     return Section("Learning curve", html, files=files)
 
 
-def _steps(points: list[CurvePoint], metric: str) -> list[tuple[float, float, float]]:
+def _steps(points: Sequence[CurvePoint], metric: str) -> list[tuple[float, float, float]]:
     """(training images, mean of `metric`, its standard deviation) of each share, rising, over splits."""
     steps = []
     for share in sorted({p.share for p in points}):
@@ -60,9 +55,7 @@ def _steps(points: list[CurvePoint], metric: str) -> list[tuple[float, float, fl
     return steps
 
 
-def _draw(inputs: Inputs, points: list[CurvePoint], width: int) -> Markup:
-    board = inputs.comparison
-    assert board is not None
+def _draw(board: Comparison, points: Sequence[CurvePoint], width: int) -> Markup:
     metric = board.metric
     steps = _steps(points, metric)
     sizes = [n for n, _, _ in steps]

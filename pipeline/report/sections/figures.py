@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 
-from pipeline.report.inputs import Inputs
-from pipeline.report.runs import METRICS, Run
-from pipeline.report.section import Section, count, csv_text, render, seconds, size, spread
+from pipeline.data import csv_files
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import METRICS, Run
+from pipeline.report.section import Section, count, render, seconds, size, spread
 
 
-def build(inputs: Inputs) -> Section | None:
-    board = inputs.comparison
+def build(figures: Figures) -> Section | None:
+    board = figures.comparison
     if board is None:
         return None
     shown = [m for m in METRICS if any(not math.isnan(run.mean(m)) for run in board.runs)]
     ranked = sorted(board.runs, key=lambda run: -run.mean(board.metric))
-    rows = [_row(inputs, run, shown) for run in ranked]
+    rows = [_row(figures, run, shown) for run in ranked]
     titles = [METRICS[m].title for m in shown]
     html = render("figures.html", titles=titles, rows=rows, metric=METRICS[board.metric].title)
-    return Section("All figures", html, files={"table.csv": _table(inputs), "per_repeat.csv": _per_repeat(inputs)})
+    return Section("All figures", html, files={"table.csv": _table(figures), "per_repeat.csv": _per_repeat(figures)})
 
 
 def chosen(run: Run) -> str:
@@ -28,15 +29,15 @@ def chosen(run: Run) -> str:
     return "; ".join(f"{name} " + ", ".join(f"{v:g}" for v in found) for name, found in values.items())
 
 
-def _row(inputs: Inputs, run: Run, metrics: list[str]) -> list[tuple[str, object]]:
+def _row(figures: Figures, run: Run, metrics: list[str]) -> list[tuple[str, object]]:
     """(text, sort key) of each cell."""
-    cells: list[tuple[str, object]] = [(run.spec.name, inputs.by_depth.index(run.spec.name)), (run.head, run.head)]
+    cells: list[tuple[str, object]] = [(run.spec.name, figures.about.specs.index(run.spec.name)), (run.head, run.head)]
     for metric in metrics:
         mean, std = run.mean(metric), run.std(metric)
         unit = METRICS[metric].unit
         text = seconds(mean) if unit == "s" else spread(mean, std, share=unit == "share")
         cells.append((text, "" if math.isnan(mean) else mean))
-    p = inputs.comparison.p[inputs.comparison.runs.index(run)] if inputs.comparison else None
+    p = figures.comparison.p[figures.comparison.runs.index(run)] if figures.comparison else None
     return [
         *cells,
         (count(run.dim), run.dim),
@@ -46,8 +47,8 @@ def _row(inputs: Inputs, run: Run, metrics: list[str]) -> list[tuple[str, object
     ]
 
 
-def _table(inputs: Inputs) -> str:
-    board = inputs.comparison
+def _table(figures: Figures) -> str:
+    board = figures.comparison
     assert board is not None
     head = ["spec", "layer", "pooling", "sigmoid", "l2", "head", "dim", "bytes_per_code", "repeats", "chosen"]
     head += [f"{m}_{part}" for m in METRICS for part in ("mean", "std")]
@@ -58,17 +59,17 @@ def _table(inputs: Inputs) -> str:
         row += [run.dim, run.bytes_per_code, len(run.repeats), chosen(run)]
         row += [value for m in METRICS for value in (run.mean(m), run.std(m))]
         rows.append([*row, verdict, p])
-    return csv_text([*head, "against_best", "p"], rows)
+    return csv_files.table([*head, "against_best", "p"], rows)
 
 
-def _per_repeat(inputs: Inputs) -> str:
+def _per_repeat(figures: Figures) -> str:
     sizes = ("repeat", "n_train", "n_val", "n_test")
     rows = [
         [run.spec.name, run.head, *(r[s] for s in sizes), setting_text(r["chosen"]), *(r.get(m) for m in METRICS)]
-        for run in inputs.runs
+        for run in figures.runs
         for r in run.repeats
     ]
-    return csv_text(["spec", "head", *sizes, "chosen", *METRICS], rows)
+    return csv_files.table(["spec", "head", *sizes, "chosen", *METRICS], rows)
 
 
 def setting_text(setting: dict[str, float]) -> str:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import LayerSpec
-from pipeline.nets import layers
-from pipeline.report.compare import Comparison
-from pipeline.report.inputs import Inputs
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import METRICS, Comparison, Run
 from pipeline.report.notes import sentences
-from pipeline.report.runs import METRICS, Run
 from pipeline.report.section import Section, number, render
 
 MARKS = {"best": "best", "noise": "≈", "behind": "", "unknown": ""}
@@ -33,22 +30,23 @@ class Cell:
     tip: str
 
 
-def build(inputs: Inputs) -> Section | None:
-    board = inputs.comparison
+def build(figures: Figures) -> Section | None:
+    board = figures.comparison
     if board is None:
         return None
     means = [run.mean(board.metric) for run in board.runs]
     low, high = min(means), max(means)
     found = {(run.spec.name, run.head): run for run in board.runs}
     rows = []
-    for spec in inputs.by_depth:
-        facts = layers.require(inputs.arch, LayerSpec.parse(spec).layer)
-        cells = [_cell(board, found[spec, head], low, high) for head in inputs.heads]
-        rows.append((spec, facts, found[spec, inputs.heads[0]].dim, cells))
+    about = figures.about
+    for codes in about.codes:
+        spec, facts = codes.spec.name, about.layer(codes.spec.layer)
+        cells = [_cell(board, found[spec, head], low, high) for head in about.heads]
+        rows.append((spec, facts, found[spec, about.heads[0]].dim, cells))
     baseline = board.best.majority.get(board.metric)
     html = render(
         "grid.html",
-        heads=inputs.heads,
+        heads=about.heads,
         rows=rows,
         metric=METRICS[board.metric].title,
         baseline=None if baseline is None else number(100 * baseline, 1),

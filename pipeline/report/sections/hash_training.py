@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.data import csv_files
 from pipeline.report import lines
-from pipeline.report.retrieved import Retrieved
 
 # A drawn line: (what it is, phase that has it; "rbm": each of the machines, column of training.csv).
 Line = tuple[str, str, str]
@@ -68,14 +66,6 @@ PLOTS = (
         share=True,
     ),
 )
-
-
-def training_of(one: Retrieved) -> list[dict[str, str]]:
-    """Rows of training.csv; [] of a hasher that is not trained by epochs."""
-    path = one.folder / "training.csv"
-    if not path.is_file():
-        return []
-    return csv_files.records(path)
 
 
 def draw(rows: Sequence[Mapping[str, str]]) -> list[lines.Drawn]:

@@ -2,71 +2,61 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.inputs import Inputs, plain
+from pipeline.figures.records.about import About, Method
+from pipeline.figures.records.files import Figures
 from pipeline.report.section import Section, count, render
-
-FAILURES = 20  # shown; the rest are in failures.csv
-CLASSES = 40
 
 # Settings that name the kind of code, and so differ between the specs of one run.
 PER_SPEC = ("layer", "pooling", "sigmoid", "l2", "spec", "dim")
 
 
-def build(inputs: Inputs) -> Section:
+def build(figures: Figures) -> Section:
+    about, made = figures.about, figures.method
     html = render(
         "method.html",
-        data=_data(inputs),
-        splits=_splits(inputs),
-        class_sizes=_class_sizes(inputs),
-        classes_left=max(len(inputs.manifest.classes) - CLASSES, 0),
-        weights=_weights(inputs),
-        codes=_common(inputs.settings),
-        heads=sorted((k, plain(v)) for k, v in inputs.heads_params.model_dump().items()) if inputs.runs else [],
-        trained=bool(inputs.runs or inputs.tuned),
-        failures=list(inputs.lost[:FAILURES]),
-        failures_left=max(len(inputs.lost) - FAILURES, 0),
+        data=_data(about, made),
+        splits=_splits(made),
+        class_sizes=made.class_sizes,
+        classes_left=len(about.classes) - len(made.class_sizes),
+        weights=_weights(made.weights),
+        codes=_common(made.codes),
+        heads=sorted((k, plain(v)) for k, v in made.heads.items()),
+        trained=made.trained,
+        failures=made.failures,
+        failures_left=about.lost - len(made.failures),
     )
     return Section("How it was made", html)
 
 
-def _data(inputs: Inputs) -> list[tuple[str, str]]:
-    manifest = inputs.manifest
-    bare = int((manifest.targets < 0).sum()) if manifest.classes else 0
+def _data(about: About, made: Method) -> list[tuple[str, str]]:
     return [
-        ("source", manifest.source),
-        ("images", count(len(manifest))),
-        *([("images without a label", count(bare))] if bare else []),
-        ("unreadable images", count(len(inputs.lost))),
-        ("other files", count(sum(f.kind == "not_an_image" for f in inputs.failures))),
-        ("left out", count(sum(f.kind == "left_out" for f in inputs.failures))),
-        ("classes", count(len(manifest.classes)) if manifest.classes else "no labels"),
-        ("splits", count(manifest.repeats)),
-        ("given by the source", ", ".join(manifest.from_source) or "none"),
-        ("seed of the splits", str(manifest.seed)),
+        ("source", made.source),
+        ("images", count(about.images)),
+        *([("images without a label", count(made.unlabelled))] if made.unlabelled else []),
+        ("unreadable images", count(about.lost)),
+        ("other files", count(made.other_files)),
+        ("left out", count(made.left_out)),
+        ("classes", count(len(about.classes)) if about.classes else "no labels"),
+        ("splits", count(made.repeats)),
+        ("given by the source", ", ".join(made.from_source) or "none"),
+        ("seed of the splits", str(made.seed)),
     ]
 
 
-def _splits(inputs: Inputs) -> list[tuple[str, str]]:
+def _splits(made: Method) -> list[tuple[str, str]]:
     """Images of train, val and test, as a range where splits differ."""
-    sizes = []
-    for split in ("train", "val", "test"):
-        counts = [len(inputs.manifest.rows(split, r)) for r in range(inputs.manifest.repeats)]
-        low, high = min(counts), max(counts)
-        sizes.append((split, count(low) if low == high else f"{count(low)} to {count(high)}"))
-    return sizes
+    return [
+        (split, count(low) if low == high else f"{count(low)} to {count(high)}")
+        for split, (low, high) in made.splits.items()
+    ]
 
 
-def _class_sizes(inputs: Inputs) -> list[tuple[str, int]]:
-    targets = inputs.manifest.targets
-    return [(name, int((targets == i).sum())) for i, name in enumerate(inputs.manifest.classes[:CLASSES])]
-
-
-def _weights(inputs: Inputs) -> list[tuple[str, str]]:
+def _weights(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where they come from; what they do to an image is among the codes' settings."""
-    facts = inputs.weights
     if not facts:
         return []
     named = [("architecture", plain(facts["arch"])), ("sha256", plain(facts["sha256"]))]
@@ -84,3 +74,8 @@ def _common(settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
         else:
             rows.append((key, "; ".join(f"{spec}: {value}" for spec, value in values.items())))
     return rows
+
+
+def plain(value: Any) -> str:
+    """A setting as words: JSON without its quotes around plain text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from pipeline.report.compare import Comparison
-from pipeline.report.inputs import Inputs
+from pipeline.figures.records.about import About
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import METRICS, Comparison
+from pipeline.figures.records.strategies import Tuned
 from pipeline.report.notes import sentences, shortened
-from pipeline.report.runs import METRICS
 from pipeline.report.section import Section, count, number, percent, render, size, spread
-
-SAMPLES, SAMPLE_SIDE = 14, 88
 
 CLAIMS = {
     "accuracy": "is right on {} of the test images",
@@ -22,20 +19,22 @@ CLAIMS = {
 }
 
 
-def build(inputs: Inputs) -> Section:
-    board = inputs.comparison
-    values = {"inputs": inputs, "samples": _samples(inputs), "failed": len(inputs.lost)}
-    if board is None and inputs.tuned:
-        return _of_strategies(inputs, values)
+def build(figures: Figures) -> Section:
+    board = figures.comparison
+    about = figures.about
+    samples = [(figures.uri(picture.thumbnail), picture.name) for picture in about.samples]
+    values = {"images": about.images, "samples": samples, "failed": about.lost}
+    if board is None and figures.strategies is not None:
+        return _of_strategies(about, figures.strategies.tuned, values)
     if board is None:
-        codes = inputs.codes[inputs.best_spec]
+        codes = about.codes_of(about.best_spec)
         tiles = [
-            ("images", count(len(inputs.manifest)), "without labels"),
-            ("kinds of codes", count(len(inputs.specs)), f"of {inputs.arch}"),
-            ("deepest codes", inputs.best_spec, f"{count(codes.dim)} values each"),
+            ("images", count(about.images), "without labels"),
+            ("kinds of codes", count(len(about.codes)), f"of {about.arch}"),
+            ("deepest codes", about.best_spec, f"{count(codes.dim)} values each"),
         ]
         html = render("result.html", board=None, best=None, tiles=tiles, **values)
-        return Section("Result", html, metrics={"images": len(inputs.manifest), "classes": 0})
+        return Section("Result", html)
     best = board.best
     metric = board.metric
     baseline_metric = metric if metric in best.majority else "accuracy"
@@ -45,7 +44,7 @@ def build(inputs: Inputs) -> Section:
         (METRICS[metric].title, _with_spread(board), _over(board)),
         ("over the largest class", f"+{100 * lead:.1f} points", f"which scores {percent(baseline)}"),
         ("code", size(best.bytes_per_code), f"{count(best.dim)} values of {best.spec.layer}"),
-        ("images", count(len(inputs.manifest)), f"{len(inputs.manifest.classes)} classes"),
+        ("images", count(about.images), f"{len(about.classes)} classes"),
     ]
     html = render(
         "result.html",
@@ -60,13 +59,13 @@ def build(inputs: Inputs) -> Section:
         notes=sentences([(best.name, best.repeats)]),
         **values,
     )
-    return Section("Result", html, metrics=_metrics(inputs, board))
+    return Section("Result", html)
 
 
-def _of_strategies(inputs: Inputs, values: dict[str, Any]) -> Section:
+def _of_strategies(about: About, tuned: Sequence[Tuned], values: dict[str, Any]) -> Section:
     """Where strategies were trained and no heads on codes."""
-    metric = inputs.params.selection
-    best = max(inputs.tuned, key=lambda one: one.mean(metric))
+    metric = about.selection
+    best = max(tuned, key=lambda one: one.mean(metric))
     majority = float(best.record["majority"]["accuracy"])
     found, repeats = spread(best.mean(metric), best.std(metric)), len(best.repeats)
     tiles = [
@@ -76,11 +75,10 @@ def _of_strategies(inputs: Inputs, values: dict[str, Any]) -> Section:
             "one split" if repeats == 1 else f"{repeats} splits",
         ),
         ("largest class", percent(majority), "accuracy of always naming it"),
-        ("images", count(len(inputs.manifest)), f"{len(inputs.manifest.classes)} classes"),
+        ("images", count(about.images), f"{len(about.classes)} classes"),
     ]
-    html = render("result.html", board=None, best=best, tiles=tiles, **values)
-    facts = {"images": len(inputs.manifest), "classes": len(inputs.manifest.classes), "failed_images": len(inputs.lost)}
-    return Section("Result", html, metrics=facts)
+    html = render("result.html", board=None, best=best, several=len(tuned) > 1, tiles=tiles, **values)
+    return Section("Result", html)
 
 
 def _with_spread(board: Comparison) -> str:
@@ -108,32 +106,3 @@ def _noise(board: Comparison) -> str:
     if len(tied) == 1:
         return f"Of the other {others}, one is within noise of it: {names[0]}."
     return f"Of the other {others}, {len(tied)} are within noise of it: {shortened(names)}."
-
-
-def _metrics(inputs: Inputs, board: Comparison) -> dict[str, object]:
-    best = board.best
-    figures = {
-        name: {"mean": round(best.mean(name), 6), "std": None if math.isnan(std := best.std(name)) else round(std, 6)}
-        for name in METRICS
-        if not math.isnan(best.mean(name))
-    }
-    return {
-        "best": {"spec": best.spec.name, "head": best.head, "dim": best.dim, **figures},
-        "majority": {name: round(float(value), 6) for name, value in best.majority.items()},
-        "within_noise": len(board.within_noise),
-        "combinations": len(board.runs),
-        "images": len(inputs.manifest),
-        "classes": len(inputs.manifest.classes),
-        "failed_images": len(inputs.lost),
-    }
-
-
-def _samples(inputs: Inputs) -> list[tuple[str, str]]:
-    """(picture, words) of images spread over the classes, or over the set if there are none."""
-    manifest, album = inputs.manifest, inputs.album
-    targets = manifest.targets
-    order = np.lexsort((np.arange(len(targets)), targets))
-    picked = np.unique(np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).round().astype(int))
-    rows = [int(order[i]) for i in picked]
-    shown = [(album.thumbnail(row, SAMPLE_SIDE), album.label(row) or album.name(row)) for row in rows]
-    return [(picture, words) for picture, words in shown if picture]

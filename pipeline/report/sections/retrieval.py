@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
 from pipeline.config import HASHER_NUMBERS
-from pipeline.report.inputs import Inputs
-from pipeline.report.neighbours import shown
+from pipeline.data import csv_files
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.retrieval import Answer, Neighbour, Query, Retrieved
 from pipeline.report.notes import sentences
-from pipeline.report.retrieved import Retrieved
-from pipeline.report.section import Section, csv_text, number, percent, percent_ticks, render, seconds, size
+from pipeline.report.section import Section, number, percent, percent_ticks, render, seconds, size
 from pipeline.report.sections import hash_training
 from pipeline.report.svg import HALF, MARKERS, WIDE, Chart, both_widths, log_span, share_span, span, swatch
 
@@ -63,28 +64,29 @@ COLUMNS = (
 )
 
 
-def build(inputs: Inputs) -> Section | None:
-    found = tuple(one for one in inputs.retrieved if not one.skipped)
-    left_out = [one for one in inputs.retrieved if one.skipped]
-    hashes = [one for one in found if not one.is_reference]
+def build(figures: Figures) -> Section | None:
+    results = figures.retrieval
+    if results is None:
+        return None
+    found, hashes, quality = results.found, results.hashes, results.quality
+    left_out = [one for one in results.every if one.skipped]
     if not hashes:
         return Section("Retrieval", render("left_out.html", left_out=left_out)) if left_out else None
-    quality = "map_at_k" if inputs.manifest.classes else "recall_at_neighbours"
     first = found[0].record
     names = {key: first[key] for key in ("k", "neighbours", "radius")}
     title = f"mAP@{first['k']}" if quality == "map_at_k" else f"recall@{first['neighbours']} against cosine"
-    best = max(hashes, key=lambda one: (_value(one, quality), -one.nbits))
+    best = results.best
     columns = [c for c in COLUMNS if any(one.figure(c.figure) is not None for one in found)]
-    training = {one.name: rows for one in hashes if (rows := hash_training.training_of(one))}
+    training = {one.name: one.training for one in hashes if one.training}
     html = render(
         "retrieval.html",
         first=first,
-        labelled=bool(inputs.manifest.classes),
+        labelled=results.labelled,
         title=title,
         best=best,
         best_value=FORMATS["share"](_value(best, quality)),
         best_size=size(best.record["bytes_per_image"]),
-        reference=(reference := _reference_of(found, best)),
+        reference=(reference := results.reference_of(best)),
         reference_value=None if reference is None else FORMATS["share"](_value(reference, quality)),
         reference_size=None if reference is None else size(reference.record["bytes_per_image"]),
         legend=_legend(hashes),
@@ -98,7 +100,7 @@ def build(inputs: Inputs) -> Section | None:
         sparse=sorted(((one.name, one.figure("popcount.sparse_share") or 0.0) for one in hashes), key=lambda s: -s[1])[
             :3
         ],
-        queries=shown(inputs, _methods(found, hashes, best, quality)),
+        queries=[_query(figures, query) for query in results.queries],
         approximate=_approximate(hashes),
         left_out=left_out,
         notes=sentences((one.name, [one.record.get("linear") or {}]) for one in found),
@@ -106,15 +108,15 @@ def build(inputs: Inputs) -> Section | None:
     )
     table = [
         [one.name, one.spec.hasher, one.spec.codes.name, *(one.figure(c.figure) for c in COLUMNS), one.skipped]
-        for one in inputs.retrieved
+        for one in results.every
     ]
     files = {
-        "retrieval.csv": csv_text(["spec", "hasher", "codes", *(c.figure for c in COLUMNS), "skipped"], table),
-        "plots/retrieval.csv": csv_text(
+        "retrieval.csv": csv_files.table(["spec", "hasher", "codes", *(c.figure for c in COLUMNS), "skipped"], table),
+        "plots/retrieval.csv": csv_files.table(
             ["hasher", "codes", "nbits", quality],
             [[one.spec.hasher, one.spec.codes.name, one.nbits, one.figure(quality)] for one in hashes],
         ),
-        "plots/hash_training.csv": csv_text(
+        "plots/hash_training.csv": csv_files.table(
             ["spec", *hash_training.COLUMNS],
             [
                 [name, *(row.get(c, "") for c in hash_training.COLUMNS)]
@@ -123,8 +125,25 @@ def build(inputs: Inputs) -> Section | None:
             ],
         ),
     }
-    metrics = {"retrieval": {"spec": best.name, "nbits": best.nbits, quality: round(_value(best, quality), 6)}}
-    return Section("Retrieval", html, files=files, metrics=metrics)
+    return Section("Retrieval", html, files=files)
+
+
+def _query(figures: Figures, query: Query) -> dict[str, Any]:
+    return {
+        "picture": figures.uri(query.picture.thumbnail),
+        "name": query.picture.name,
+        "label": query.label,
+        "found": [
+            (answer.words, answer.name, [_near(figures, one, answer) for one in answer.neighbours])
+            for answer in query.answers
+        ],
+    }
+
+
+def _near(figures: Figures, one: Neighbour, answer: Answer) -> dict[str, str]:
+    apart = f"cosine {number(1 - one.distance, 3)}" if answer.is_reference else f"{int(one.distance):,} bits apart"
+    words = " · ".join(w for w in (one.label, one.picture.name, apart) if w)
+    return {"picture": figures.uri(one.picture.thumbnail), "words": words, "hit": one.hit}
 
 
 def _value(one: Retrieved, quality: str) -> float:
@@ -140,7 +159,7 @@ def _cell(one: Retrieved, column: Column) -> tuple[str, object]:
     return text, value
 
 
-def _approximate(hashes: list[Retrieved]) -> list[dict[str, object]]:
+def _approximate(hashes: Sequence[Retrieved]) -> list[dict[str, object]]:
     """A row for each hash and index: recall, and the median query beside the exact scan's."""
     return [
         {
@@ -157,38 +176,19 @@ def _approximate(hashes: list[Retrieved]) -> list[dict[str, object]]:
     ]
 
 
-def _reference_of(found: tuple[Retrieved, ...], one: Retrieved) -> Retrieved | None:
-    """Exact cosine on the codes that were hashed, if it was measured."""
-    return next((r for r in found if r.is_reference and r.spec.codes == one.spec.codes), None)
-
-
-def _methods(
-    found: tuple[Retrieved, ...], hashes: list[Retrieved], best: Retrieved, quality: str
-) -> list[tuple[str, Retrieved]]:
-    """(what it is, method) whose neighbours are shown: the reference, the best hash and the classical or worst one."""
-    reference = _reference_of(found, best)
-    raw = next((one for one in hashes if one.spec.hasher == "sigmoid"), None)
-    last = raw or min(hashes, key=lambda one: _value(one, quality))
-    chosen = [("exact cosine", reference)] if reference else []
-    chosen += [("the best hash", best)]
-    if last is not best:
-        chosen += [("the classical bits" if last is raw else "the weakest hash", last)]
-    return [(words, one) for words, one in chosen if one is not None]
-
-
 def _style(hasher: str) -> tuple[str, str]:
     """(colour class, marker) of a hasher, the same on every page."""
     place = list(HASHER_NUMBERS).index(hasher) - 1  # the first is cosine
     return f"c{place % COLOURS}", SHAPES[place % len(SHAPES)]
 
 
-def _legend(hashes: list[Retrieved]) -> list[tuple[Markup, str]]:
+def _legend(hashes: Sequence[Retrieved]) -> list[tuple[Markup, str]]:
     used = dict.fromkeys(one.spec.hasher for one in hashes)
     return [(swatch(_style(name)[0], shape=_style(name)[1]), name) for name in used]
 
 
 def _draw_quality(
-    found: tuple[Retrieved, ...], hashes: list[Retrieved], quality: str, title: str, width: int
+    found: Sequence[Retrieved], hashes: Sequence[Retrieved], quality: str, title: str, width: int
 ) -> Markup:
     references = [one for one in found if one.is_reference] if quality == "map_at_k" else []
     values = [_value(one, quality) for one in (*hashes, *references)]
@@ -221,7 +221,7 @@ def _within(chart: Chart, value: float) -> bool:
     return chart.x.low <= value <= chart.x.high
 
 
-def _draw_spread(hashes: list[Retrieved], width: int) -> Markup:
+def _draw_spread(hashes: Sequence[Retrieved], width: int) -> Markup:
     """For each hash the bits that an image sets, of the median's: 5 to 95 % of the images, and the middle half."""
     spreads = [_spread_of(one) for one in hashes]
     low, high = span([v for values in spreads for v in (values[1], values[5])])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from markupsafe import Markup
 
-from pipeline.finetune.sanity.panel import Panel, panel
-from pipeline.finetune.sanity.step import Step, verdict
+from pipeline.data import csv_files
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.training import Checked, Panel, Step
 from pipeline.report import lines
-from pipeline.report.inputs import Inputs
-from pipeline.report.section import Section, csv_text, percent_ticks, render
+from pipeline.report.section import Section, percent_ticks, render
 from pipeline.report.svg import HALF, Chart, both_widths, log_span, share_span, span
 
 # A verdict is a word and a mark, never a colour alone.
@@ -28,36 +28,35 @@ class Drawn:
     legend: list[tuple[Markup, str]]
 
 
-def build(inputs: Inputs) -> Section | None:
-    found = {name: steps for name, steps in inputs.sanity.items() if steps}
-    if not found:
+def build(figures: Figures) -> Section | None:
+    found = figures.sanity
+    if found is None:
         return None
     html = render(
         "sanity.html",
-        strategies=[(name, verdict(steps), [_drawn(step) for step in steps]) for name, steps in found.items()],
-        advice=[(name, step) for name, steps in found.items() for step in steps if step.advice],
+        strategies=[(one.strategy, one.verdict, [_drawn(step) for step in one.steps]) for one in found],
+        advice=[(one.strategy, step) for one in found for step in one.steps if step.advice],
     )
-    rows = [[name, s.name, s.verdict, s.seen, s.advice] for name, steps in found.items() for s in steps]
+    rows = [[one.strategy, s.name, s.verdict, s.seen, s.advice] for one in found for s in one.steps]
     files = {
-        "sanity.csv": csv_text(["strategy", "step", "verdict", "seen", "advice"], rows),
-        "plots/sanity.csv": csv_text(["strategy", "step", "column", "row", "value"], _values(found)),
+        "sanity.csv": csv_files.table(["strategy", "step", "verdict", "seen", "advice"], rows),
+        "plots/sanity.csv": csv_files.table(["strategy", "step", "column", "row", "value"], _values(found)),
     }
-    metrics = {"sanity": {name: verdict(steps) for name, steps in found.items()}}
-    return Section("Sanity of training", html, files=files, metrics=metrics)
+    return Section("Sanity of training", html, files=files)
 
 
-def _values(found: Mapping[str, Sequence[Step]]) -> list[list[object]]:
+def _values(found: Sequence[Checked]) -> list[list[object]]:
     return [
-        [name, step.name, column, row, value]
-        for name, steps in found.items()
-        for step in steps
+        [one.strategy, step.name, column, row, value]
+        for one in found
+        for step in one.steps
         for column, values in step.curve.items()
         for row, value in enumerate(values)
     ]
 
 
 def _drawn(step: Step) -> Drawn:
-    shown = panel(step)
+    shown = step.panel
     if shown is None:
         return Drawn(step, SIGNS[step.verdict], None, [])
     chart = both_widths(partial(_draw, shown), wide=HALF)

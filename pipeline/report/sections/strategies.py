@@ -6,28 +6,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.finetune.gains import gains
-from pipeline.report.inputs import Inputs
+from pipeline.data import csv_files
+from pipeline.figures.records.about import About
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import METRICS
+from pipeline.figures.records.strategies import Baseline, Recall, Tuned
 from pipeline.report.notes import sentences
-from pipeline.report.runs import METRICS
 from pipeline.report.section import (
     MINUS,
     NONE,
     Section,
     and_list,
     count,
-    csv_text,
     render,
     seconds,
     size,
     spread,
 )
 from pipeline.report.sections import class_recall, strategy_curves
-from pipeline.report.sections.class_recall import Recall
-from pipeline.report.tuned import Baseline, Tuned, baselines
 
-# Heads on codes that stand in the table beside the strategies.
-HEADS = ("svm", "softmax")
 GAINS = ("start", "slope", "asymptote")
 
 
@@ -91,20 +88,17 @@ FIGURES: dict[str, Figure] = {
 }
 
 
-def build(inputs: Inputs) -> Section | None:
-    found = inputs.tuned
-    if not found:
+def build(figures: Figures) -> Section | None:
+    if figures.strategies is None:
         return None
-    metric = inputs.params.selection
-    heads = baselines(inputs.runs, HEADS, len(found[0].repeats))
+    found, heads, recall = figures.strategies.tuned, figures.strategies.heads, figures.strategies.recall
+    metric = figures.about.selection
     ranked = sorted(found, key=lambda one: -one.mean(metric))
-    scratch = next((one for one in found if one.kind == "scratch"), None)
-    gained = _gains(found, scratch)
+    scratch, gained = figures.strategies.scratch, figures.strategies.gains
     majority = float(found[0].record["majority"]["accuracy"])
     rows = [Row.of_strategy(one) for one in ranked]
-    rows += [Row.of_head(one, len(inputs.manifest.classes)) for one in heads]
+    rows += [Row.of_head(one, len(figures.about.classes)) for one in heads]
     rows.sort(key=lambda row: -row.mean(metric))
-    recall = class_recall.recall_of({row.name: row.of.repeats for row in rows}, inputs.manifest)
     html = render(
         "strategies.html",
         best=ranked[0],
@@ -114,7 +108,7 @@ def build(inputs: Inputs) -> Section | None:
         heads=[(one.name, _value(one, metric)) for one in heads],
         metric=METRICS[metric].title,
         majority=majority,
-        protocol=_protocol(found, heads, inputs),
+        protocol=_protocol(found, heads, figures.about),
         repeats=len(found[0].repeats),
         uneven=[f"{one.name} over {len(one.repeats)}" for one in found if len(one.repeats) != len(found[0].repeats)],
         titles=[(figure.title, figure.tip) for figure in FIGURES.values()],
@@ -122,7 +116,7 @@ def build(inputs: Inputs) -> Section | None:
         recall=class_recall.show(recall, ranked[0].name, len(found[0].repeats)),
         gains=[(name, [(_points(values[key]), values[key]) for key in GAINS]) for name, values in gained.items()],
         validation=strategy_curves.validation(found, majority),
-        depth=strategy_curves.depth(found, inputs.arch, metric),
+        depth=strategy_curves.depth(found, figures.strategies.convolutions, metric),
         trained=[
             (one.name, one.repeats[0]["reading"], plots)
             for one in ranked
@@ -133,11 +127,9 @@ def build(inputs: Inputs) -> Section | None:
     files = {
         "strategies.csv": _table(rows, gained, recall),
         "class_recall.csv": class_recall.csv_of(recall, {row.name: len(row.of.repeats) for row in rows}),
-        "plots/strategies.csv": csv_text(["strategy", "accuracy", "std"], bars),
-        "plots/strategy_curves.csv": strategy_curves.csv_of(found),
+        "plots/strategies.csv": csv_files.table(["strategy", "accuracy", "std"], bars),
     }
-    metrics = {"strategies": {one.name: {metric: round(one.mean(metric), 6)} for one in found}}
-    return Section("Strategies", html, files=files, metrics=metrics)
+    return Section("Strategies", html, files=files)
 
 
 def _value(one: Tuned | Baseline, metric: str) -> str:
@@ -149,15 +141,7 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", MINUS)
 
 
-def _gains(found: Sequence[Tuned], scratch: Tuned | None) -> dict[str, dict[str, float]]:
-    """Of each other strategy that was trained, against `scratch`."""
-    if scratch is None:
-        return {}
-    measured = {one.name: gains(one.curves, scratch.curves) for one in found if one is not scratch}
-    return {name: values for name, values in measured.items() if values is not None}
-
-
-def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], inputs: Inputs) -> str:
+def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], about: About) -> str:
     """Who learned from what; where heads on codes had more to learn from, it says so."""
     first, px = found[0].repeats[0], found[0].size
     text = (
@@ -170,7 +154,7 @@ def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], inputs: Inputs)
         text += (
             f" {and_list([one.name for one in heads])} had the same test images but another protocol: "
             f"{count(own['n_train'] + own['n_val'])} images of train and val to learn from, and codes at "
-            f"{inputs.side(heads[0].run.spec.name)} px. Their layer was chosen on val, and so was C."
+            f"{about.codes_of(heads[0].run.spec.name).side} px. Their layer was chosen on val, and so was C."
         )
         text = " ".join([text, *sentences((one.name, one.repeats) for one in heads)])
     return text
@@ -200,4 +184,4 @@ def _table(rows: Sequence[Row], gained: Mapping[str, Mapping[str, float]], recal
         ]
         for row in rows
     ]
-    return csv_text([*header, *(f"{key}_gain" for key in GAINS)], lines)
+    return csv_files.table([*header, *(f"{key}_gain" for key in GAINS)], lines)

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.finetune.outputs import CURVE_COLUMNS
-from pipeline.nets import layers
+from pipeline.figures.records.strategies import Tuned
 from pipeline.report import lines
 from pipeline.report.lines import Axis, Drawn, Series
-from pipeline.report.section import csv_text, percent, percent_ticks
+from pipeline.report.section import percent, percent_ticks
 from pipeline.report.svg import HALF, Chart, both_widths, share_span
-from pipeline.report.tuned import Tuned
 
 # A group of the per-layer table, and the biases and norms of the same layers, which have the same rate.
 _SUFFIX = " (biases and norms)"
@@ -47,17 +45,6 @@ def of_strategy(one: Tuned) -> list[Drawn]:
     return [lines.draw(title, series, axis) for title, series, axis in plots if series]
 
 
-def csv_of(found: Sequence[Tuned]) -> str:
-    """Every strategy's curves in one table, without the rates, whose groups differ."""
-    rows = [
-        [one.name, repeat, *(row[column] for column in CURVE_COLUMNS)]
-        for one in found
-        for repeat, curve in enumerate(one.curves)
-        for row in curve
-    ]
-    return csv_text(["strategy", "repeat", *CURVE_COLUMNS], rows)
-
-
 @dataclass(frozen=True)
 class Depth:
     """How much was frozen and what came of it, the least frozen first: (frozen convolutions, strategy)."""
@@ -66,10 +53,10 @@ class Depth:
     chart: Markup
 
 
-def depth(found: Sequence[Tuned], arch: str, figure: str) -> Depth | None:
+def depth(found: Sequence[Tuned], convolutions: Sequence[str], figure: str) -> Depth | None:
     """Test accuracy against the depth of freezing, where two strategies or more differ in nothing else.
 
-    A strategy that freezes all convolutions has the deepest place.
+    A strategy that freezes all of the network's `convolutions` has the deepest place.
     """
     plain = [one for one in found if not one.settings["table"]]
     partial = [one for one in plain if one.kind == "finetune"]
@@ -80,10 +67,10 @@ def depth(found: Sequence[Tuned], arch: str, figure: str) -> Depth | None:
     ]
     if not groups:
         return None
-    points = sorted(((_frozen(one, arch), one) for one in max(groups, key=len)), key=lambda p: p[0])
+    points = sorted(((_frozen(one, convolutions), one) for one in max(groups, key=len)), key=lambda p: p[0])
     if len({count for count, _ in points}) < 2:
         return None
-    return Depth(points, both_widths(lambda width: _draw_depth(points, arch, figure, width), wide=HALF))
+    return Depth(points, both_widths(lambda width: _draw_depth(points, convolutions, figure, width), wide=HALF))
 
 
 def _alike(one: Tuned, other: Tuned) -> bool:
@@ -94,19 +81,12 @@ def _augments(one: Tuned) -> set[str]:
     return set(one.settings["augment"])
 
 
-def _frozen(one: Tuned, arch: str) -> int:
+def _frozen(one: Tuned, convolutions: Sequence[str]) -> int:
     """Convolutions of the source that the strategy never trained, by its per-layer table."""
-    return len(_convolutions(arch, one.record["never_trained"]))
+    return len(set(one.record["never_trained"]).intersection(convolutions))
 
 
-def _convolutions(arch: str, names: Sequence[str]) -> list[str]:
-    return [
-        layer.name for layer in layers.layers(arch) if layer.kind == "conv" and layer.name in names and not layer.pre
-    ]
-
-
-def _draw_depth(points: Sequence[tuple[int, Tuned]], arch: str, figure: str, width: int) -> Markup:
-    convolutions = _convolutions(arch, layers.names(arch))
+def _draw_depth(points: Sequence[tuple[int, Tuned]], convolutions: Sequence[str], figure: str, width: int) -> Markup:
     values = [one.mean(figure) + side * _spread(one, figure) for _, one in points for side in (-1, 1)]
     low, high = share_span(values)
     chart = Chart.sized(width, (-0.5, len(convolutions) + 0.5), (low, high), ratio=0.6, bottom=74)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from markupsafe import Markup
 
-from pipeline.report.inputs import Inputs
-from pipeline.report.runs import METRICS, Run
-from pipeline.report.section import Section, csv_text, percent, percent_ticks, render, seconds, size
+from pipeline.data import csv_files
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import METRICS, Run
+from pipeline.report.section import Section, percent, percent_ticks, render, seconds, size
 from pipeline.report.styles import legend, mark_class, mark_shape
 from pipeline.report.svg import HALF, Chart, both_widths, log_span, share_span
 
@@ -32,14 +33,14 @@ def pareto(costs: list[float], gains: list[float]) -> list[int]:
     return front
 
 
-def build(inputs: Inputs) -> Section | None:
-    board = inputs.comparison
+def build(figures: Figures) -> Section | None:
+    board = figures.comparison
     if board is None or len(board.runs) < 2:
         return None
     charts = [
-        ("by size", "Bytes a code, on a log scale", _chart(inputs, lambda r: r.bytes_per_code, "bytes a code", size)),
+        ("by size", "Bytes a code, on a log scale", _chart(figures, lambda r: r.bytes_per_code, "bytes a code", size)),
         ("by time", "Time to fit the head and to answer for the test images, on a log scale",
-         _chart(inputs, head_s, "fit and predict", seconds)),
+         _chart(figures, head_s, "fit and predict", seconds)),
     ]  # fmt: skip
     gains = [run.mean(board.metric) for run in board.runs]
     by_size = set(pareto([run.bytes_per_code for run in board.runs], gains))
@@ -49,16 +50,16 @@ def build(inputs: Inputs) -> Section | None:
         for i, r in enumerate(board.runs)
     ]
     header = ["spec", "head", "bytes_per_code", "head_s", board.metric, "front_bytes", "front_time"]
-    html = render("tradeoff.html", charts=charts, legend=legend(inputs), metric=METRICS[board.metric].title)
-    return Section("Cost", html, files={"plots/tradeoff.csv": csv_text(header, rows)})
+    html = render("tradeoff.html", charts=charts, legend=legend(figures), metric=METRICS[board.metric].title)
+    return Section("Cost", html, files={"plots/tradeoff.csv": csv_files.table(header, rows)})
 
 
-def _chart(inputs: Inputs, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
-    return both_widths(lambda width: _draw(inputs, width, cost, x_title, x_format), wide=HALF)
+def _chart(figures: Figures, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
+    return both_widths(lambda width: _draw(figures, width, cost, x_title, x_format), wide=HALF)
 
 
-def _draw(inputs: Inputs, width: int, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
-    board = inputs.comparison
+def _draw(figures: Figures, width: int, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
+    board = figures.comparison
     assert board is not None
     metric, runs = board.metric, board.runs
     costs, gains = [max(cost(r), 1e-6) for r in runs], [r.mean(metric) for r in runs]
@@ -72,7 +73,7 @@ def _draw(inputs: Inputs, width: int, cost: Cost, x_title: str, x_format: Callab
     chart.line([*steps, (chart.x.high, steps[-1][1])], "front")
     for i, run in enumerate(runs):
         title = f"{run.name}: {percent(gains[i])}, {x_format(costs[i])}" + (", on the front" if i in front else "")
-        class_ = mark_class(inputs, run) + ("" if i in front else " faint")
+        class_ = mark_class(figures, run) + ("" if i in front else " faint")
         chart.dot(costs[i], gains[i], title, class_, shape=mark_shape(run))
     taken = [chart.box(c, g) for c, g in zip(costs, gains, strict=True)]
     for i in reversed(front):

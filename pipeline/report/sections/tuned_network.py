@@ -7,15 +7,17 @@ from functools import partial
 
 from markupsafe import Markup
 
-from pipeline.report.inputs import Inputs
-from pipeline.report.section import MINUS, NONE, Section, count, csv_text, number, percent, percent_ticks, render
+from pipeline.data import csv_files
+from pipeline.figures.records.files import Figures
+from pipeline.figures.records.training import Pair
+from pipeline.report.notes import sentences
+from pipeline.report.section import MINUS, NONE, Section, count, number, percent, percent_ticks, render
 from pipeline.report.svg import Chart, both_widths, share_span, swatch
-from pipeline.report.tuned_network import Pair
 
 
-def build(inputs: Inputs) -> Section | None:
-    found = inputs.tuned_network
-    if found is None or not found.pairs:
+def build(figures: Figures) -> Section | None:
+    found = figures.tuned_network
+    if found is None:
         return None
     record = found.record
     html = render(
@@ -31,18 +33,12 @@ def build(inputs: Inputs) -> Section | None:
             (swatch("c0", shape="square"), "source"),
             (swatch("c1", shape="circle"), f"tuned: {record['strategy']}"),
         ],
-        notes=found.notes,
-        alpha=inputs.params.alpha,
+        notes=sentences(found.heads),
+        alpha=figures.about.alpha,
     )
     table = [[p.what, p.figure, p.source, p.tuned, p.gain, p.p] for p in found.pairs]
     header = ["what", "figure", "source", "tuned", "gain", "p"]
-    gains = {p.what: round(p.gain, 6) for p in found.pairs if p.gain is not None}
-    return Section(
-        "The tuned network's codes",
-        html,
-        files={"tuned_network.csv": csv_text(header, table)},
-        metrics={"tuned_network": {"strategy": record["strategy"], "gain": gains}},
-    )
+    return Section("The tuned network's codes", html, files={"tuned_network.csv": csv_files.table(header, table)})
 
 
 def _cells(pair: Pair) -> tuple[str, str, str, str]:

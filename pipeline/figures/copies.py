@@ -8,6 +8,7 @@ pictures' nearest neighbours one in twenty, parts of one photograph that overlap
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,16 @@ from PIL import Image
 
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
-from pipeline.data import listed
+from pipeline.data import csv_files, listed
 from pipeline.data.decode import DecodeError, decode
+from pipeline.figures.computed import Computed
+from pipeline.figures.inputs import Inputs
+from pipeline.figures.records.answers import Copies, Copy
 from pipeline.index.cosine import Cosine
-from pipeline.report.inputs import Inputs
 
+log = logging.getLogger(__name__)
+
+PAIRS, SIDE = 12, 96  # shown, and px of their thumbnails
 MOST_IMAGES = 50_000  # searched, the first by id
 MOST_PAIRS = 5000  # whose pixels are compared, the nearest first
 _PROPOSED = 0.35  # of the median distance of two images
@@ -36,7 +42,7 @@ _FLAT = 1.0  # spread, and difference, of grey levels below which a picture is o
 Floats = NDArray[np.floating]
 
 
-class Copy(NamedTuple):
+class Parted(NamedTuple):
     """Two rows of the manifest, the first repeat (from 0) whose split parts them, and how many of the repeats do."""
 
     first: int
@@ -45,7 +51,46 @@ class Copy(NamedTuple):
     parted: int
 
 
-def find(inputs: Inputs) -> list[Copy]:
+def compute(inputs: Inputs) -> Computed | None:
+    found = find(inputs)
+    if not found:
+        return None
+    manifest, album = inputs.manifest, inputs.album
+    log.warning("%d pairs of pictures that may be copies are parted by a split: the page lists them", len(found))
+    table = []
+    for pair in found:
+        rows = (pair.first, pair.second)
+        table.append([*map(album.name, rows), *_sizes(inputs, pair), *_sides(inputs, pair), pair.parted])
+    shown = tuple(
+        Copy(
+            (album.picture(pair.first, SIDE), album.picture(pair.second, SIDE)),
+            _sizes(inputs, pair),
+            _sides(inputs, pair),
+            pair.parted,
+        )
+        for pair in found[:PAIRS]
+    )
+    cut = MOST_IMAGES if len(manifest) > MOST_IMAGES else 0
+    header = ["path", "copy", "size", "copy_size", "split", "copy_split", "splits_parted"]
+    return Computed(
+        Copies(len(found), shown, MOST_PAIRS, cut, manifest.repeats),
+        {"copies_across_splits": len(found)},
+        {"copies.csv": csv_files.table(header, table)},
+    )
+
+
+def _sizes(inputs: Inputs, pair: Parted) -> tuple[str, str]:
+    widths, heights = inputs.manifest.widths, inputs.manifest.heights
+    first, second = (f"{widths[row]} x {heights[row]}" for row in (pair.first, pair.second))
+    return first, second
+
+
+def _sides(inputs: Inputs, pair: Parted) -> tuple[str, str]:
+    of = inputs.manifest.splits[pair.repeat]
+    return str(of[pair.first]), str(of[pair.second])
+
+
+def find(inputs: Inputs) -> list[Parted]:
     """Copies on two sides of a split, the nearest first; at most MOST_PAIRS. Without codes none is found."""
     if not inputs.codes:
         return []
@@ -64,7 +109,7 @@ def find(inputs: Inputs) -> list[Copy]:
         one, other = looks[first], looks[second]
         same = distances[i] <= _SURE if one is None or other is None else any(map(_alike, one, other))
         if same:
-            found.append(Copy(first, second, int(parted[:, i].argmax()), int(parted[:, i].sum())))
+            found.append(Parted(first, second, int(parted[:, i].argmax()), int(parted[:, i].sum())))
     return found
 
 

@@ -1,32 +1,28 @@
-"""What the finetune stage left: one `Tuned` for each strategy, and the heads on codes that stand beside them."""
+"""Strategies as trained, and the heads on codes that stand beside them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.finetune.outputs import read_correct, read_curves
-from pipeline.report.runs import Run
-from pipeline.schema import read_json
+from pipeline.figures.records.runs import Run
+from pipeline.figures.records.values import Array
 
 Curve = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """`record` is metrics.json; `curves` has one curve a repeat (`finetune.outputs.read_curves`), or none. `folder` has
-    the predictions."""
+    """`record` is metrics.json; `curves` has one curve a repeat, or none, whose rows are those of
+    `finetune.outputs.read_curves`."""
 
     name: str
     record: Mapping[str, Any]
     curves: Sequence[Curve]
-    folder: Path
 
     @property
     def kind(self) -> str:
@@ -46,10 +42,6 @@ class Tuned:
     def size(self) -> int:
         """Side in pixels of the images that it saw."""
         return int(self.record["params"]["size"])
-
-    def correct(self) -> dict[str, bool]:
-        """Test image of the first split -> whether its class was named. Raises UserError without predictions."""
-        return read_correct(self.folder / "predictions.csv", int(self.repeats[0]["repeat"]))
 
     def mean(self, figure: str) -> float:
         """Over repeats; NaN where a repeat has no value."""
@@ -71,25 +63,12 @@ class Tuned:
         return [(epoch, float(np.mean(found))) for epoch, found in sorted(values.items())]
 
 
-def read_tuned(folder: Path, names: Sequence[str]) -> tuple[Tuned, ...]:
-    """Every strategy that was not skipped, in the order of `names`. Raises UserError naming all that are missing."""
-    missing = [name for name in names if not (folder / name / "metrics.json").is_file()]
-    if missing:
-        raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro finetune`")
-    found = [(name, read_json(folder / name / "metrics.json")) for name in names]
-    return tuple(
-        Tuned(name, record, read_curves(folder / name / "curves.csv"), folder / name)
-        for name, record in found
-        if "skipped" not in record
-    )
-
-
 @dataclass(frozen=True)
 class Baseline:
     """A linear head on the codes of the layer that did best on val, over the repeats that strategies have too."""
 
     run: Run
-    repeats: Sequence[Mapping[str, Any]]
+    repeats: tuple[Mapping[str, Any], ...]
 
     @property
     def name(self) -> str:
@@ -107,15 +86,42 @@ class Baseline:
         return [math.nan if (value := r.get(figure)) is None else float(value) for r in self.repeats]
 
 
-def baselines(runs: Sequence[Run], heads: Sequence[str], repeats: int) -> list[Baseline]:
-    """One for each of `heads` that was measured: its best mean `val_score` over the first repeats, never a test figure.
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """By class and strategy: `mean` and `std` (k, n) over the repeats in which a class has test images, NaN without
+    such (`std` with n - 1, NaN of a single one); `images` (k,) test images of a class in a split."""
 
-    A head that had nothing to choose has no score on val, and is left out.
-    """
-    found = []
-    for head in heads:
-        candidates = [(run, run.repeats[:repeats]) for run in runs if run.head == head]
-        scored = [(run, own) for run, own in candidates if all(r.get("val_score") is not None for r in own)]
-        if scored:
-            found.append(Baseline(*max(scored, key=lambda one: float(np.mean([r["val_score"] for r in one[1]])))))
-    return found
+    classes: tuple[str, ...]
+    strategies: tuple[str, ...]
+    mean: Array
+    std: Array
+    images: Array
+
+    @property
+    def hardest(self) -> list[int]:
+        """Classes with a value, the lowest mean over the strategies first; of equal ones in class order."""
+        there = [c for c, row in enumerate(self.mean) if not np.isnan(row).all()]
+        return sorted(there, key=lambda c: float(np.nanmean(self.mean[c])))
+
+    def lowest(self, strategy: str) -> tuple[str, float]:
+        """The class that a strategy finds least often, and how often."""
+        own = self.mean[:, self.strategies.index(strategy)]
+        worst = int(np.nanargmin(own))
+        return self.classes[worst], float(own[worst])
+
+
+@dataclass(frozen=True, eq=False)
+class Strategies:
+    """`tuned`: in the order of params.yaml. `recall`: of them and of `heads`, the best first. `gains`: of each other
+    strategy that was trained, against `scratch`: start, slope, asymptote. `convolutions`: of the network, in order."""
+
+    tuned: tuple[Tuned, ...]
+    heads: tuple[Baseline, ...]
+    recall: Recall
+    gains: Mapping[str, Mapping[str, float]]
+    convolutions: tuple[str, ...]
+
+    @property
+    def scratch(self) -> Tuned | None:
+        """The first strategy that began from random values."""
+        return next((one for one in self.tuned if one.kind == "scratch"), None)

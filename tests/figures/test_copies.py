@@ -14,10 +14,10 @@ from PIL import Image
 
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.report import build, copies
-from pipeline.report.inputs import Inputs
-from pipeline.report.pictures import Album
-from tests.report.world import SETTINGS, heads_params, make_manifest, make_world, report_params, store_codes
+from pipeline.figures import copies
+from pipeline.figures.inputs import Inputs
+from pipeline.figures.thumbnails import Album
+from tests.report.world import SETTINGS, heads_params, make_manifest, make_page, make_world, report_params, store_codes
 
 SPEC = "pool5-flatten"
 
@@ -58,6 +58,7 @@ def codes_of(manifest: Manifest, *, apart: float = 0.01, twins: bool = False) ->
 def inputs_of(manifest: Manifest, codes: Codes) -> Inputs:
     nothing = {"retrieved": (), "tuned": (), "advice": None, "sanity": {}, "tuned_network": None, "weights": {}}
     return Inputs(
+        root=manifest.root,
         manifest=manifest,
         failures=(),
         codes={SPEC: codes},
@@ -114,7 +115,7 @@ def test_the_page_warns_and_lists_the_pairs(
     codes = codes_of(manifest)
     store_codes(out / "codes" / SPEC, manifest, SPEC, codes.rows(slice(None)))
     with caplog.at_level(logging.WARNING):
-        page = build(out, report_params(), heads=heads_params(["svm"]), specs=[SPEC]).read_text()
+        page = make_page(out, report_params(), heads=heads_params(["svm"]), specs=[SPEC]).read_text()
     assert "3 pairs of pictures" in caplog.text
     assert 'id="copies"' in page and "Warning: 3 pairs" in page
     assert all(name in page for pair in COPIES for name in pair)

@@ -1,41 +1,20 @@
-"""What the heads stage left: one `Run` for each layer spec and head, with its repeats and its predictions."""
+"""What the heads stage left: one `Run` for each layer spec and head, and its predictions."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import LayerSpec
 from pipeline.errors import UserError
+from pipeline.figures.records.runs import Run
 from pipeline.metrics.classify import predicted
 from pipeline.schema import VERSIONS, hdf5, read_json
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a figure of metrics.json is named and shown."""
-
-    title: str
-    unit: str  # share (0..1, shown in percent) | nats | s
-    higher_is_better: bool = True
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric("accuracy", "share"),
-    "mean_class_recall": Metric("mean class recall", "share"),
-    "top5": Metric("top-5 accuracy", "share"),
-    "macro_f1": Metric("macro F1", "share"),
-    "log_loss": Metric("log loss", "nats", higher_is_better=False),
-    "fit_s": Metric("fit", "s", higher_is_better=False),
-    "predict_s": Metric("predict", "s", higher_is_better=False),
-}
 
 
 @dataclass(frozen=True)
@@ -58,38 +37,10 @@ class Predictions:
         return right
 
 
-@dataclass(frozen=True)
-class Run:
-    """One combination of codes and head. `repeats` are the records of metrics.json, in order."""
-
-    spec: LayerSpec
-    head: str
-    folder: Path
-    dim: int
-    bytes_per_code: float
-    repeats: tuple[Mapping[str, Any], ...]
-    majority: Mapping[str, float]
-
-    @property
-    def name(self) -> str:
-        return f"{self.spec.name} + {self.head}"
-
-    def values(self, metric: str) -> NDArray[np.float64]:
-        """(repeats,) a metric; NaN where the head has none."""
-        found = [r.get(metric) for r in self.repeats]
-        return np.array([math.nan if v is None else v for v in found], dtype=np.float64)
-
-    def mean(self, metric: str) -> float:
-        return float(self.values(metric).mean())
-
-    def std(self, metric: str) -> float:
-        """Standard deviation over repeats (n - 1); NaN with one repeat."""
-        values = self.values(metric)
-        return float(values.std(ddof=1)) if len(values) > 1 else math.nan
-
-    def predictions(self, repeat: int) -> Predictions:
-        """Of one repeat. Raises UserError if the file is missing, of another version or without that repeat."""
-        return _read_predictions(self.folder / "predictions.h5", repeat)
+def predictions(folder: Path, run: Run, repeat: int) -> Predictions:
+    """A repeat's, from the folder of all heads. Raises UserError if the file is missing, of another version or
+    without that repeat."""
+    return _read_predictions(folder / f"{run.spec.name}-{run.head}" / "predictions.h5", repeat)
 
 
 @functools.lru_cache(maxsize=512)
@@ -140,7 +91,6 @@ def _read_run(folder: Path) -> Run | None:
     return Run(
         spec=LayerSpec.parse(record["spec"]),
         head=record["head"],
-        folder=folder,
         dim=int(record["dim"]),
         bytes_per_code=float(record["bytes_per_code"]),
         repeats=tuple(sorted(record["repeats"], key=lambda r: r["repeat"])),

@@ -1,9 +1,8 @@
-"""All that the sections of the page read, opened once."""
+"""All that is computed from, opened once."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,19 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.errors import UserError
+from pipeline.figures.advice import read_advice
+from pipeline.figures.compare import compare
+from pipeline.figures.records.retrieval import Retrieved
+from pipeline.figures.records.runs import Comparison, Run
+from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.records.training import TunedNetwork
+from pipeline.figures.retrieved import read_retrieved
+from pipeline.figures.runs import read_runs
+from pipeline.figures.thumbnails import Album
+from pipeline.figures.tuned import read_tuned
+from pipeline.figures.tuned_network import read_tuned_network
 from pipeline.finetune.sanity import step
 from pipeline.nets import layers
-from pipeline.report.advice import read_advice
-from pipeline.report.compare import Comparison, compare
-from pipeline.report.pictures import Album
-from pipeline.report.retrieved import Retrieved, read_retrieved
-from pipeline.report.runs import Run, read_runs
-from pipeline.report.tuned import Tuned, read_tuned
-from pipeline.report.tuned_network import TunedNetwork, read_tuned_network
 
 # pipeline.nets.weights has the same name for it, and loads torch.
 WEIGHTS_KEY = "cnncodes"
@@ -32,10 +35,11 @@ WEIGHTS_KEY = "cnncodes"
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """`codes` is by spec, in the order of params.yaml, and empty where strategies alone were trained. `runs` is empty
-    there, and for a set without labels; `retrieved` and `tuned` where their stages were not asked for; `advice` and
-    `tuned_network` are None without their stages; `sanity` is by strategy."""
+    """`root` has a folder a stage. `codes` is by spec, in the order of params.yaml, and empty where strategies alone
+    were trained. `runs` is empty there, and for a set without labels; `retrieved` and `tuned` where their stages were
+    not asked for; `advice` and `tuned_network` are None without their stages; `sanity` is by strategy."""
 
+    root: Path
     manifest: Manifest
     failures: Sequence[Failure]  # of all kinds
     codes: Mapping[str, Codes]
@@ -72,7 +76,9 @@ class Inputs:
     @functools.cached_property
     def comparison(self) -> Comparison | None:
         """None without labels."""
-        return compare(self.runs, metric=self.params.selection, alpha=self.params.alpha) if self.runs else None
+        if not self.runs:
+            return None
+        return compare(self.runs, self.root / "heads", metric=self.params.selection, alpha=self.params.alpha)
 
     @functools.cached_property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -136,6 +142,7 @@ def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, **wante
     _require_same_images(manifest, codes)
     seen = next(iter(codes.values())).settings if codes else tuned[0].record["params"]
     return Inputs(
+        root=root,
         manifest=manifest,
         failures=read_failures(root / "dataset"),
         codes=codes,
@@ -169,8 +176,3 @@ def _weights_facts(path: Path) -> dict[str, Any]:
             return facts
     except (SafetensorError, plain_json.JsonError) as e:
         raise UserError(f"{path} is not a canonical weights file ({e})", see="`dvc repro weights`") from None
-
-
-def plain(value: Any) -> str:
-    """A setting as words: JSON without its quotes around plain text."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,24 @@
+"""The procedure for choosing hyperparameters: each step's verdict, what it saw, and what to draw of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pipeline.figures.computed import Computed
+from pipeline.figures.inputs import Inputs
+from pipeline.figures.records.training import Checked, Panel, Step
+from pipeline.finetune.sanity import step
+from pipeline.finetune.sanity.panel import panel
+
+
+def compute(inputs: Inputs) -> Computed | None:
+    found = tuple(
+        Checked(name, step.verdict(steps), tuple(map(_step, steps))) for name, steps in inputs.sanity.items() if steps
+    )
+    return Computed(found, {"sanity": {one.strategy: one.verdict for one in found}}) if found else None
+
+
+def _step(one: step.Step) -> Step:
+    shown = panel(one)
+    drawn = None if shown is None else Panel(**{f.name: getattr(shown, f.name) for f in dataclasses.fields(shown)})
+    return Step(one.name, one.verdict, one.seen, one.advice, one.curve, drawn)

@@ -34,7 +34,8 @@ def main() -> None:
 
 
 def write(name: str, values: dict[str, Any], *, checkout: Path = HERE.parents[1]) -> None:
-    """`checkout`: of the commit that made the values. A line a value of the second level, so that a change of one shows as one line."""
+    """A line a value of the second level, so that a change of one shows as one line. `checkout`: of the commit that
+    made the values."""
     lines = []
     for key, value in ({"commit": commit(checkout)} | values).items():
         if isinstance(value, dict) and value:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import held, plain_json
 from pipeline.errors import UserError
-from pipeline.failing import place, told
+from pipeline.failing import place, reading, told
 
 if TYPE_CHECKING:
     import h5py
@@ -57,7 +57,7 @@ def fingerprint(value: Any) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """64 hex digits: sha256 of a file's bytes."""
-    with place(path), Path(path).open("rb") as f:
+    with reading(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -160,7 +160,7 @@ def read_json(path: str | Path) -> Any:
 def small_text(path: str | Path) -> str:
     """The first lines of a file. Raises UserError if it is no regular file."""
     state(path)
-    with Path(path).open("rb") as file:
+    with reading(path) as file:
         return file.read(_LINES_BYTES).decode("utf-8", "replace")
 
 
@@ -219,7 +219,7 @@ def state_digest(path: str | Path) -> None:
 
 def states_digest(path: str | Path) -> bool:
     """Whether an HDF5 file states the digest of its bytes; those of earlier versions don't."""
-    with Path(path).open("rb") as file:
+    with reading(path) as file:
         return file.read(len(_DIGEST_MARK)) == _DIGEST_MARK
 
 
@@ -269,7 +269,7 @@ def _require_plain(path: str | Path | BytesIO, file_bytes: int, where: object, *
 
 def _require_digest(path: str | Path, *, theirs: bool) -> None:
     """Raises OSError unless a file has the digest that it states, or states none and is an HDF5 file."""
-    with place(path), Path(path).open("rb") as file:
+    with reading(path) as file:
         block = file.read(_DIGEST_BYTES)
         if block.startswith(_HDF5_MARK) or (theirs and not block.startswith(_DIGEST_MARK)):
             return

@@ -18,7 +18,7 @@ from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
 from pipeline.errors import UserError
-from pipeline.failing import place
+from pipeline.failing import reading
 
 _LEADING_POINT = re.compile(r"[-+]?\.[0-9]+[eE][0-9]+")
 
@@ -43,7 +43,7 @@ def read_yaml(path: str | Path) -> Any:
 
     Raises FileNotFoundError, and UserError if it is not YAML, too long, or stands for more values than it could hold.
     """
-    with place(path), Path(path).open("rb") as file:
+    with reading(path) as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise UserError(f"{path} is longer than settings are", allowed=f"{_MOST_BYTES:,} bytes of YAML")

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.failing import reading
 from pipeline.report.inputs import Inputs
 from pipeline.report.section import Section, render
 from pipeline.report.sections import (
@@ -90,4 +91,5 @@ def write_report(inputs: Inputs, out: Path) -> dict[str, Any]:
 
 def _asset(name: str) -> Markup:
     """A file of our own, to be inlined as it is."""
-    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
+    with reading(Path(__file__).parent / "templates" / name) as file:
+        return Markup(file.read().decode())

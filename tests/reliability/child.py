@@ -32,9 +32,11 @@ class Child:
         if not self._pid:
             self._start()
         os.write(self._send, json.dumps(what).encode() + b"\n")
-        start, before_s = time.monotonic(), self._worked_s()
+        start, before_s = time.monotonic(), None
         while not select.select([self._get], [], [], min(LIMIT_S, 1))[0]:
-            if self._worked_s() - before_s > LIMIT_S or time.monotonic() - start > WAITED * LIMIT_S:
+            worked_s = self._worked_s()
+            before_s = worked_s if before_s is None else before_s
+            if worked_s - before_s > LIMIT_S or time.monotonic() - start > WAITED * LIMIT_S:
                 self.close()
                 return f"takes more than {LIMIT_S} s"
         answer = os.read(self._get, 1 << 16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.reliability.commands import COMMANDS, Command
 from tests.reliability.registry import Draw
@@ -22,19 +22,18 @@ OPEN_ERRORS = {"EACCES": (errno.EACCES, False), "EIO": (errno.EIO, False)}
 READ_ERRORS = {"EIO": (errno.EIO, False)}
 
 
-def draws(seed: int, count: int | None) -> Iterator[Draw]:
+def draws(seed: int, count: int | None, commands: Iterable[Command] = COMMANDS.values()) -> Iterator[Draw]:
     """Of calls that write. A sample takes as many of each command."""
-    return _shuffled(seed, count, reads=False)
+    return _shuffled(seed, count, list(commands), reads=False)
 
 
-def read_draws(seed: int, count: int | None) -> Iterator[Draw]:
+def read_draws(seed: int, count: int | None, commands: Iterable[Command] = COMMANDS.values()) -> Iterator[Draw]:
     """Of calls that read."""
-    return _shuffled(seed, count, reads=True)
+    return _shuffled(seed, count, list(commands), reads=True)
 
 
-def _shuffled(seed: int, count: int | None, *, reads: bool) -> Iterator[Draw]:
+def _shuffled(seed: int, count: int | None, commands: list[Command], *, reads: bool) -> Iterator[Draw]:
     rng = random.Random(seed)
-    commands = list(COMMANDS.values())
     rng.shuffle(commands)
     for number, command in enumerate(commands):
         share = None if count is None else -(-count // (len(commands) - number))

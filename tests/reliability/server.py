@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline import held
+from pipeline.config import RetrievalParams, load
+from pipeline.workspace import PRESET
 
 LIMIT_S = 120
 
@@ -32,11 +35,15 @@ def main() -> None:
     scratch = Path(sys.argv[1])
     for name in ("pipeline.cli", "torch"):
         importlib.import_module(name)
+    load(RetrievalParams, PRESET)  # parsed once for all
+    gc.freeze()  # children would copy what a collection touches
     held._JUST_MADE_S = 0.0  # a rerun comes at once here, and no other run is at work
     for line in sys.stdin:
         asked = json.loads(line)
         if "modules" in asked:
             told: dict[str, Any] = {"failed": _import(asked["modules"])}
+            gc.collect()
+            gc.freeze()
         else:
             told = _run(asked, scratch)
         answers.write(json.dumps(told) + "\n")

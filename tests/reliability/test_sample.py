@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import faults, jobs, kills, trial
+from tests.reliability import faults, folders, jobs, kills, trial
 from tests.reliability.commands import COMMANDS
 from tests.reliability.registry import PARTS, Draw, Part
 from tests.reliability.runner import Fault, Runner, has_compiler
@@ -64,6 +64,25 @@ def test_the_library_fails_the_call_that_is_asked_for(tmp_path: Path) -> None:
         assert told.code == 0 and not told.calls, "reads nothing below the box"
     finally:
         runner.close()
+
+
+def test_states_that_differ_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "empty").mkdir()
+
+    def now() -> str:
+        return folders.mark(tmp_path, folders.snapshot(tmp_path))
+
+    seen = [now()]
+    assert now() == seen[0]
+    (tmp_path / "a").write_text("2")
+    seen.append(now())
+    (tmp_path / "a").chmod(0o600)
+    seen.append(now())
+    (tmp_path / "empty").rmdir()
+    seen.append(now())
+    (tmp_path / ".lock").touch()
+    assert len({*seen, now()}) == 5
 
 
 def numbers(seed: int, count: int | None) -> Iterator[Draw]:

@@ -35,6 +35,7 @@ def read_draws(seed: int, count: int | None, commands: Iterable[Command] = COMMA
 def _shuffled(seed: int, count: int | None, commands: list[Command], *, reads: bool) -> Iterator[Draw]:
     rng = random.Random(seed)
     rng.shuffle(commands)
+    rest: list[Draw] = []
     for number, command in enumerate(commands):
         share = None if count is None else -(-count // (len(commands) - number))
         found = list(_draws(command, reads=reads))
@@ -42,6 +43,10 @@ def _shuffled(seed: int, count: int | None, commands: list[Command], *, reads: b
         yield from found[:share]
         if count is not None:
             count -= min(len(found), share or 0)
+            rest += found[share:]
+    if count:  # the last commands had too few
+        rng.shuffle(rest)
+        yield from rest[:count]
 
 
 def _draws(command: Command, *, reads: bool) -> Iterator[Draw]:

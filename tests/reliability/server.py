@@ -26,6 +26,7 @@ from pipeline.config import RetrievalParams, load
 from pipeline.workspace import PRESET
 
 LIMIT_S = 120
+LEARNING = 5  # times as long for a run that imports first
 
 
 def main() -> None:
@@ -73,6 +74,7 @@ def _run(asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
     kill_s = asked["kill_s"]
+    limit_s = LIMIT_S * (LEARNING if asked["learn"] else 1)
     sent, hung, status = False, False, 0
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -83,7 +85,7 @@ def _run(asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
             sent = True
             # As a terminal does for Ctrl-C, and as `kill` for the others.
             (os.killpg if asked["signal"] == signal.SIGINT else os.kill)(pid, asked["signal"])
-        if elapsed_s > LIMIT_S:
+        if elapsed_s > limit_s:
             hung = True
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.reliability import faults, folders, jobs, kills, trial
-from tests.reliability.commands import COMMANDS
+from tests.reliability.commands import COMMANDS, Command
 from tests.reliability.registry import PARTS, Draw, Part
 from tests.reliability.runner import Fault, Runner, has_compiler
 from tests.reliability.state import State, counts
@@ -83,6 +83,21 @@ def test_states_that_differ_are_not_taken_for_one_another(tmp_path: Path) -> Non
     seen.append(now())
     (tmp_path / ".lock").touch()
     assert len({*seen, now()}) == 5
+
+
+@pytest.mark.parametrize("count", [5, 30, 40])
+def test_a_sample_is_as_large_as_asked_for(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though some commands have few draws, whichever comes last."""
+    have = dict(zip(COMMANDS.values(), (3, 40, 1), strict=False))
+
+    def few(command: Command, *, reads: bool) -> Iterator[Draw]:
+        return (Draw(f"{command.name} {i}", lambda: None) for i in range(have[command]))
+
+    monkeypatch.setattr(faults, "_draws", few)
+    for seed in range(6):
+        names = {draw.name for draw in faults.draws(seed, count, have)}
+        assert len(names) == count
+        assert len({name.split()[0] for name in names}) == 3, "of each command"
 
 
 def numbers(seed: int, count: int | None) -> Iterator[Draw]:

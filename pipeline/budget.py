@@ -22,6 +22,11 @@ STEPS_OF_A_BYTE = 1 / 100
 # A picture of one colour packs to a thousand pixels a byte, a photograph to less than ten.
 FREE_PIXELS = 50_000_000
 PIXELS_OF_A_BYTE = 50
+# What the HDF5 library may take to look a file through, in a process of its own; it reads half a million
+# texts a second.
+FREE_TRIED_S = 2.0
+TRIED_BYTES_A_S = 8 << 20
+MOST_TRIED_BYTES = 1 << 30
 # Of a Python object beside its content, with its place in what holds it.
 OBJECT_BYTES = 64
 
@@ -29,6 +34,17 @@ OBJECT_BYTES = 64
 def most_pixels(file_bytes: int) -> int:
     """What a picture of a file of this length may have; each takes 10 to 30 bytes and up to 200 ns to decode."""
     return FREE_PIXELS + PIXELS_OF_A_BYTE * file_bytes
+
+
+def tried_s(file_bytes: int) -> float:
+    """Seconds of a processor for `tried_hdf5`."""
+    return FREE_TRIED_S + file_bytes / TRIED_BYTES_A_S
+
+
+def tried_bytes(file_bytes: int) -> int:
+    """Bytes in memory for `tried_hdf5`, beside those of the libraries. Texts are read some at a time: the most that it
+    takes doesn't grow with the file."""
+    return min(FREE_BYTES + MADE_OF_A_BYTE * file_bytes, MOST_TRIED_BYTES)
 
 
 class TooMuchError(UserError):

@@ -11,6 +11,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from pipeline.errors import RefusedError, UserError
@@ -47,6 +48,13 @@ def place(path: str | Path) -> Iterator[None]:
         if not hasattr(error, _MARK):
             setattr(error, _MARK, str(path))
         raise
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[BufferedReader]:
+    """A file that is open for reading its bytes. A read that fails names no file; it is told as one of `path`."""
+    with place(path), Path(path).open("rb") as file:
+        yield file
 
 
 def told(error: BaseException, path: str | Path | None = None) -> UserError | None:

@@ -2,7 +2,8 @@
 
 The HDF5 library follows what a file says: values that lie in any other file, views made of other files, links, plugins
 that unpack, sizes of any number. All of it is looked up before a value is read. What the library itself makes of broken
-bytes this can't mend: a file that states its digest is checked against it before it is opened (`schema.hdf5`).
+bytes this can't mend: a file that states its digest is checked against it before it is opened (`schema.hdf5`), another
+program's is looked through first by a process that has an end (`tried_hdf5`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 import h5py
-from h5py import h5a, h5d, h5o, h5s, h5z
+from h5py import h5a, h5d, h5o, h5s, h5t, h5z
 
 from pipeline.budget import FREE_BYTES, UNPACKED_OF_A_BYTE
 from pipeline.errors import UserError
@@ -45,8 +46,8 @@ def require_plain(file: h5py.File, file_bytes: int, where: object, *, texts: boo
     file_bytes: length of the file. where: how to call it. texts: whether datasets may hold texts of any length.
     """
     try:
-        objects = list(_objects(file, where))
-        datasets = [o for o in objects if isinstance(o, h5py.Dataset)]
+        objects_ = list(objects(file, where))
+        datasets = [o for o in objects_ if isinstance(o, h5py.Dataset)]
         for dataset in datasets:
             _require_own(dataset, where, texts=texts)
             _require_size(dataset, file_bytes, where)
@@ -54,13 +55,13 @@ def require_plain(file: h5py.File, file_bytes: int, where: object, *, texts: boo
         if stated > FREE_BYTES + UNPACKED_OF_A_BYTE * file_bytes:
             raise _too_much(where, "its arrays", stated, file_bytes)
         beside = _beside(datasets, file_bytes)
-        for found in objects:
+        for found in objects_:
             _require_attributes(found, beside, where)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as e:
         raise OSError(f"HDF5 can't read what it holds: {' '.join(str(e).split())[:200]}") from e
 
 
-def _objects(file: h5py.File, where: object) -> Iterator[Object]:
+def objects(file: h5py.File, where: object) -> Iterator[Object]:
     """Every group and dataset by every link that leads to it. Groups that hold one another are refused."""
     waiting: list[tuple[h5py.Group, int]] = [(file, 0)]
     groups = {h5o.get_info(file.id).addr}
@@ -128,7 +129,7 @@ def _require_attributes(found: Object, beside: int, where: object) -> None:
         type_ = attribute.get_type()
         if values * type_.get_size() > MAX_ATTRIBUTE_BYTES:
             raise UserError(f"{where}: an attribute of {found.name} is larger than {MAX_ATTRIBUTE_BYTES:,} bytes")
-        if type_.detect_class(h5py.h5t.VLEN) or (type_.get_class() == h5py.h5t.STRING and type_.is_variable_str()):
+        if _is_endless(type_):
             texts += values
     # A single text can be no longer than the file; many can all be the same one.
     if texts > 1 and texts * beside > MAX_TEXT_BYTES:
@@ -136,6 +137,16 @@ def _require_attributes(found: Object, beside: int, where: object) -> None:
             f"{where}: {found.name} has {texts} attributes or texts in them, of {texts * beside:,} bytes at most",
             allowed=f"{MAX_TEXT_BYTES:,} bytes, or text of a fixed length",
         )
+
+
+def endless_attributes(found: Object) -> list[str]:
+    """The names of its attributes with texts, or other values, of any length."""
+    return [name for name in found.attrs if _is_endless(found.attrs.get_id(name).get_type())]
+
+
+def _is_endless(type_: h5t.TypeID) -> bool:
+    text = type_.get_class() == h5t.STRING and type_.is_variable_str()
+    return bool(text or type_.detect_class(h5t.VLEN))
 
 
 def _beside(datasets: list[h5py.Dataset], file_bytes: int) -> int:

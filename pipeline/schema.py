@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import held, plain_json
 from pipeline.errors import UserError
-from pipeline.failing import place, told
+from pipeline.failing import place, reading, told
 
 if TYPE_CHECKING:
     import h5py
@@ -58,7 +58,7 @@ def fingerprint(value: Any) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """64 hex digits: sha256 of a file's bytes."""
-    with place(path), Path(path).open("rb") as f:
+    with reading(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -161,7 +161,7 @@ def read_json(path: str | Path) -> Any:
 def small_text(path: str | Path) -> str:
     """The first lines of a file. Raises UserError if it is no regular file."""
     state(path)
-    with Path(path).open("rb") as file:
+    with reading(path) as file:
         return file.read(_LINES_BYTES).decode("utf-8", "replace")
 
 
@@ -177,8 +177,8 @@ def hdf5(
 
     What is read was checked, once as long as the file stays as it is: its bytes against the digest that it states
     (`new_hdf5`) before HDF5 sees them, then that it is plain (`plain_hdf5`). `theirs`: the file may be another
-    program's, which may begin with any block of bytes and hold text of any length. `where`: how to call what has no
-    path of its own.
+    program's, which may begin with any block of bytes and hold text of any length, and is looked through by another
+    process first (`tried_hdf5`). `where`: how to call what has no path of its own.
 
     Raises UserError if the file is not plain, or the environment insists on the lock where there is none; OSError if it
     is missing, cut short, changed or no HDF5 file.
@@ -186,11 +186,12 @@ def hdf5(
     if mode == "w":
         return _open_hdf5(path, mode)
     if isinstance(path, BytesIO):
-        return _checked_hdf5(path, len(path.getbuffer()), where, theirs=theirs)
+        _require_plain(path, len(path.getbuffer()), where, theirs=theirs)
+        return _open_hdf5(path, mode)
     now = state(path)
     if (now, theirs) not in _plain:
         _require_digest(path, theirs=theirs)
-        _checked_hdf5(path, now[2], path, theirs=theirs).close()
+        _require_plain(path, now[2], path, theirs=theirs)
         if state(path) == now and is_settled(now):
             _plain.add((now, theirs))
     return _open_hdf5(path, mode)
@@ -219,7 +220,7 @@ def state_digest(path: str | Path) -> None:
 
 def states_digest(path: str | Path) -> bool:
     """Whether an HDF5 file states the digest of its bytes; those of earlier versions don't."""
-    with Path(path).open("rb") as file:
+    with reading(path) as file:
         return file.read(len(_DIGEST_MARK)) == _DIGEST_MARK
 
 
@@ -237,8 +238,14 @@ def _open_hdf5(path: str | Path | BytesIO, mode: str, **settings: Any) -> h5py.F
         from pipeline.written_hdf5 import WrittenHdf5
 
         return WrittenHdf5(path, **settings)
-    try:
+    with _lock_told(path):
         return h5py.File(path, mode, locking=False, **settings)
+
+
+@contextlib.contextmanager
+def _lock_told(path: object) -> Iterator[None]:
+    try:
+        yield
     except OSError as e:
         if "unable to lock file" in str(e):
             raise UserError(
@@ -248,21 +255,22 @@ def _open_hdf5(path: str | Path | BytesIO, mode: str, **settings: Any) -> h5py.F
         raise
 
 
-def _checked_hdf5(path: str | Path | BytesIO, file_bytes: int, where: object, *, theirs: bool) -> h5py.File:
+def _require_plain(path: str | Path | BytesIO, file_bytes: int, where: object, *, theirs: bool) -> None:
+    if theirs:
+        from pipeline.tried_hdf5 import require_read
+
+        with _lock_told(path):
+            require_read(path, file_bytes, where)
+        return
     from pipeline.plain_hdf5 import require_plain
 
-    file = _open_hdf5(path, "r")
-    try:
-        require_plain(file, file_bytes, where, texts=theirs)
-    except BaseException:
-        file.close()
-        raise
-    return file
+    with _open_hdf5(path, "r") as file:
+        require_plain(file, file_bytes, where, texts=False)
 
 
 def _require_digest(path: str | Path, *, theirs: bool) -> None:
     """Raises OSError unless a file has the digest that it states, or states none and is an HDF5 file."""
-    with place(path), Path(path).open("rb") as file:
+    with reading(path) as file:
         block = file.read(_DIGEST_BYTES)
         if block.startswith(_HDF5_MARK) or (theirs and not block.startswith(_DIGEST_MARK)):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import sqlite3
@@ -11,9 +12,12 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import UserError
-from pipeline.failing import place, told
+from pipeline.failing import place, reading, told
 
 _HDF5 = "Can't synchronously write data (file write failed: time = x\n, filename = '/a/x.h5', file descriptor = 8, "
+
+
+PIPELINE = Path(schema.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,48 @@ def test_a_librarys_own_class_of_error_is_told_and_nothing_is_left(tmp_path: Pat
 )
 def test_a_temporary_name_stands_for_what_is_made(named: str, told_of: str) -> None:
     assert f"writing {told_of};" in str(told(OSError(errno.ENOSPC, "x", named)))
+
+
+def test_a_read_that_fails_is_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").touch()
+    with pytest.raises(OSError) as failed, reading(tmp_path / "w.bin"):
+        raise OSError(errno.EIO, "Input/output error")  # as file.read() does
+    assert f"the device failed while {tmp_path / 'w.bin'} was read" in str(told(failed.value))
+
+
+def test_whatever_reads_an_open_file_says_which_one() -> None:
+    """A read that the disk refuses names no file: each stands in a `with place(...)`, or in a `try` that says it."""
+    told = {"place", "reading", "atomic_path"}
+    caught = {"OSError", "Exception", "BaseException", "_BROKEN"}
+    bare = []
+    for path in sorted({*PIPELINE.rglob("*.py")} - {PIPELINE / "tried_hdf5.py"}):  # it reads of itself what it takes
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        within: dict[ast.AST, list[ast.AST]] = {tree: []}
+        for node in ast.walk(tree):
+            for child in ast.iter_child_nodes(node):
+                within[child] = [*within[node], node]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not _reads(node):
+                continue
+            names = {
+                name.id
+                for above in within[node]
+                for part in (
+                    [item.context_expr for item in above.items]
+                    if isinstance(above, ast.With)
+                    else [handler.type for handler in above.handlers if handler.type]
+                    if isinstance(above, ast.Try)
+                    else []
+                )
+                for name in ast.walk(part)
+                if isinstance(name, ast.Name)
+            }
+            if not names & (told | caught):
+                bare.append(f"{path.relative_to(PIPELINE)}:{node.lineno}")
+    assert not bare, " ".join(bare)
+
+
+def _reads(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    mode = any(isinstance(a, ast.Constant) and a.value == "rb" for a in call.args)
+    return name in {"read_bytes", "read_text", "safe_open", "load_file"} or (name in {"open", "fdopen"} and mode)

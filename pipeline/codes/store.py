@@ -34,6 +34,7 @@ from pipeline.cache import cache_root
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
 from pipeline.errors import UserError
+from pipeline.failing import reading
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +248,8 @@ def _ids_bytes(digests: Digests, shard_bytes: int) -> bytes:
 def _read_ids(path: Path) -> Digests:
     """The images in the shard at `path`. Raises _DamagedError if they or its length are not as stated."""
     try:
-        content = path.with_suffix(".ids").read_bytes()
+        with reading(path.with_suffix(".ids")) as file:
+            content = file.read()
         shard_bytes = path.stat().st_size
     except FileNotFoundError:
         raise _DamagedError("it is gone") from None

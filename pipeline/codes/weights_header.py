@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pipeline import plain_json
 from pipeline.codes.settings import Normalisation
 from pipeline.errors import UserError
+from pipeline.failing import reading
 from pipeline.nets import layers
 from pipeline.schema import VERSIONS
 
@@ -105,7 +106,7 @@ def stated(weights: str | Path) -> Stated | None:
 
 def _header(path: Path) -> dict[str, Any]:
     """safetensors: 8 bytes of little-endian length, then JSON of that length. Raises struct.error or ValueError."""
-    with path.open("rb") as f:
+    with reading(path) as f:
         (length,) = struct.unpack("<Q", f.read(8))
         if length > _MAX_HEADER_BYTES:
             raise ValueError("its header is too long")

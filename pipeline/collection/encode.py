@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.cache import working_folder
 from pipeline.config import CodesParams, DatasetParams
 from pipeline.errors import UserError
+from pipeline.failing import reading
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.pack import pack
 from pipeline.hashing.save import read_hasher, write_hasher
@@ -123,7 +124,8 @@ def hasher_bytes(hasher: Hasher, settings: dict[str, Any]) -> tuple[bytes, str]:
     """A fitted hasher's file, and its fingerprint."""
     with tempfile.TemporaryDirectory() as folder:
         mark = write_hasher(Path(folder) / "hasher.h5", hasher, settings=settings)
-        return (Path(folder) / "hasher.h5").read_bytes(), mark
+        with reading(Path(folder) / "hasher.h5") as file:
+            return file.read(), mark
 
 
 def hasher_from(data: bytes, fingerprint: str, name: str) -> Hasher:

@@ -15,6 +15,7 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.errors import UserError
+from pipeline.failing import place
 from pipeline.figures.advice import read_advice
 from pipeline.figures.compare import compare
 from pipeline.figures.records.retrieval import Retrieved
@@ -171,7 +172,7 @@ def _weights_facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        with safe_open(path, framework="numpy") as file:
+        with place(path), safe_open(path, framework="numpy") as file:
             facts: dict[str, Any] = plain_json.loads((file.metadata() or {}).get(WEIGHTS_KEY, "{}"))
             return facts
     except (SafetensorError, plain_json.JsonError) as e:

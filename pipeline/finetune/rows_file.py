@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pipeline.failing import place
+from pipeline.failing import place, reading
 
 
 def begin(file: BinaryIO, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
@@ -26,7 +26,7 @@ class RowsFile:
     """Read by whole numbers on its first `axes`, as an array is: `file[[3, 5]]`, or of two axes `file[0, [3, 5]]`."""
 
     def __init__(self, path: Path, axes: int = 1) -> None:
-        with place(path), path.open("rb") as file:
+        with reading(path) as file:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             self._start = file.tell()

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.budget import OBJECT_BYTES, Budget
 from pipeline.errors import UserError
+from pipeline.failing import reading
 from pipeline.nets import protobuf
 from pipeline.nets.mistaken import require_not_mistaken
 
@@ -21,7 +22,8 @@ _OUTWARD = frozenset({"..", "/", "\\"})
 
 def files(path: Path) -> list[Path]:
     """The files beside a model that its tensors name, sorted. Raises UserError as `model` and `locate` do."""
-    tensors = model(path.read_bytes(), str(path)).graph.initializer
+    with reading(path) as file:
+        tensors = model(file.read(), str(path)).graph.initializer
     named = {_entries(tensor).get("location", "") for tensor in tensors if is_external(tensor)}
     return sorted(locate(path, location) for location in named)
 
@@ -98,7 +100,7 @@ def read(path: Path, tensor: Any) -> bytes:
         raise UserError(
             f"{path} has a broken tensor {tensor.name}: its {size} bytes are not in {file.name}, which may be cut short"
         )
-    with file.open("rb") as opened:
+    with reading(file) as opened:
         opened.seek(offset)
         return opened.read(size)
 

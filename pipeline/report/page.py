@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from pipeline.failing import reading
 from pipeline.figures.records.files import Figures
 from pipeline.report.section import Section, render
 from pipeline.report.sections import (
@@ -84,4 +85,5 @@ def write_report(shown: Figures, out: Path) -> None:
 
 def _asset(name: str) -> Markup:
     """A file of our own, to be inlined as it is."""
-    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
+    with reading(Path(__file__).parent / "templates" / name) as file:
+        return Markup(file.read().decode())

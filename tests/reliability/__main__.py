@@ -8,11 +8,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from pipeline.cli.output import table
+from tests.reliability.jobs import Row, cores
+from tests.reliability.jobs import rows as tried
 from tests.reliability.registry import PARTS
-from tests.reliability.state import State, counts
+from tests.reliability.state import counts
 
 _SAID_EVERY_S = 60
 
@@ -21,17 +22,17 @@ def main() -> int:
     """Runs the draws, says each that is wrong as it is found, and ends with the counts."""
     args = _arguments()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands are forked
-    state, rows, said = State(args.state, args.seed), list[dict[str, Any]](), time.monotonic()
-    for name in args.only or PARTS:
-        count = getattr(args, name)
-        for row in state.tried(name, PARTS[name].draws(args.seed, None if count == "all" else count)):
-            rows.append(row)
-            if row["wrong"]:
-                _say(f"{name} {row['draw']}: {row['wrong']}")
-            if time.monotonic() - said > _SAID_EVERY_S:
-                said = time.monotonic()
-                _say(f"{name}: {sum(r['part'] == name for r in rows)} draws")
-    found = counts(rows)
+    rows, said = list[Row](), time.monotonic()
+    asked = {name: None if (count := getattr(args, name)) == "all" else count for name in args.only or PARTS}
+    for row in tried(args.state, args.seed, asked, args.jobs):
+        rows.append(row)
+        name = row["part"]
+        if row["wrong"]:
+            _say(f"{name} {row['draw']}: {row['wrong']}")
+        if time.monotonic() - said > _SAID_EVERY_S:
+            said = time.monotonic()
+            _say(f"{name}: {sum(r['part'] == name for r in rows)} draws")
+    found = counts(sorted(rows, key=lambda row: list(asked).index(row["part"])))
     _say(table(("part", "draws", "wrong", "seconds"), [(n, c["draws"], c["wrong"], c["s"]) for n, c in found.items()]))
     sys.stdout.write(json.dumps({"seed": args.seed, "parts": found}) + "\n")
     return int(any(c["wrong"] for c in found.values()))
@@ -49,6 +50,9 @@ def _arguments() -> argparse.Namespace:
         metavar="FILE",
         help="results so far: what it has is not tried again (default: %(default)s)",
     )
+    parser.add_argument(
+        "--jobs", type=_jobs, default=cores(), metavar="N", help="processes that share the draws (%(default)s)"
+    )
     for part in PARTS.values():
         default = "all" if part.count is None else part.count
         parser.add_argument(
@@ -59,6 +63,12 @@ def _arguments() -> argparse.Namespace:
 
 def _count(text: str) -> int | str:
     return text if text == "all" else int(text)
+
+
+def _jobs(text: str) -> int:
+    if (jobs := int(text)) < 1:
+        raise argparse.ArgumentTypeError("1 or more")
+    return jobs
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.reliability.commands import COMMANDS, Command
 from tests.reliability.registry import Draw
@@ -22,20 +22,20 @@ OPEN_ERRORS = {"EACCES": (errno.EACCES, False), "EIO": (errno.EIO, False)}
 READ_ERRORS = {"EIO": (errno.EIO, False)}
 
 
-def draws(seed: int, count: int | None) -> Iterator[Draw]:
+def draws(seed: int, count: int | None, commands: Iterable[Command] = COMMANDS.values()) -> Iterator[Draw]:
     """Of calls that write. A sample takes as many of each command."""
-    return _shuffled(seed, count, reads=False)
+    return _shuffled(seed, count, list(commands), reads=False)
 
 
-def read_draws(seed: int, count: int | None) -> Iterator[Draw]:
+def read_draws(seed: int, count: int | None, commands: Iterable[Command] = COMMANDS.values()) -> Iterator[Draw]:
     """Of calls that read."""
-    return _shuffled(seed, count, reads=True)
+    return _shuffled(seed, count, list(commands), reads=True)
 
 
-def _shuffled(seed: int, count: int | None, *, reads: bool) -> Iterator[Draw]:
+def _shuffled(seed: int, count: int | None, commands: list[Command], *, reads: bool) -> Iterator[Draw]:
     rng = random.Random(seed)
-    commands = list(COMMANDS.values())
     rng.shuffle(commands)
+    rest: list[Draw] = []
     for number, command in enumerate(commands):
         share = None if count is None else -(-count // (len(commands) - number))
         found = list(_draws(command, reads=reads))
@@ -43,6 +43,10 @@ def _shuffled(seed: int, count: int | None, *, reads: bool) -> Iterator[Draw]:
         yield from found[:share]
         if count is not None:
             count -= min(len(found), share or 0)
+            rest += found[share:]
+    if count:  # the last commands had too few
+        rng.shuffle(rest)
+        yield from rest[:count]
 
 
 def _draws(command: Command, *, reads: bool) -> Iterator[Draw]:

@@ -47,6 +47,13 @@ def snapshot(box: Path) -> Snapshot:
     return found
 
 
+def mark(box: Path, found: Snapshot) -> str:
+    """Equal for two boxes that a command can't tell from one another but by times: what they hold, and all names, with
+    modes and lengths."""
+    names = [(str(p.relative_to(box)), p.lstat().st_mode, p.is_file() and p.stat().st_size) for p in box.rglob("*")]
+    return _digest(repr((sorted(found.items()), sorted(names))).encode())
+
+
 def leftovers(box: Path) -> list[str]:
     """Temporary files and folders that a command left; not libraries' single files in the system's own folder."""
     found = [p for p in box.rglob(".*") if p.name not in _LOCKS]

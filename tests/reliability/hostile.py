@@ -23,6 +23,7 @@ TESTS = (
     "tests/index/test_hostile.py",
     "tests/test_hostile_collection.py",
     "tests/test_plain_hdf5.py",
+    "tests/test_tried_hdf5.py",
     "tests/test_plain_json.py",
     "tests/test_yaml.py",
     "tests/nets/weights/test_safety.py",

@@ -21,9 +21,6 @@ from tests.reliability.child import Child
 from tests.reliability.mutate import mutated
 from tests.reliability.registry import Draw
 
-# Text of any length: the HDF5 library itself can loop on a broken heap of them, and nothing before it can tell.
-TEXTS = "texts"
-
 
 def draws(seed: int, count: int | None) -> Iterator[Draw]:
     """Without end, one layout after another."""
@@ -31,7 +28,7 @@ def draws(seed: int, count: int | None) -> Iterator[Draw]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     healthy = {
         name: make(folder / "healthy.h5")
-        for name, make in {"plain": _plain, "packed": _packed, TEXTS: _endless}.items()
+        for name, make in {"plain": _plain, "packed": _packed, "texts": _endless}.items()
     }
 
     def look(draw: str) -> str | None:

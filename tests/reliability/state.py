@@ -1,4 +1,5 @@
-"""Results so far, a line of JSON a draw, so that a run that was stopped goes on where it was."""
+"""Results so far, a line of JSON a draw, so that a run that was stopped goes on where it was. Several processes may add
+to a file: each line is one write."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ class State:
                 took_s = round(time.monotonic() - start, 3)
                 row = {"seed": self.seed, "part": part, "draw": draw.name, "wrong": wrong, "s": took_s}
                 self.found[part, draw.name] = row
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write("\n" * self._is_cut() + json.dumps(row) + "\n")
+                with self.path.open("ab", buffering=0) as file:
+                    file.write(("\n" * self._is_cut() + json.dumps(row) + "\n").encode())
             yield row
 
     def _is_cut(self) -> bool:

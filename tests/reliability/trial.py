@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.reliability.commands import Command, make_world
-from tests.reliability.folders import Snapshot, differing, leftovers, snapshot, timeless
+from tests.reliability.folders import Snapshot, differing, leftovers, mark, snapshot, timeless
 from tests.reliability.runner import Fault, Runner, Told
 
 _THERE = re.compile("is there already|exists")  # what a command that makes a new thing says if that is there
@@ -47,6 +47,9 @@ class World:
         self.box = self.runner.box
         self._folder, self._things = folder, folder / "things"
         self._undisturbed: dict[str, Undisturbed] = {}
+        # Many faults leave the same: what comes after is found once for each state (`folders.mark`) and command.
+        self.answers: dict[tuple[str, str], str | None] = {}
+        self.reruns: dict[tuple[str, str, bool], list[str]] = {}
         atexit.register(self.close)
         make_world(self.runner)
         self.box.rename(self._things)
@@ -124,7 +127,7 @@ def faulty(command: Command, fault: Fault) -> str | None:
         wrong += _state(now, calm, done=told.code == calm.code)
     # What can't be read can't be removed either, if it is a folder.
     wrong += [f"leaves {name}" for name in leftovers(here.box) if not (fault.reads and name.startswith("cache/work/"))]
-    wrong += _answer(here, command, calm) if not fault.reads else []
+    wrong += _answer(here, command, calm, now) if not fault.reads else []
     return _told(wrong + _rerun(here, command, calm, exact=not fault.reads))
 
 
@@ -140,8 +143,9 @@ def killed(command: Command, signal: int, share: float) -> str | None:
     # By the signal itself where it comes before the first line of ours.
     if told.code not in {calm.code, -signal, 128 + signal}:
         wrong.append(f"exit code {told.code} after signal {signal}: {_last(told.err)}")
-    wrong += _state(snapshot(here.box), calm, done=False, hidden=False)
-    wrong += _answer(here, command, calm)
+    now = snapshot(here.box)
+    wrong += _state(now, calm, done=False, hidden=False)
+    wrong += _answer(here, command, calm, now)
     return _told(wrong + _rerun(here, command, calm))
 
 
@@ -196,8 +200,11 @@ def _state(found: Snapshot, calm: Undisturbed, *, done: bool, hidden: bool = Tru
     return wrong
 
 
-def _answer(here: World, command: Command, calm: Undisturbed) -> list[str]:
-    answer = here.answer(command)
+def _answer(here: World, command: Command, calm: Undisturbed, now: Snapshot) -> list[str]:
+    key = command.name, mark(here.box, now)
+    if key not in here.answers:
+        here.answers[key] = here.answer(command)
+    answer = here.answers[key]
     if answer is None:
         return [f"`{' '.join(command.then)}` fails after it"]
     return [] if answer in ("", *calm.answers) else [f"`{' '.join(command.then)}` has another answer after it"]
@@ -211,7 +218,15 @@ def _rerun(here: World, command: Command, calm: Undisturbed, *, exact: bool = Tr
     (here.box / "tmp").mkdir()
     for name in leftovers(here.box):  # as on the next day: another run might be at work on what is young
         os.utime(here.box / name, (0, 0))
-    was_done = not differing(_but_memory(snapshot(here.box)), _but_memory(calm.after))
+    begun = snapshot(here.box)
+    key = command.name, mark(here.box, begun), exact
+    if key not in here.reruns:
+        here.reruns[key] = _run_again(here, command, calm, begun, exact=exact)
+    return here.reruns[key]
+
+
+def _run_again(here: World, command: Command, calm: Undisturbed, begun: Snapshot, *, exact: bool) -> list[str]:
+    was_done = not differing(_but_memory(begun), _but_memory(calm.after))
     told = here.runner.run(*command.argv)
     wrong = []
     refused = told.code == 2 and bool(_THERE.search(told.err) or _NOT_THERE.search(told.err))

@@ -27,6 +27,7 @@ from pipeline.data.links import NOT_FOLLOWED, Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.sources.base import Listing, Record
 from pipeline.errors import UserError
+from pipeline.failing import reading
 
 GENDERS = ("female", "male")
 OLDEST = 100
@@ -169,7 +170,7 @@ def _wanted() -> tuple[str, ...]:
 def _require_bounded(path: Path) -> None:
     """Raises UserError if the file, or what is packed in it, is larger than any of IMDB-WIKI, or its parts lie."""
     size = path.stat().st_size
-    with path.open("rb") as f:
+    with reading(path) as f:
         if f.read(_HEADER_BYTES).endswith(_VERSION_7_3):
             raise UserError(
                 f"{path} is of Matlab's version 7.3", allowed="version 5 to 7, as published: save(..., '-v7')"

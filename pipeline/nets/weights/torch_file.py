@@ -24,6 +24,7 @@ import torch
 
 from pipeline.budget import Budget
 from pipeline.errors import UserError
+from pipeline.failing import reading
 from pipeline.nets.weights import torch_pickle
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.nets.weights.state_dict import StateDict
@@ -121,7 +122,7 @@ def _named(path: Path, budget: Budget) -> list[str]:
     if not zipfile.is_zipfile(path):
         if tarfile.is_tarfile(path):  # torch would unpack its oldest format into a folder
             raise ValueError("a tar archive")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        with reading(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return torch_pickle.names(mapped, _LEGACY_PICKLES, budget)
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()

@@ -5,6 +5,8 @@ In YAML 1.1 1e-5 is text, `on` and `no` are booleans, 010 is 8 and 1:30 is 90.
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import math
 import re
@@ -48,15 +50,20 @@ def read_yaml(path: str | Path) -> Any:
     if len(data) > _MOST_BYTES:
         raise UserError(f"{path} is longer than settings are", allowed=f"{_MOST_BYTES:,} bytes of YAML")
     try:
-        text = data.decode("utf-8")
-        if "&" in text and "*" in text:
-            _require_few(_yaml().compose(text), path)
-        return _yaml().load(text)
+        # A stage asks for one section after the other of the same file.
+        return copy.deepcopy(_parsed(data.decode("utf-8"), str(path)))
     except MarkedYAMLError as e:
         line = "" if e.problem_mark is None else f" in line {e.problem_mark.line + 1}"
         raise UserError(f"{path} is not YAML: {e.problem}{line}") from None
     except (YAMLError, ValueError, RecursionError) as e:
         raise UserError(f"{path} is not YAML: {' '.join(str(e).split())[:200]}") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str, path: str) -> Any:
+    if "&" in text and "*" in text:
+        _require_few(_yaml().compose(text), path)
+    return _yaml().load(text)
 
 
 def _yaml() -> YAML:
@@ -65,7 +72,7 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _require_few(root: Any, path: str | Path) -> None:
+def _require_few(root: Any, path: str) -> None:
     """Raises UserError if a file's values, with each alias written out, are too many; nothing is written out here."""
     counts: dict[int, float] = {}
 

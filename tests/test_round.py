@@ -168,7 +168,6 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
     assert all(name in shown for name in ("mine", "standardised"))
     columns = user.dvc("exp", "show", "--only-changed", "--csv").splitlines()[0].split(",")
     assert {"dataset.root", "heads.scaling", "best.accuracy.mean"} <= {c.rpartition(":")[2] for c in columns}
-    assert len(columns) <= 40, columns
     assert "standardise" in user.dvc("params", "diff", "--json")
     assert "heads.scaling" in user.dvc("exp", "diff", "mine", "standardised", "--json")
     user.dvc("metrics", "diff")

@@ -52,10 +52,11 @@ ALLOWED: dict[str, set[str]] = {
     "tuned": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval"},
     "transfer": BASE | {"workspace", "data", "nets", "codes", "heads", "finetune"},
     "export_images": BASE | {"workspace", "data", "codes", "finetune"},
+    "dag": {"errors", "schema"},
     "cli": BASE
     | {"front", "terminal"}
     | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}
-    | {"transfer", "collection", "montage", "advice", "export_images"},
+    | {"transfer", "collection", "montage", "advice", "export_images", "dag"},
     "web": BASE | {"workspace", "data", "nets", "codes", "hashing", "index", "query", "collection", "montage"},
 }
 

@@ -39,26 +39,26 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_copy_without_git_reproduces(copy: Path) -> None:
-    refused = run(copy, "dvc", "repro", "--dry", "digests")
+    refused = run(copy, "dvc", "repro", "--dry", "code")
     assert refused.returncode and "is not a git repository" in refused.stderr
     assert "without-git" in run(copy, "make", "--dry-run", "--debug=b", "demo").stdout
     assert run(copy, "make", "without-git").returncode == 0
-    done = run(copy, "dvc", "repro", "--dry", "digests")
-    assert done.returncode == 0 and "python -m stages.digests" in done.stdout
+    done = run(copy, "dvc", "repro", "--dry", "code")
+    assert done.returncode == 0 and "python -m stages.code" in done.stdout
 
 
 def test_what_readme_says_to_do_by_hand(copy: Path) -> None:
     command = "dvc config --local core.no_scm true"
     assert f"`{command}`" in (ROOT / "README.md").read_text()
     assert run(copy, *command.split()).returncode == 0
-    assert run(copy, "dvc", "repro", "--dry", "digests").returncode == 0
+    assert run(copy, "dvc", "repro", "--dry", "code").returncode == 0
 
 
 def test_a_repository_is_left_as_it_is(copy: Path) -> None:
     assert run(copy, "git", "init", "-q").returncode == 0
     assert run(copy, "make", "without-git").returncode == 0
     assert not (copy / ".dvc/config.local").exists()
-    assert run(copy, "dvc", "repro", "--dry", "digests").returncode == 0
+    assert run(copy, "dvc", "repro", "--dry", "code").returncode == 0
 
 
 def test_a_folder_of_a_repository_is_left_as_it_is(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dag.closure import Closure
 from tests import yaml_files
 from tests.pictures import draw_classes
 from tests.test_dag import STAGES, results
@@ -19,12 +21,33 @@ from tests.test_imports import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 
-def dvc(*args: str, cwd: Path) -> str:
+# Of a process that a stage runs in: writes which files of Python it has loaded, and which others beside them it opened.
+WATCH = """
+import atexit, os, sys
+stage, root = os.environ.get("DVC_STAGE", ""), os.getcwd() + "/"
+if stage:
+    opened = set()
+    sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
+    def write():
+        loaded = [getattr(m, "__file__", None) for m in list(sys.modules.values())]
+        paths = {os.path.abspath(p) for p in [*loaded, *opened] if p}
+        ours = {p.removeprefix(root) for p in paths if p.startswith((root + "pipeline/", root + "stages/"))}
+        with open(f"{os.environ['SEEN']}/{stage.split('@')[0]}.{os.getpid()}", "w") as f:
+            f.write("\\n".join(p for p in ours if "__pycache__" not in p and os.path.isfile(p)))
+    atexit.register(write)
+"""
+
+
+def dvc(*args: str, cwd: Path, watched: Path | None = None) -> str:
+    """What it says. `watched`: a folder that gets a file a process of a stage, with the files of ours that it used."""
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
         "PYTHONPATH": str(cwd),
     }
+    if watched is not None:
+        (watched / "sitecustomize.py").write_text(WATCH)
+        env |= {"PYTHONPATH": f"{watched}{os.pathsep}{cwd}", "SEEN": str(watched)}
     done = subprocess.run(["dvc", *args], capture_output=True, text=True, cwd=cwd, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -74,9 +97,22 @@ def change(project: Path, section: str, **values: object) -> None:
     path.write_text(yaml_files.dump(params))
 
 
-def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def require_closures(project: Path, watched: Path) -> None:
+    """Fails if a process used a file of the project that is not among its stage's code."""
+    closure = Closure(project)
+    used: dict[str, set[str]] = {}
+    for path in watched.glob("*.*[0-9]"):
+        used.setdefault(path.stem, set()).update(path.read_text().splitlines())
+    assert used.keys() == STAGES.keys()
+    for stage in used.keys() - {"code"}:  # which reads all files, since it takes their digests
+        assert f"stages/{stage}.py" in used[stage] and len(used[stage]) > 10
+        assert used[stage] <= {p.as_posix() for p in closure.files(stage)}, stage
+
+
+def test_repro_from_nothing_to_the_page(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
-    stages = ran(dvc("repro", cwd=project))
+    stages = ran(dvc("repro", cwd=project, watched=tmp_path))
+    require_closures(project, tmp_path)
     assert {
         "dataset",
         "weights",
@@ -100,7 +136,7 @@ def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.Monke
     before = (project / "out/report/index.html").read_text()
     css = project / "pipeline/report/templates/page.css"
     css.write_text(css.read_text() + "\nbody { color: teal }\n")
-    assert ran(dvc("repro", cwd=project)) == {"report"}
+    assert ran(dvc("repro", cwd=project)) == {"code", "report"}
     after = (project / "out/report/index.html").read_text()
     assert after != before and after.replace("\nbody { color: teal }\n", "") == before
 
@@ -113,6 +149,26 @@ def test_repro_from_nothing_to_the_page(project: Path, monkeypatch: pytest.Monke
     # A new photograph is noticed.
     draw_classes(project / "photos", per_class=13, seed=1)
     assert {"dataset", "codes", "report"} <= ran(dvc("repro", cwd=project))
+
+
+def test_a_touched_module_reruns_the_stages_that_import_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
+    dvc("repro", cwd=project)
+    for file, users in (
+        ("pipeline/web/app.py", set()),
+        ("pipeline/finetune/sanity/grid.py", {"sanity"}),
+        ("pipeline/advice/least_squares.py", {"advise"}),
+    ):
+        with (project / file).open("a") as f:
+            f.write("# touched\n")
+        assert "'pipeline'" in str(json.loads(dvc("status", "--json", cwd=project))["code"]), "a touched file is seen"
+        assert ran(dvc("repro", "code", cwd=project)) == {"code"}
+        changed = json.loads(dvc("status", "--json", cwd=project))
+        assert {name.partition("@")[0] for name in changed} == users, file
+        assert ran(dvc("repro", cwd=project)) == set(changed), "and none because of what these wrote"
+    with (project / "pipeline/report/templates/page.css").open("a") as f:
+        f.write("\n")
+    assert ran(dvc("repro", cwd=project)) == {"code", "report"}
 
 
 def test_hostile_names_reach_no_shell(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

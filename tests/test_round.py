@@ -166,6 +166,8 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
     assert "heads@conv5_2-avg-knn" in changed and not {"digests", "dataset", "codes"} & changed
     shown = user.dvc("exp", "show", "--json")
     assert all(name in shown for name in ("mine", "standardised"))
+    columns = user.dvc("exp", "show", "--only-changed", "--csv").splitlines()[0].split(",")
+    assert {"dataset.root", "heads.scaling", "best.accuracy.mean"} <= {c.rpartition(":")[2] for c in columns}
     assert "standardise" in user.dvc("params", "diff", "--json")
     assert "heads.scaling" in user.dvc("exp", "diff", "mine", "standardised", "--json")
     user.dvc("metrics", "diff")

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import advise, codes, finetune, heads, reference, sanity, search, serve, weights
+from pipeline.cli import advise, codes, dvc, finetune, heads, reference, sanity, search, serve, weights
 from pipeline.errors import UserError
 from pipeline.front import MEANINGS, ExitCode
 
@@ -62,6 +62,7 @@ advise.register(app)
 serve.register(app)
 weights.register(app)
 reference.register(weights.weights)
+dvc.register(app)
 
 
 def command() -> int:

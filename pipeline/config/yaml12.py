@@ -50,10 +50,8 @@ def read_yaml(path: str | Path) -> Any:
     if len(data) > _MOST_BYTES:
         raise UserError(f"{path} is longer than settings are", allowed=f"{_MOST_BYTES:,} bytes of YAML")
     try:
-        text = data.decode("utf-8")
-        if "&" in text and "*" in text:
-            _require_few(_yaml().compose(text), path)
-        return copy.deepcopy(_parsed(text))
+        # A stage asks for one section after the other of the same file.
+        return copy.deepcopy(_parsed(data.decode("utf-8"), str(path)))
     except MarkedYAMLError as e:
         line = "" if e.problem_mark is None else f" in line {e.problem_mark.line + 1}"
         raise UserError(f"{path} is not YAML: {e.problem}{line}") from None
@@ -62,8 +60,10 @@ def read_yaml(path: str | Path) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _parsed(text: str) -> Any:
-    """A command reads the same settings several times, and this parser takes a tenth of a second for them."""
+def _parsed(text: str, path: str) -> Any:
+    """This parser takes a tenth of a second for a file of settings."""
+    if "&" in text and "*" in text:
+        _require_few(_yaml().compose(text), path)
     return _yaml().load(text)
 
 
@@ -73,7 +73,7 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _require_few(root: Any, path: str | Path) -> None:
+def _require_few(root: Any, path: str) -> None:
     """Raises UserError if a file's values, with each alias written out, are too many; nothing is written out here."""
     counts: dict[int, float] = {}
 

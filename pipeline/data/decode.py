@@ -6,8 +6,11 @@ Embedded colour profiles are ignored: values are taken as sRGB, as the networks'
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import io
+import logging
 import os
 import struct
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from pipeline import budget
 from pipeline.data import colours, jpeg, kinds, png
@@ -154,7 +157,22 @@ def _decode(
 @functools.cache
 def _formats() -> list[str]:
     Image.init()
+    _silence_tiff()
     return [f for f in FORMATS if f in Image.OPEN]
+
+
+def _silence_tiff() -> None:
+    """Keeps libtiff, and Pillow's log of TIFFs, from writing to stderr what the exception that follows says too.
+
+    Pillow has no setting for libtiff: it turns off its warnings, not its errors. The symbol of Pillow's extension is
+    looked up in the libraries that it was linked with, so that this is the libtiff which Pillow calls. Where that is
+    linked in without its names, its lines are shown and nothing else changes.
+    """
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+    with contextlib.suppress(AttributeError, OSError):
+        extension = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            extension[name](None)
 
 
 def formats_of(head: bytes) -> list[str]:

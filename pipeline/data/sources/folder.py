@@ -49,11 +49,11 @@ def read(params: DatasetParams, images: Path) -> Listing:
         one = f" but what is left out ({left_out[0].path}: {left_out[0].reason})" if left_out else ""
         raise UserError(f"{params.root} holds no files{one}", allowed="a folder of images, or of one folder a class")
     if params.splits == "folders":
-        return Listing(root, [_in_split_folder(p, root) for p in paths], left_out)
+        return Listing(root, [_in_split_folder(p, root) for p in paths], left_out, links=links)
     tops = {p.partition("/")[0] for p in paths if "/" in p}
     if tops and all(t.casefold() in SPLIT_NAMES for t in tops):
         log.warning("%s are taken as classes; to take them as splits, set dataset.splits: folders", sorted(tops))
-    return Listing(root, [Record(p, label=_first(p)) for p in paths], left_out)
+    return Listing(root, [Record(p, label=_first(p)) for p in paths], left_out, links=links)
 
 
 def walk(root: str, rules: LeaveOut, links: Links, left_out: list[Failure]) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _listed(
     many of `paths`, the files below the root, it leaves out itself. `passed_by`: what was left out beside them.
     """
     split_of = (lambda path: _in_split_folder(path).split) if split_folders else None
-    records = labels_csv.read(file, paths, split_of=split_of)
+    records = labels_csv.read(file, paths, links=links, split_of=split_of)
     others = len(set(paths) - {r.path for r in records} - {file.name})
     if others:
         log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, file.parent, file.name)
@@ -133,7 +133,7 @@ def _listed(
     # A folder that the walk passed by, while rows of labels.csv name files in it, is not left out as a whole.
     entered = {part for r in kept for part in _parts(r.path)}
     left_out = {f for f in [*passed_by, *filter(None, reasons)] if f.path not in entered}
-    return Listing(file.parent, kept, sorted(left_out))
+    return Listing(file.parent, kept, sorted(left_out), links=links)
 
 
 def _left_out(path: str, rules: LeaveOut) -> Failure | None:

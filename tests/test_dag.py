@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,63 @@ def test_dvc_refuses_results_elsewhere(stage: str) -> None:
     assert named <= set(lines), f"{named - set(lines)} must stand in .dvcignore"
     assert lines[-1] == "!/out/**"
     assert not named or "out/names/checked.txt" in STAGES[stage]["deps"], "which refuses such a name first"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_name_in_a_path_has_to_be_plain(stage: str) -> None:
+    """DVC reads a file of the folder that a stage runs in before it does anything; a name that leads out finds none."""
+    named = {path.removeprefix(f"out/{stage}/").rpartition("/")[0] for path in results(stage) if "${" in path}
+    assert len(named) < 2
+    for name in named:
+        assert STAGES[stage]["wdir"] == f"{name}/.." and STAGES[stage]["vars"] == ["stages/plain-names.yaml"]
+
+
+# With each file of params in turn, in one process, as DVC takes seconds to begin. Prints why DVC did not run.
+ASK = """
+import shutil, sys
+from pathlib import Path
+from dvc.repo import Repo
+
+for params in sorted(Path("..").glob("params-*.yaml")):
+    shutil.copy(params, "params.yaml")
+    for how in ({"force": True, "on_error": "ignore"}, {"targets": [params.stem[7:]], "single_item": True}):
+        try:
+            Repo().reproduce(**how)
+            print(params, how)
+        except Exception as e:
+            print(e)
+"""
+
+
+def test_dvc_removes_nothing_above_the_project_whatever_it_is_asked(tmp_path: Path) -> None:
+    """In a folder without git, where an earlier run with other names went well."""
+    folder, name = tmp_path / "project", "x/../../../../victim"
+    shutil.copytree(ROOT / "stages", folder / "stages")
+    for file in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / file, folder)
+    for made in (folder / "out/names/checked.txt", folder / ".dvc/config"):
+        made.parent.mkdir(parents=True)
+        made.write_text("[core]\n    no_scm = True\n    analytics = false\n" if made.name == "config" else "checked\n")
+    shipped = yaml_files.load(ROOT / "params.yaml")
+    strategies = {**shipped["finetune"]["strategies"], name: shipped["finetune"]["strategies"]["frozen"]}
+    changes: dict[str, dict[str, object]] = {
+        "finetune": {"run": [name], "strategies": strategies},
+        "heads": {"heads": [f"x/../{name}"]},
+        "retrieval": {"specs": [name]},
+        "sanity": {"strategies": [name]},
+    }
+    for stage, values in changes.items():
+        params = shipped | {stage: shipped[stage] | values}
+        (tmp_path / f"params-{stage}.yaml").write_text(yaml_files.dump(params))
+    outs = {path.rpartition("/")[2] for stage in STAGES for path in results(stage) if "${" in path}
+    victims = [tmp_path / "victim" / out for out in sorted(outs)]
+    victims[0].parent.mkdir()
+    for victim in victims:
+        victim.write_text("precious")
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, cwd=folder, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 * len(changes) and all("plain-names.yaml' does not exist" in line for line in lines), lines
+    assert all(victim.is_file() for victim in victims)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pipeline.data.left_out import LeaveOut
 from pipeline.data.links import Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Memory, Stamp
-from pipeline.data.sources.folder import walk
+from pipeline.data.sources.folder import missing, walk
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool
         parent, name = os.path.split(os.path.abspath(root))
         rows = [(name, _digest(Links(parent, follow=True), name))]
     else:
-        raise UserError(f"dataset.root: {root} does not exist", allowed="a folder of images, or a file")
+        raise UserError(missing(root), allowed="a folder of images, or a file")
     schema.write_text(file, csv_files.text([("path", "sha256"), *sorted(rows)]))
 
 

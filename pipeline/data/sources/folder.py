@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +25,30 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# The part of a path below which `dvc exp run --temp` and `--queue` have their copies of a project.
+_COPIES = "/.dvc/tmp/exps/"
+
 
 def require_folder(root: str | Path) -> Path:
     """Raises UserError if there is no such folder."""
     path = Path(root)
     if not path.is_dir():
-        kind = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"dataset.root: {root} {kind}", allowed="a folder of images", see="README.md")
+        if not path.exists():
+            raise UserError(missing(root), allowed="a folder of images", see="README.md")
+        raise UserError(f"dataset.root: {root} is a file", allowed="a folder of images", see="README.md")
     return path
+
+
+def missing(root: str | Path) -> str:
+    """What to say of a `dataset.root` that does not exist: in the copy of the project that DVC makes for an experiment
+    in the queue, where the photographs are.
+    """
+    said = f"dataset.root: {root} does not exist"
+    project, copied, _ = str(Path.cwd()).rpartition(_COPIES)
+    there = Path(project, root)
+    if not copied or Path(root).is_absolute() or not there.exists():
+        return said
+    return f"{said} in this copy of the project; give the full path: -S dataset.root={shlex.quote(str(there))}"
 
 
 def read(params: DatasetParams, images: Path) -> Listing:

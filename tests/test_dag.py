@@ -60,6 +60,12 @@ def test_deps_cover_imports(stage: str) -> None:
         assert any(path == d or d in path.parents for d in deps), f"{stage}: {path.relative_to(ROOT)} is no dep"
 
 
+def test_the_photographs_are_not_listed_again_for_code_of_what_comes_later() -> None:
+    later = {f"pipeline/{name}" for name in ("nets", "codes", "heads", "hashing", "index", "finetune", "sections.py")}
+    assert not later & set(STAGES["dataset"]["deps"])
+    assert "out/names/checked.txt" in STAGES["dataset"]["deps"], "which refuses a wrong params.yaml first"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_exist(stage: str) -> None:
     for dep in STAGES[stage]["deps"]:

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "workspace": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "figures", "report"},
     "collection": BASE | {"workspace", "data", "nets", "codes", "hashing", "index"},
     "montage": BASE | {"data"},
-    "sections": BASE | {"data", "nets", "codes", "hashing", "index"},
+    "sections": BASE | {"nets", "hashing", "index"},
     "finetune": BASE | {"data", "nets", "codes", "heads"},
     "advice": BASE | {"data", "nets", "codes", "heads"},
     "tuned": BASE | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval"},

@@ -44,14 +44,14 @@ def predict(
     from pipeline.heads.model import predict as score
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
-    model, files = Model.load(path), files_of(images, follow_links=follow_links)
+    model, asked = Model.load(path), files_of(images, follow_links=follow_links)
     settings = settings_here(model.codes_settings, device=device, precision=precision)
     embedder = Embedder(_weights_beside(path, weights), settings, room=Room(memory_mb))
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
-    for start in range(0, len(files), _BLOCK):
-        block = files[start : start + _BLOCK]
-        rows, unread = embedder.readable(block)
+    for start in range(0, len(asked.files), _BLOCK):
+        block = asked.files[start : start + _BLOCK]
+        rows, unread = embedder.readable(block, open_file=asked.open)
         failures |= {start + i: why for i, why in unread.items()}
         ids = [f"{i:08d}" for i in range(len(block))]
         codes = Codes.from_arrays(ids, rows[model.spec], spec=model.spec, settings=settings)
@@ -67,7 +67,7 @@ def predict(
             }
             for i, image in enumerate(block)
         ]
-    require_some(files, failures)
+    require_some(asked.files, failures)
     return answers
 
 

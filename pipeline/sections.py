@@ -5,14 +5,12 @@ The first stage asks, so that a mistake in what comes last is told before an ima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import config
-from pipeline.data.sources import Record
-from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.index import INDEXES, make
@@ -42,17 +40,6 @@ class Sections:
         if problems := list(sections._problems()):
             raise UserError(f"{path} has {len(problems)} problem(s): {' | '.join(problems)}", see="docs/params.md")
         return sections
-
-    def require_labels(self, listed: Sequence[Record]) -> None:
-        """Raises UserError if a strategy that is run maps classes that no listed image has."""
-        classes = {record.label for record in listed} - {""}
-        for name in self.finetune.run:
-            named = {spelled(target) for target in self.finetune.strategies[name].labels}
-            if unknown := sorted(named - classes):
-                raise UserError(
-                    f"finetune.strategies.{name}.labels has unknown target classes {', '.join(unknown[:10])}",
-                    allowed=sorted(classes)[:20],
-                )
 
     def _problems(self) -> Iterator[str]:
         for spec in self.codes.layers:

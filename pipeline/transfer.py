@@ -254,12 +254,12 @@ def predict(
     from pipeline.finetune import kept, saved
 
     model = saved.read(Path(folder)) if checkpoint is None else saved.read_kept(kept.find(Path(folder), checkpoint))
-    model, files = model.on(device, precision), files_of(images, follow_links=follow_links)
+    model, asked = model.on(device, precision), files_of(images, follow_links=follow_links)
     room = Room(memory_mb)
     answers: list[dict[str, Any]] = []
     failures: dict[int, str] = {}
-    for position, image in enumerate(files):
-        shown = model.scores(image, room=room)
+    for position, image in enumerate(asked.files):
+        shown = model.scores(image, room=room, open_file=asked.open)
         if isinstance(shown, str):
             failures[position] = shown
             answers.append({"image": str(image), "error": shown})
@@ -272,7 +272,7 @@ def predict(
                 "classes": [{"label": model.classes[c], "score": float(shown[c])} for c in best],
             }
         )
-    require_some(files, failures)
+    require_some(asked.files, failures)
     return answers
 
 

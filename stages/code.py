@@ -10,10 +10,13 @@ from pathlib import Path
 
 from pipeline import schema
 from pipeline.dag.closure import Closure
+from pipeline.sections import Sections
 from stages._run import run
 
 
 def main() -> None:
+    # All sections together, so that a mistake in what runs last is told first.
+    Sections.load()
     closure = Closure(Path())
     digests = {stage: closure.digest(stage) for stage in closure.stages}
     schema.write_text(Path("out/code.json"), json.dumps(digests, indent=2) + "\n")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from pipeline import config
 from pipeline.data.build import build
-from pipeline.sections import Sections
+from pipeline.data.mapped import require_labels
 from stages._run import run
 
 
 def main() -> None:
-    # All of params.yaml, so that a mistake in what comes last is told first.
-    sections = Sections.load()
-    data, memory_mb = config.load(config.DatasetParams), sections.codes.memory_mb
-    build(data, Path("out/dataset"), memory_mb=memory_mb, known=sections.require_labels)
+    known = functools.partial(require_labels, config.load(config.FinetuneParams))
+    memory_mb = config.load(config.CodesParams).memory_mb
+    build(config.load(config.DatasetParams), Path("out/dataset"), memory_mb=memory_mb, known=known)
 
 
 if __name__ == "__main__":

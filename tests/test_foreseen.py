@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import collection, transfer, workspace
+from pipeline import collection, config, transfer, workspace
 from pipeline.cli.app import app
-from pipeline.config import read_params
+from pipeline.config import FinetuneParams, read_params
 from pipeline.data import build as build_module
+from pipeline.data.mapped import require_labels
 from pipeline.data.sources import Record
 from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
@@ -176,10 +177,10 @@ def test_shipped_params_fit_together(name: str) -> None:
 def test_labels_of_a_direct_strategy_are_among_the_classes(tmp_path: Path) -> None:
     strategies = read_params(ROOT / "params.yaml")["finetune"]["strategies"]
     strategies["direct"]["labels"] = {"kat": ["tabby, tabby cat"]}
-    sections = Sections.load(changed(tmp_path, finetune={"run": ["direct"], "strategies": strategies}))
+    params = config.load(FinetuneParams, changed(tmp_path, finetune={"run": ["direct"], "strategies": strategies}))
     with pytest.raises(UserError, match=r"direct\.labels has unknown target classes kat; allowed: cat, dog"):
-        sections.require_labels([Record("a.png", label="cat"), Record("b.png", label="dog")])
-    sections.require_labels([Record("a.png", label="kat")])
+        require_labels(params, [Record("a.png", label="cat"), Record("b.png", label="dog")])
+    require_labels(params, [Record("a.png", label="kat")])
 
 
 @pytest.mark.parametrize("name", hashing.HASHERS)

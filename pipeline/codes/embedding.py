@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,14 +74,16 @@ class Embedder:
             raise ImagesError(f"{len(why)} of {len(images)} images cannot be read: {named}", list(why.values()))
         return rows
 
-    def readable(self, images: Sequence[str | Path | bytes]) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
+    def readable(
+        self, images: Sequence[str | Path | bytes], *, open_file: Callable[[Path], BinaryIO] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
         """As `every`, of the images that can be read: the rows of others are zeros, and the second dict has their
-        positions and why.
+        positions and why. `open_file` opens a file to be read, `Path.open` if None.
         """
         from pipeline.codes.extraction import require_finite
 
         sources = [
-            loading.Source((image if isinstance(image, bytes) else Path(image),), None, self.max_pixels)
+            loading.Source((image if isinstance(image, bytes) else Path(image),), None, self.max_pixels, open_file)
             for image in images
         ]
         rows = {name: np.zeros((len(sources), dim), dtype=self.settings.dtype) for name, dim in self._dims.items()}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,19 @@ _MAX_THREADS = 16
 class Source:
     """One image: the files that hold it (equal files are one image), or its bytes.
 
-    `digest` is the expected sha256 of the file, None where the image is new and nothing is expected.
+    `digest` is the expected sha256 of the file, None where the image is new and nothing is expected. `open_file` opens
+    it to be read, `Path.open` if None.
     """
 
     files: tuple[Path | bytes, ...]
     digest: str | None
     max_pixels: int
+    open_file: Callable[[Path], BinaryIO] | None = None
+
+    def open(self, file: Path | bytes) -> BinaryIO:
+        if isinstance(file, bytes):
+            return io.BytesIO(file)
+        return self.open_file(file) if self.open_file else file.open("rb")
 
 
 @dataclass
@@ -69,7 +76,7 @@ def load_views(source: Source, settings: Settings, admit: Callable[[Header], Non
     reduced_to = max(settings.scales) if settings.reduced_decode else None
     for file in source.files:
         try:
-            with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
+            with source.open(file) as opened:
                 if admit is not None:
                     admit(cost.look(opened, max_pixels=source.max_pixels, reduced_to=reduced_to))
                 data = opened.read()

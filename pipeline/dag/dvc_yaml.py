@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pipeline import schema
-from pipeline.dag.stages import CODE, METRICS, PLOTS, STAGES, Stage
+from pipeline.dag.stages import CODE, METRICS, PLAIN_NAMES, PLOTS, STAGES, Stage
 from pipeline.errors import UserError
 
 _WIDTH = 120
 _ABOUT = (
     "`ls stages` is the DAG. Made by `cnncodes dvc write` from pipeline/dag/stages.py: change that. A stage's code is "
-    "all that its script imports; out/code.json has a digest of it, which is one of the stage's params."
+    "all that its script imports; out/code.json has a digest of it, which is one of the stage's params. "
+    f"NAME/.. is this folder for a plain name. Any other leads to one without {PLAIN_NAMES}, which says what that is for."
 )
 _MARK = re.compile(r"# sha256 of what stands above: [0-9a-f]{64}\n\Z")
 _PLAIN = re.compile(r"[\w./][\w./ -]*")
@@ -76,6 +77,9 @@ def _stage(stage: Stage) -> Iterator[str]:
     yield from _comment(stage.about, "    ")
     if stage.matrix:
         yield f"    matrix: {{{_pairs({key: f'${{{listed}}}' for key, listed in stage.matrix.items()})}}}"
+    if stage.item:
+        yield f"    wdir: {_scalar(f'{stage.item}/..')}"
+        yield f"    vars: {_list([PLAIN_NAMES])}"
     yield f"    cmd: python -m stages.{stage.name}"
     coded = [f"{CODE}: [{stage.name}]"] if stage.coded else []
     yield from _wrapped("deps", map(_scalar, stage.deps))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# A stage that has a name of params.yaml in a path has DVC load this from the folder NAME/.. (the file says why).
+PLAIN_NAMES = "stages/plain-names.yaml"
 CODE = "out/code.json"  # stage -> digest of its code, made by the first stage
 MANIFEST = "out/dataset/dataset.json"  # holds the sha256 of manifest.csv, which is the other half
 
@@ -44,14 +46,23 @@ class Stage:
     plots: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     coded: bool = True
 
+    @property
+    def item(self) -> str:
+        """The folder of an item below out/<name>/, such as `${item.layer}-${item.head}`; "" for a stage of one."""
+        return next((out.split("/")[2] for out in self.outs if "${" in out), "")
+
 
 STAGES = (
     Stage(
         "code",
         "Before all others, and before DVC removes what is there for the stages that have a name of params.yaml in a "
-        "path: it checks all of params.yaml. Its file stays where it fails, so the others are up to date as before.",
+        "path: it checks all sections of params.yaml, together too. Its file stays where it fails, so the others are up to date as before.",
         deps=("pipeline", "stages"),
-        params=("codes.layers", "heads.heads", "retrieval.specs", "finetune.run", "sanity.strategies"),
+        params=(
+            *("weights.arch", "codes.layers", "codes.view", "codes.crop", "codes.scales", "heads.heads"),
+            *("retrieval.specs", "retrieval.settings", "retrieval.approximate"),
+            *("finetune.run", "finetune.strategies", "sanity.strategies", "tuned.strategy", "tuned.layers"),
+        ),
         outs=(CODE,),
         persist=True,
         coded=False,

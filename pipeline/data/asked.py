@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.data import kinds
 from pipeline.data.left_out import LeaveOut
@@ -16,18 +18,34 @@ from pipeline.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def files_of(images: Sequence[str | Path], *, follow_links: bool = False) -> list[Path]:
-    """The files in the order given, those of a folder sorted by path. Raises UserError if a folder has none.
+@dataclass(frozen=True)
+class Asked:
+    """`files` in the order given, those of a folder sorted by path. `links`: of the folder that a file was found in."""
+
+    files: list[Path]
+    links: dict[Path, tuple[Links, str]]
+
+    def open(self, file: Path) -> BinaryIO:
+        """One of them, to be read. Raises OSError, as `Links.open` does."""
+        if file not in self.links:
+            return file.open("rb")
+        links, path = self.links[file]
+        return links.open(path)
+
+
+def files_of(images: Sequence[str | Path], *, follow_links: bool = False) -> Asked:
+    """The files that are meant. Raises UserError if a folder has none.
 
     `follow_links`: those in a folder that `data.links` would not follow as well.
     """
-    files: list[Path] = []
+    asked = Asked([], {})
     for image in map(Path, images):
         if not image.is_dir():
-            files.append(image)
+            asked.files.append(image)
             continue
         left_out: list[Failure] = []
-        walked = folder.walk(str(image), LeaveOut([]), Links(str(image), follow=follow_links), left_out)
+        links = Links(str(image), follow=follow_links)
+        walked = folder.walk(str(image), LeaveOut([]), links, left_out)
         found = sorted(path for path in walked if not kinds.is_other(image / path))
         passed_by = sorted(f.path for f in left_out if f.kind == "not_followed")
         if not found:
@@ -35,8 +53,9 @@ def files_of(images: Sequence[str | Path], *, follow_links: bool = False) -> lis
             raise UserError(f"{image} holds no images{some}", allowed="image files, or folders of them")
         if passed_by:
             log.warning("%s: %d x %s, the first %s", image, len(passed_by), NOT_FOLLOWED, passed_by[0])
-        files += [image / path for path in found]
-    return files
+        asked.files.extend(image / path for path in found)
+        asked.links.update((image / path, (links, path)) for path in found)
+    return asked
 
 
 def require_some(files: Sequence[Path], failures: Mapping[int, str]) -> None:

@@ -144,7 +144,8 @@ def _check(params: DatasetParams, listing: Listing, failures: list[Failure], roo
     if not listing.records:
         raise UserError(f"dataset.root: {params.root} holds no images", allowed="a folder of images", see="README.md")
     paths, whole = [r.path for r in listing.records], []
-    with contextlib.closing(verify(listing.root, paths, max_pixels=params.max_pixels, room=room)) as checked:
+    checking = verify(listing.root, paths, max_pixels=params.max_pixels, room=room, links=listing.links)
+    with contextlib.closing(checking) as checked:
         for record, result in zip(listing.records, checked, strict=True):
             if isinstance(result, Failure):
                 failures.append(result)

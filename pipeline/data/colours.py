@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ _TIFF_PLANAR_TAG = 0x011C
 _TIFF_SAMPLE_FORMAT_TAG = 0x0153
 
 _DARK = 1 << 12  # of 16 bits
+# Worked on at once, so that what is made on the way stays in the processor's cache.
+_BAND_PIXELS = 1 << 17
 
 
 class ModeError(Exception):
@@ -83,17 +86,16 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], layout: Layout)
     if _is_bmp_with_alpha(image) and image.getchannel("A").getextrema() == (0, 0):
         # Made by programs that know no alpha and left the byte at 0: shown as opaque by all viewers.
         return np.asarray(image.convert("RGB"))
-    if image.has_transparency_data:
-        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        flat = Image.new("RGB", image.size, background)
-        flat.paste(rgba, mask=rgba.getchannel("A"))
+    if not image.has_transparency_data:
+        rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     else:
-        flat = image if image.mode == "RGB" else image.convert("RGB")
+        rgb = _over(image, background)
     if layout.covered == (0, 0, *image.size):
-        return np.asarray(flat)
-    canvas = Image.new("RGB", image.size, background)
-    canvas.paste(flat.crop(layout.covered), layout.covered[:2])
-    return np.asarray(canvas)
+        return rgb
+    left, top, right, bottom = layout.covered
+    canvas = np.full_like(rgb, background)
+    canvas[top:bottom, left:right] = rgb[top:bottom, left:right]
+    return canvas
 
 
 def is_dark(image: Image.Image, layout: Layout) -> bool:
@@ -104,10 +106,33 @@ def is_dark(image: Image.Image, layout: Layout) -> bool:
         return False
     if len(image.getbands()) == 1:
         return bool(np.asarray(image).max() < _DARK)
-    # Pillow keeps the upper 8 bits of colours.
+    # Pillow keeps the upper 8 bits of colours. Most images are bright in their first rows.
+    return all(_brightest(band) < _DARK >> 8 for _, band in _bands(image))
+
+
+def _over(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
+    """(H, W, 3), what of an image with transparent pixels is shown over the background."""
+    rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for rows, band in _bands(image):
+        rgba = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
+        flat = Image.new("RGB", band.size, background)
+        flat.paste(rgba, mask=rgba.getchannel("A"))
+        rgb[rows] = np.asarray(flat)
+    return rgb
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """An image from top to bottom: some rows, and what is in them."""
+    height = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _brightest(image: Image.Image) -> int:
+    """Of an image's colours, alpha left out."""
     extrema: Any = image.getextrema()  # least and most of each band
-    shown = [most for name, (_, most) in zip(image.getbands(), extrema, strict=True) if name.upper() != "A"]
-    return bool(max(shown) < _DARK >> 8)
+    return max(int(most) for name, (_, most) in zip(image.getbands(), extrema, strict=True) if name.upper() != "A")
 
 
 def _is_misread_key(png: Png) -> bool:

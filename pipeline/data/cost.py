@@ -8,11 +8,11 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from pipeline.data.decode import formats_of, require_proportion, what_pixels_need
+from pipeline.data.decode import formats_of, require_proportion, what_pixels_need, work_of_a_pixel
 
 # Bytes a pixel at the highest, measured of `decode` for each kind of image (tests/data/test_cost.py holds that): Pillow
 # keeps 4 (grey 1, 16 bits 2), and its conversions and copies come on top.
-_COLOUR, _OTHER, _TRANSPARENT, _DEEP = 10, 15, 19, 24
+_COLOUR, _OTHER, _TRANSPARENT, _KEYED, _DEEP = 10, 15, 10, 19, 24
 # The same while the codec works, where that is more.
 _CODECS = {"WEBP": 28, "JPEG2000": 29, "AVIF": 28, "HEIF": 28, "TIFF": 16, "JPEG": 13, "MPO": 13}
 # libjpeg keeps all coefficients of a progressive picture, at full size even where it decodes at less.
@@ -40,13 +40,13 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
     file.seek(0)
     try:
         head = file.read(12)
-        needed, _ = what_pixels_need(file, head, max_pixels, header_only=True)
+        needed, about = what_pixels_need(file, head, max_pixels, header_only=True)
         held_bytes = size_bytes if needed is file else 2 * size_bytes  # a copy of what pixels need
         with Image.open(needed, formats=formats_of(head)) as image:
             width, height = image.size
             if width * height > max_pixels:
                 return Header(0, 0, 0)
-            require_proportion(width, height, file)
+            require_proportion(width, height, file, work=work_of_a_pixel(image, about))
             at_once = _PROGRESSIVE * width * height if "progressive" in image.info else 0
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (reduced_to, reduced_to))
@@ -63,5 +63,6 @@ def _converted(image: Image.Image) -> int:
     if image.mode.startswith("I") or image.mode == "F":
         return _DEEP
     if image.has_transparency_data:
-        return _TRANSPARENT
+        # Where no band is transparency, one colour is. A BMP's alpha may have to be left out.
+        return _KEYED if image.mode in ("L", "RGB") or image.format in ("BMP", "DIB") else _TRANSPARENT
     return _COLOUR if image.mode == "RGB" else _OTHER

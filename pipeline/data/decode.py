@@ -6,8 +6,11 @@ Embedded colour profiles are ignored: values are taken as sRGB, as the networks'
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import io
+import logging
 import os
 import struct
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from pipeline import budget
 from pipeline.data import colours, jpeg, kinds, png
@@ -127,7 +130,7 @@ def _decode(
         image_file, about = what_pixels_need(file, head, max_pixels)
         with Image.open(image_file, formats=formats) as image:
             _require_size(*image.size, max_pixels)
-            require_proportion(*image.size, file)
+            require_proportion(*image.size, file, work=work_of_a_pixel(image, about))
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (reduced_to, reduced_to))
             layout = colours.layout(image, about if isinstance(about, Png) else None)
@@ -154,7 +157,22 @@ def _decode(
 @functools.cache
 def _formats() -> list[str]:
     Image.init()
+    _silence_tiff()
     return [f for f in FORMATS if f in Image.OPEN]
+
+
+def _silence_tiff() -> None:
+    """Keeps libtiff, and Pillow's log of TIFFs, from writing to stderr what the exception that follows says too.
+
+    Pillow has no setting for libtiff: it turns off its warnings, not its errors. The symbol of Pillow's extension is
+    looked up in the libraries that it was linked with, so that this is the libtiff which Pillow calls. Where that is
+    linked in without its names, its lines are shown and nothing else changes.
+    """
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+    with contextlib.suppress(AttributeError, OSError):
+        extension = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            extension[name](None)
 
 
 def formats_of(head: bytes) -> list[str]:
@@ -209,16 +227,29 @@ def _require_size(width: int, height: int, max_pixels: int) -> None:
         raise DecodeError(f"{width} x {height} pixels are more than max_pixels ({max_pixels})")
 
 
-def require_proportion(width: int, height: int, file: BinaryIO) -> None:
-    """Raises DecodeError on more pixels than a file of this length may have (`pipeline.budget`)."""
+def require_proportion(width: int, height: int, file: BinaryIO, *, work: float = 1.0) -> None:
+    """Raises DecodeError on more pixels than a file of this length may have (`pipeline.budget`), where each counts as
+    `work` of them.
+    """
     at = file.tell()
     size_bytes = file.seek(0, os.SEEK_END)
     file.seek(at)
-    if width * height > budget.most_pixels(size_bytes):
+    if width * height * work > budget.most_pixels(size_bytes):
+        counted = f" (each counts as {work:.1f})" if work > 1 else ""
         raise DecodeError(
-            f"it has {size_bytes:,} bytes and asks for {width} x {height} pixels, more than "
+            f"it has {size_bytes:,} bytes and asks for {width} x {height} pixels{counted}, more than "
             f"{budget.FREE_PIXELS / 1e6:.0f} million and {budget.PIXELS_OF_A_BYTE} for each byte of a file"
         )
+
+
+def work_of_a_pixel(image: Image.Image, about: Png | Jpeg | None) -> float:
+    """What a pixel of an opened image takes to decode, 1 for one of 24 bits or less.
+
+    PNG is unpacked and filtered by the byte. JPEG 2000 takes as long for each band as others for all.
+    """
+    if isinstance(about, Png):
+        return max(1.0, about.bits_of_a_pixel / 24)
+    return float(len(image.getbands())) if image.format == "JPEG2000" else 1.0
 
 
 def _require_whole(image: Image.Image, about: Png | Jpeg | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import stat
@@ -16,7 +17,7 @@ from pipeline.data.left_out import LeaveOut
 from pipeline.data.links import Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Memory, Stamp
-from pipeline.data.sources.folder import walk
+from pipeline.data.sources.folder import missing, walk
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -31,25 +32,28 @@ def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool
     """
     if os.path.isdir(root):  # noqa: PTH112  as `walk`, which takes text
         left_out = list[Failure]()
-        paths = sorted(walk(root, LeaveOut(leave_out), Links(root, follow=follow_links), left_out))
-        rows = [*zip(map(printable, paths), _digests(root, paths), strict=True), *((f.path, "") for f in left_out)]
+        links = Links(root, follow=follow_links)
+        paths = sorted(walk(root, LeaveOut(leave_out), links, left_out))
+        known = zip(map(printable, paths), _digests(root, paths, links), strict=True)
+        rows = [*known, *((f.path, "") for f in left_out)]
     elif Path(root).exists():
-        rows = [(Path(root).name, _digest(root))]
+        parent, name = os.path.split(os.path.abspath(root))
+        rows = [(name, _digest(Links(parent, follow=True), name))]
     else:
-        raise UserError(f"dataset.root: {root} does not exist", allowed="a folder of images, or a file")
+        raise UserError(missing(root), allowed="a folder of images, or a file")
     schema.write_text(file, csv_files.text([("path", "sha256"), *sorted(rows)]))
 
 
-def _digests(root: str, paths: Sequence[str]) -> list[str]:
+def _digests(root: str, paths: Sequence[str], links: Links) -> list[str]:
     """The sha256 of each file, "" of what can't be read or is no regular file."""
-    files = [os.path.join(os.path.abspath(root), path) for path in paths]  # noqa: PTH118  as memory has them
+    files = {os.path.join(os.path.abspath(root), path): path for path in paths}  # noqa: PTH118  as memory has them
     stamps = {file: stamp for file in files if (stamp := _stamp(file))}
     memory = Memory(cache_root() / "files.sqlite")
     found = {file: facts.sha256 for file, facts in memory.get(stamps).items()}
     memory.close()
     unknown = [file for file in stamps if file not in found]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found.update(zip(unknown, pool.map(_digest, unknown), strict=True))
+        found.update(zip(unknown, pool.map(lambda file: _digest(links, files[file]), unknown), strict=True))
     log.info("%d files, %d of them hashed by reading", len(files), len(unknown))
     return [found.get(file, "") for file in files]
 
@@ -64,8 +68,9 @@ def _stamp(file: str) -> Stamp | None:
     return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def _digest(file: str) -> str:
+def _digest(links: Links, path: str) -> str:
     try:
-        return schema.sha256_file(Path(file))
+        with links.open(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

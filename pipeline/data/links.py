@@ -2,15 +2,21 @@
 
 A folder of images may come from a stranger, and a link in it may lead to any file of this machine, which would be
 indexed, shown and shared as one of its images. So a link is followed where it stays in the folder that the user named,
-or leads to the very place where DVC or git-annex keep a file of the repository that the link lies in.
+or leads to the very place where DVC or git-annex keep a file of the repository that the link lies in. Whoever may write
+into the folder could put a link in the place of a file that was looked at before: so it is looked up again where an
+opened file lies.
 """
 
 from __future__ import annotations
 
 import configparser
+import errno
 import functools
+import io
 import os
+import posixpath
 import re
+import stat
 from pathlib import Path
 
 NOT_FOLLOWED = "a link out of the folder, which --follow-links (dataset.follow_links) follows"
@@ -19,6 +25,13 @@ NOT_FOLLOWED = "a link out of the folder, which --follow-links (dataset.follow_l
 # it safe to believe the configuration of a repository that came from elsewhere.
 _DVC_OBJECT = re.compile(r"(?:files/[a-z0-9-]+/)?[0-9a-f]{2}/[0-9a-f]{30,}")
 _ANNEX_OBJECT = re.compile(r"[^/]+/[^/]+/(?P<key>[A-Z0-9_]+-[^/]*--[^/]+)/(?P=key)")
+
+# Links to the files that this process has open, on systems that have such.
+_OPENED = "/proc/self/fd"
+
+
+class NotFollowedError(OSError):
+    """An opened file that lies where no link may lead."""
 
 
 class Links:
@@ -41,6 +54,33 @@ class Links:
         there = f"{self._real_folder(folder)}/{name}"
         real = os.path.realpath(there) if os.path.islink(there) else there  # noqa: PTH114  a million of them
         return bool(_below(self._real, real) or self._is_kept(folder, real))
+
+    def open(self, path: str) -> io.BufferedReader:
+        """A regular file at a path below the root, to be read, whatever came in its place since it was listed.
+
+        Raises NotFollowedError if it lies elsewhere, and OSError if it can't be opened.
+        """
+        # What came in its place may be a pipe, for whose writer this would wait.
+        opened = os.open(f"{self._root}/{path}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                raise OSError(errno.EINVAL, "not a file")
+            if not (self._all or self._lies_right(path, opened)):
+                raise NotFollowedError(errno.ELOOP, NOT_FOLLOWED)
+            return os.fdopen(opened, "rb")
+        except BaseException:
+            os.close(opened)
+            raise
+
+    def _lies_right(self, path: str, opened: int) -> bool:
+        try:
+            if _below(self._real, os.readlink(f"{_OPENED}/{opened}")):  # noqa: PTH115  of each photograph
+                return True
+        except OSError:
+            pass  # a system without
+        real = os.path.realpath(f"{self._root}/{path}")
+        kept = self._is_kept(f"{self._root}/{posixpath.dirname(path)}", real)
+        return bool(_below(self._real, real) or kept) and os.path.samestat(os.fstat(opened), os.stat(real))  # noqa: PTH116
 
     def _is_kept(self, folder: str, real: str) -> bool:
         """Whether a file is the one that DVC or git-annex keep for a link in `folder`."""

@@ -42,6 +42,10 @@ class Png:
     data: tuple[memoryview, ...]  # zlib's stream, in pieces
     checked: bool  # by the checksums of its chunks
 
+    @property
+    def bits_of_a_pixel(self) -> int:
+        return self.depth * _SAMPLES[self.colour]
+
     def holds_every_row(self) -> bool:
         """Whether the compressed data make all bytes that the size asks for: a decoder leaves missing rows black."""
         missing = self._data_bytes()
@@ -73,7 +77,7 @@ class Png:
 
     def _data_bytes(self) -> int:
         """Bytes of all rows before compression, each after a byte that names its filter."""
-        bits = self.depth * _SAMPLES[self.colour]
+        bits = self.bits_of_a_pixel
         sizes = [(self.width, self.height)]
         if self.interlaced:
             sizes = [(-(-(self.width - x) // dx), -(-(self.height - y) // dy)) for x, y, dx, dy in _PASSES]

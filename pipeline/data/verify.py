@@ -16,6 +16,7 @@ from pipeline import stopping
 from pipeline.cache import cache_root
 from pipeline.data import cost, kinds, made_here
 from pipeline.data.decode import DecodeError, examine
+from pipeline.data.links import NOT_FOLLOWED, Links, NotFollowedError
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Facts, Memory, Stamp
 from pipeline.data.room import NoRoomError, Room
@@ -33,13 +34,17 @@ class _Checked(NamedTuple):
     stamp: Stamp | None  # to remember the facts by; None if they must not be
 
 
-def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Room) -> Generator[Facts | Failure]:
+def verify(
+    root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Room, links: Links | None = None
+) -> Generator[Facts | Failure]:
     """For each path below `root`, in order: its facts, or why it is left out.
 
-    Files are read on all cores, as many at once as `room` holds. Raises UserError if the cache folder can't be made.
+    Files are read on all cores, as many at once as `room` holds. `links`: those that may be followed, all if None.
+    Raises UserError if the cache folder can't be made.
     """
     memory = Memory(cache_root() / "files.sqlite")
     folder = os.path.abspath(root)  # strings: a million Path objects cost seconds
+    links = links or Links(folder, follow=True)
     known, read, logged_s = 0, 0, time.monotonic()
     dark: list[str] = []
 
@@ -53,7 +58,7 @@ def verify(root: str | Path, paths: Sequence[str], *, max_pixels: int, room: Roo
                 found = _recall(memory, folder, batch, max_pixels, room)
                 unknown = [path for path in batch if path not in found]
                 known += len(batch) - len(unknown)
-                checks = pool.map(lambda path: _check(folder, path, max_pixels, room), unknown)
+                checks = pool.map(lambda path: _check(links, path, max_pixels, room), unknown)
                 with memory.putting() as put:
                     for path, (result, stamp) in zip(unknown, checks, strict=True):
                         found[path] = result
@@ -114,11 +119,11 @@ def _recall(
     return found
 
 
-def _check(folder: str, path: str, max_pixels: int, room: Room) -> _Checked:
+def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
     """Reads and decodes one file."""
     head = None
     try:
-        with open(f"{folder}/{path}", "rb") as file:  # noqa: PTH123
+        with links.open(path) as file:
             stamp, now_ns = Stamp.of(os.fstat(file.fileno())), time.time_ns()
             head = file.read(kinds.HEAD_BYTES)
             if kinds.is_raw(path, head):
@@ -135,7 +140,9 @@ def _check(folder: str, path: str, max_pixels: int, room: Room) -> _Checked:
     except DecodeError as e:
         return _Checked(_failure(path, head, str(e)), None)
     except OSError as e:
-        return _Checked(_failure(path, None, f"can't be read: {e.strerror}"), None)
+        passed_by = isinstance(e, NotFollowedError)
+        unread = None if passed_by else _failure(path, None, f"can't be read: {e.strerror}")
+        return _Checked(unread or Failure(printable(path), NOT_FOLLOWED, "not_followed"), None)
     facts = Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
     return _Checked(facts, stamp if stamp.is_settled(now_ns) else None)
 

@@ -11,10 +11,11 @@ import hashlib
 import logging
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,10 +153,21 @@ def _one(manifest: Manifest, row: int, view: CachedView, room: Room) -> Pixels |
         return e
 
 
-def from_file(file: Path, view: CachedView, *, digest: str | None, max_pixels: int, room: Room) -> Pixels | str:
-    """A file -> (scale, scale, 3), or in words why there is none. Raises NoRoomError if it needs more than the room."""
+def from_file(
+    file: Path,
+    view: CachedView,
+    *,
+    digest: str | None,
+    max_pixels: int,
+    room: Room,
+    open_file: Callable[[Path], BinaryIO] | None = None,
+) -> Pixels | str:
+    """A file -> (scale, scale, 3), or in words why there is none. Raises NoRoomError if it needs more than the room.
+
+    `open_file` opens it to be read, `Path.open` if None.
+    """
     try:
-        with file.open("rb") as opened:
+        with open_file(file) if open_file else file.open("rb") as opened:
             header = cost.look(opened, max_pixels=max_pixels)
             with room.hold(made_bytes(header, view=view.view, sizes=[(view.scale, view.scale)])):
                 return from_bytes(opened.read(), view, digest=digest, max_pixels=max_pixels, name=file.name)

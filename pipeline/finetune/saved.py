@@ -8,10 +8,10 @@ the tensors that the first file does not hold. Baselines are no such network: th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -82,10 +82,14 @@ class Saved:
         return np.stack(found)
 
     @torch.inference_mode()
-    def scores(self, file: Path, *, room: Room) -> NDArray[np.float32] | str:
+    def scores(
+        self, file: Path, *, room: Room, open_file: Callable[[Path], BinaryIO] | None = None
+    ) -> NDArray[np.float32] | str:
         """(k,) softmaxes for an image file, or in words why it can't be read or needs more memory than the room has."""
         try:
-            pixels = images.from_file(file, self.view, digest=None, max_pixels=_MAX_PIXELS, room=room)
+            pixels = images.from_file(
+                file, self.view, digest=None, max_pixels=_MAX_PIXELS, room=room, open_file=open_file
+            )
         except NoRoomError as e:
             return str(e)
         if isinstance(pixels, str):

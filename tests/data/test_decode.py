@@ -59,6 +59,15 @@ def test_alpha_is_over_the_background() -> None:
     np.testing.assert_array_equal(got, [[[200, 100, 0], [0, 50, 250], [40, 60, 200]]])
 
 
+@pytest.mark.parametrize("shape", [(701, 400), (3, 150_000), (300_000, 1)])
+def test_alpha_of_large_pictures_of_every_shape(shape: tuple[int, int]) -> None:
+    rgba = np.random.default_rng(1).integers(0, 256, (*shape, 4), dtype=np.uint8)
+    flat = Image.new("RGB", shape[::-1], (0, 50, 250))
+    flat.paste(Image.fromarray(rgba), mask=Image.fromarray(rgba).getchannel("A"))
+    got = decode(encoded(Image.fromarray(rgba), "PNG", compress_level=1), background=(0, 50, 250), max_pixels=MANY)
+    np.testing.assert_array_equal(got, np.asarray(flat))
+
+
 @pytest.mark.parametrize("mode", ["LA", "PA", "RGBA", "P"])
 def test_every_kind_of_transparency_shows_the_background(mode: str) -> None:
     if mode == "P":
@@ -463,6 +472,13 @@ def test_a_12_bit_picture_in_16_bits_is_dark(colour: int) -> None:
     assert examine(png(samples, 16, colour), max_pixels=MANY).dark
     samples[3, 3, 0] = 1 << 12
     assert not examine(png(samples, 16, colour), max_pixels=MANY).dark
+
+
+def test_one_bright_pixel_at_the_end_of_a_large_picture_is_enough() -> None:
+    samples = np.zeros((700, 400, 3), dtype=np.int64)
+    assert examine(png(samples, 16, 2), max_pixels=MANY).dark
+    samples[-1, -1, 2] = 1 << 12
+    assert not examine(png(samples, 16, 2), max_pixels=MANY).dark
 
 
 @pytest.mark.parametrize(("bits", "dark"), [(8, False), (16, True)])

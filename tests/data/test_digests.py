@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pipeline import schema
 from pipeline.config import MEMORY_MB
 from pipeline.data.digests import write
 from pipeline.data.room import Room
+from pipeline.data.sources import folder
 from pipeline.data.verify import verify
 from pipeline.errors import UserError
 from tests.pictures import draw_classes
@@ -77,3 +79,29 @@ def test_one_file_is_its_own_list(photos: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere does not exist"):
         write(str(tmp_path / "nowhere"), tmp_path / "files.csv", leave_out=[], follow_links=False)
+
+
+@pytest.mark.parametrize("way", ["standalone/tmpab12", "temp/tmpab12"])
+def test_a_copy_of_the_project_says_where_the_photographs_are(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dvc exp run --temp` makes one."""
+    project = tmp_path / "my project"
+    copy = project / ".dvc/tmp/exps" / way
+    copy.mkdir(parents=True)
+    (project / "photos").mkdir()
+    monkeypatch.chdir(copy)
+    full = re.escape(f"give the full path: -S dataset.root='{project / 'photos'}'")
+    for ask in (
+        lambda: write("photos", copy / "files.csv", leave_out=[], follow_links=False),
+        lambda: folder.require_folder("photos"),
+    ):
+        with pytest.raises(UserError, match=f"photos does not exist in this copy of the project; {full}"):
+            ask()
+    for root in ("nowhere", "/nowhere"):
+        with pytest.raises(UserError, match=f"{root} does not exist; allowed"):
+            folder.require_folder(root)
+    monkeypatch.chdir(project)
+    (project / "photos").rmdir()
+    with pytest.raises(UserError, match="photos does not exist; allowed"):
+        folder.require_folder("photos")

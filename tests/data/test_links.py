@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.data import digests
 from pipeline.data.asked import files_of
 from pipeline.data.build import build
 from pipeline.data.left_out import LeaveOut
-from pipeline.data.links import Links
+from pipeline.data.links import Links, NotFollowedError
 from pipeline.data.manifest import Failure, read_failures
-from pipeline.data.sources import SOURCES, folder
+from pipeline.data.sources import SOURCES, folder, labels_csv
+from pipeline.data.sources.base import Record
 from pipeline.errors import UserError
 from tests.data.world import params, picture
 
@@ -160,8 +163,8 @@ def test_a_folder_of_links_alone_says_what_to_do(tmp_path: Path) -> None:
         build(params(root=tmp_path / "photos"), tmp_path / "out/dataset", labels_needed=False)
     with pytest.raises(UserError, match=r"holds no images but 1.png, a link out of the folder.*--follow-links"):
         files_of([tmp_path / "photos"])
-    assert files_of([tmp_path / "photos"], follow_links=True) == [tmp_path / "photos/1.png"]
-    assert files_of([tmp_path / "photos/1.png"]) == [tmp_path / "photos/1.png"]  # which the user named
+    assert files_of([tmp_path / "photos"], follow_links=True).files == [tmp_path / "photos/1.png"]
+    assert files_of([tmp_path / "photos/1.png"]).files == [tmp_path / "photos/1.png"]  # which the user named
 
 
 def test_rows_of_labels_csv_lead_nowhere_else(tmp_path: Path) -> None:
@@ -183,3 +186,112 @@ def test_rows_of_labels_csv_lead_nowhere_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"labels.csv is a link out of the folder"):
         listed()
     assert len(listed(follow_links=True)[0]) == 3
+
+
+def swap_file(root: Path) -> None:
+    (root / "cat/1.png").unlink()
+    link(root / "cat/1.png", root.parent / "home/1.png")
+
+
+def swap_folder(root: Path) -> None:
+    (root / "cat").rename(root.parent / "cats")
+    link(root / "cat", root.parent / "home")
+
+
+SWAPS = pytest.mark.parametrize("swap", [swap_file, swap_folder])
+PLACES = pytest.mark.parametrize("proc", [True, False])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two of a class, and a picture elsewhere by the name of one of them."""
+    picture(tmp_path / "photos/cat/1.png", 0)
+    picture(tmp_path / "photos/dog/2.png", 1)
+    picture(tmp_path / "home/1.png", 2)
+    return tmp_path / "photos"
+
+
+@SWAPS
+@PLACES
+def test_what_is_swapped_for_a_link_after_the_walk_is_not_read(
+    photos: Path, tmp_path: Path, swap: Callable[[Path], None], proc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`proc`: on a system with /proc, and on one without."""
+    if not proc:
+        monkeypatch.setattr("pipeline.data.links._OPENED", "/no/such/folder")
+    given = params(root=photos, max_failed_share=0.9, val_share=0.0, test_share=0.0)
+    manifest = build(given, tmp_path / "out", labels_needed=False, known=lambda _: swap(photos))
+    assert manifest.paths.tolist() == ["dog/2.png"]
+    assert [(f.path, f.kind) for f in read_failures(tmp_path / "out")] == [("cat/1.png", "not_followed")]
+
+
+@SWAPS
+def test_what_is_swapped_has_no_digest(
+    photos: Path, tmp_path: Path, swap: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def walk_then_swap(*args: Any) -> Iterator[str]:
+        yield from folder.walk(*args)
+        swap(photos)
+
+    monkeypatch.setattr("pipeline.data.digests.walk", walk_then_swap)
+    digests.write(str(photos), tmp_path / "files.csv", leave_out=[], follow_links=False)
+    rows = dict(line.split(",") for line in (tmp_path / "files.csv").read_text().splitlines())
+    assert rows["cat/1.png"] == "" and len(rows["dog/2.png"]) == 64
+
+
+@SWAPS
+def test_what_is_swapped_is_not_opened_for_an_answer(photos: Path, swap: Callable[[Path], None]) -> None:
+    asked = files_of([photos])
+    assert asked.files == [photos / "cat/1.png", photos / "dog/2.png"]
+    swap(photos)
+    with pytest.raises(NotFollowedError, match="link out of the folder"):
+        asked.open(photos / "cat/1.png")
+    asked.open(photos / "dog/2.png").close()
+    files_of([photos / "cat/1.png"]).open(photos / "cat/1.png").close()  # which the user named
+
+
+def test_a_labels_csv_that_is_swapped_is_not_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "labels.csv").write_text("path,label\ncat/1.png,cat\ndog/2.png,dog\n")
+    secret = photos.parent / "secret.csv"
+    secret.write_text("path,label\ncat/1.png,secret\n")
+    read = labels_csv.read
+
+    def swap_then_read(file: Path, *args: Any, **options: Any) -> list[Record]:
+        file.unlink()
+        link(file, secret)
+        return read(file, *args, **options)
+
+    monkeypatch.setattr("pipeline.data.sources.labels_csv.read", swap_then_read)
+    with pytest.raises(UserError, match=r"labels.csv can't be read: a link out of the folder"):
+        SOURCES["folder"](params(root=photos), photos.parent / "images")
+
+
+def test_a_pipe_that_came_in_the_place_of_a_file_is_not_waited_for(photos: Path) -> None:
+    links = Links(str(photos))
+    (photos / "cat/1.png").unlink()
+    os.mkfifo(photos / "cat/1.png")
+    with pytest.raises(OSError, match="not a file"):
+        links.open("cat/1.png")
+
+
+@PLACES
+def test_what_may_be_followed_is_opened(photos: Path, proc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not proc:
+        monkeypatch.setattr("pipeline.data.links._OPENED", "/no/such/folder")
+    (photos / ".dvc").mkdir()
+    kept = picture(photos / f".dvc/cache/files/md5/cd/{DIGEST}", 3)
+    elsewhere = photos.parent / f"store/files/md5/cd/{DIGEST}"
+    (photos / ".dvc/config").write_text(f"[cache]\ndir = {photos.parent / 'store'}\n")
+    elsewhere.parent.mkdir(parents=True)
+    kept.rename(elsewhere)
+    link(photos / "cat/3.png", elsewhere)
+    link(photos / "cat/4.png", "../dog/2.png")
+    right = {"cat/1.png": photos / "cat/1.png", "cat/3.png": elsewhere, "cat/4.png": photos / "dog/2.png"}
+    for path, real in right.items():
+        with Links(str(photos)).open(path) as opened:
+            assert opened.read() == real.read_bytes()
+    link(photos / "cat/5.png", photos.parent / "home/1.png")
+    with pytest.raises(NotFollowedError), Links(str(photos)).open("cat/5.png"):
+        pass
+    with Links(str(photos), follow=True).open("cat/5.png") as opened:
+        assert opened.read() == (photos.parent / "home/1.png").read_bytes()

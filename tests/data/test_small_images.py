@@ -14,6 +14,7 @@ from pipeline.budget import FREE_PIXELS, PIXELS_OF_A_BYTE
 from pipeline.data import cost
 from pipeline.data.decode import DecodeError, decode
 from tests import small_files
+from tests.data import stored
 
 MOST = 178_956_970
 
@@ -38,6 +39,33 @@ def test_a_png_of_169_million_pixels_in_half_a_megabyte() -> None:
     with pytest.raises(DecodeError, match="asks for 13000 x 13000 pixels, more than 50 million and 50 for each byte"):
         decode(small_files.png(13_000, 13_000, length=493_000), max_pixels=MOST)
     assert FREE_PIXELS + PIXELS_OF_A_BYTE * 1_100_000 > 10_000**2
+
+
+def test_deep_pixels_count_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG of 2.6 MB with 178 million pixels of 64 bits took over 20 s."""
+    header = struct.pack(">IIBBBBB", 13_300, 13_300, 16, 6, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", bytes(2_600_000)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(small_files.chunk(*part) for part in parts)
+    with pytest.raises(DecodeError, match=r"asks for 13300 x 13300 pixels \(each counts as 2.7\), more than"):
+        decode(data, max_pixels=MOST)
+    assert cost.look(data, max_pixels=MOST).bytes == 0
+    monkeypatch.setattr("pipeline.budget.FREE_PIXELS", 100)
+    monkeypatch.setattr("pipeline.budget.PIXELS_OF_A_BYTE", 0)
+    for depth, colour, work in ((1, 0, 1), (8, 2, 1), (8, 6, 4 / 3), (16, 0, 1), (16, 2, 2), (16, 6, 8 / 3)):
+        count = {0: 1, 2: 3, 6: 4}[colour]
+        most = int(100 / work)
+        assert decode(stored.png(np.zeros((1, most, count), int), depth, colour), max_pixels=MOST).shape[1] == most
+        with pytest.raises(DecodeError, match="more than"):
+            decode(stored.png(np.zeros((1, most + 1, count), int), depth, colour), max_pixels=MOST)
+
+
+@pytest.mark.parametrize(("mode", "most"), [("L", 100), ("RGB", 33), ("RGBA", 25)])
+def test_each_band_of_jpeg_2000_counts(mode: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.budget.FREE_PIXELS", 100)
+    monkeypatch.setattr("pipeline.budget.PIXELS_OF_A_BYTE", 0)
+    assert decode(stored.encoded(Image.new(mode, (1, most)), "JPEG2000"), max_pixels=MOST).shape[0] == most
+    with pytest.raises(DecodeError, match="more than"):
+        decode(stored.encoded(Image.new(mode, (1, most + 1)), "JPEG2000"), max_pixels=MOST)
 
 
 def test_a_thousand_packed_texts_are_not_unpacked() -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config import DatasetParams
+from pipeline.data.links import Links
 from pipeline.data.manifest import Failure
 from pipeline.errors import UserError
 
@@ -36,13 +37,15 @@ class Record(NamedTuple):
 class Listing(NamedTuple):
     """All images of a source, and what lies among them and is left out, in any order.
 
-    `classes`: where the source numbers its classes, their names by number, of those without images too.
+    `classes`: where the source numbers its classes, their names by number, of those without images too. `links`: those
+    that may be followed when the images are read, all if None.
     """
 
     root: Path
     records: list[Record]
     left_out: Sequence[Failure] = ()
     classes: tuple[str, ...] = ()
+    links: Links | None = None
 
 
 # (params, an empty folder for images that the source must draw or unpack) -> Listing. Raises UserError.

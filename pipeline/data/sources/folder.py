@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +25,30 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# The part of a path below which `dvc exp run --temp` and `--queue` have their copies of a project.
+_COPIES = "/.dvc/tmp/exps/"
+
 
 def require_folder(root: str | Path) -> Path:
     """Raises UserError if there is no such folder."""
     path = Path(root)
     if not path.is_dir():
-        kind = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"dataset.root: {root} {kind}", allowed="a folder of images", see="README.md")
+        if not path.exists():
+            raise UserError(missing(root), allowed="a folder of images", see="README.md")
+        raise UserError(f"dataset.root: {root} is a file", allowed="a folder of images", see="README.md")
     return path
+
+
+def missing(root: str | Path) -> str:
+    """What to say of a `dataset.root` that does not exist: in the copy of the project that DVC makes for an experiment
+    in the queue, where the photographs are.
+    """
+    said = f"dataset.root: {root} does not exist"
+    project, copied, _ = str(Path.cwd()).rpartition(_COPIES)
+    there = Path(project, root)
+    if not copied or Path(root).is_absolute() or not there.exists():
+        return said
+    return f"{said} in this copy of the project; give the full path: -S dataset.root={shlex.quote(str(there))}"
 
 
 def read(params: DatasetParams, images: Path) -> Listing:
@@ -49,11 +66,11 @@ def read(params: DatasetParams, images: Path) -> Listing:
         one = f" but what is left out ({left_out[0].path}: {left_out[0].reason})" if left_out else ""
         raise UserError(f"{params.root} holds no files{one}", allowed="a folder of images, or of one folder a class")
     if params.splits == "folders":
-        return Listing(root, [_in_split_folder(p, root) for p in paths], left_out)
+        return Listing(root, [_in_split_folder(p, root) for p in paths], left_out, links=links)
     tops = {p.partition("/")[0] for p in paths if "/" in p}
     if tops and all(t.casefold() in SPLIT_NAMES for t in tops):
         log.warning("%s are taken as classes; to take them as splits, set dataset.splits: folders", sorted(tops))
-    return Listing(root, [Record(p, label=_first(p)) for p in paths], left_out)
+    return Listing(root, [Record(p, label=_first(p)) for p in paths], left_out, links=links)
 
 
 def walk(root: str, rules: LeaveOut, links: Links, left_out: list[Failure]) -> Iterator[str]:
@@ -119,7 +136,7 @@ def _listed(
     many of `paths`, the files below the root, it leaves out itself. `passed_by`: what was left out beside them.
     """
     split_of = (lambda path: _in_split_folder(path).split) if split_folders else None
-    records = labels_csv.read(file, paths, split_of=split_of)
+    records = labels_csv.read(file, paths, links=links, split_of=split_of)
     others = len(set(paths) - {r.path for r in records} - {file.name})
     if others:
         log.warning("%d file(s) below %s are left out, since %s doesn't list them", others, file.parent, file.name)
@@ -133,7 +150,7 @@ def _listed(
     # A folder that the walk passed by, while rows of labels.csv name files in it, is not left out as a whole.
     entered = {part for r in kept for part in _parts(r.path)}
     left_out = {f for f in [*passed_by, *filter(None, reasons)] if f.path not in entered}
-    return Listing(file.parent, kept, sorted(left_out))
+    return Listing(file.parent, kept, sorted(left_out), links=links)
 
 
 def _left_out(path: str, rules: LeaveOut) -> Failure | None:

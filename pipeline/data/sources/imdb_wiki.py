@@ -84,7 +84,8 @@ def read(params: DatasetParams, images: Path) -> Listing:
     links = Links(str(path.parent), follow=params.follow_links)
     followed = [r for r in records if links.may_follow(r.path)]
     others = {r.path for r in records} - {r.path for r in followed}
-    return Listing(path.parent, followed, [Failure(printable(p), NOT_FOLLOWED, "not_followed") for p in sorted(others)])
+    passed_by = [Failure(printable(p), NOT_FOLLOWED, "not_followed") for p in sorted(others)]
+    return Listing(path.parent, followed, passed_by, links=links)
 
 
 def age(born: float, taken: float) -> float:

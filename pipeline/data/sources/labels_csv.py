@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
+from pipeline.data.links import Links
 from pipeline.data.sources.base import Record, known_split
 from pipeline.data.spelling import spelled
 from pipeline.errors import UserError
@@ -44,15 +45,17 @@ def find(root: Path) -> Path | None:
     return next((p for p in sorted(root.iterdir()) if p.name.casefold() == NAME and p.is_file()), None)
 
 
-def read(file: Path, found: Collection[str], *, split_of: Callable[[str], str] | None = None) -> list[Record]:
+def read(
+    file: Path, found: Collection[str], *, links: Links, split_of: Callable[[str], str] | None = None
+) -> list[Record]:
     """The rows of a labels.csv; a row that is there twice counts once. Labels are as written, "" for none.
 
-    `found`: the files below its folder, relative to it. `split_of`: the split of a path, where there is no column for
-    it. Raises UserError if it can't be read, or gives one image two labels.
+    `found`: the files below its folder, relative to it. `links`: of its folder. `split_of`: the split of a path, where
+    there is no column for it. Raises UserError if it can't be read, or gives one image two labels.
     """
     where, places = str(file), _Places(file.parent, found)
     lines: dict[str, list[tuple[int, Record]]] = defaultdict(list)
-    for line, values in _table(_text(file), where):
+    for line, values in _table(_text(file, links), where):
         record = _record(values, places, f"{where} line {line}")
         if split_of is not None and "split" not in values:
             record = record._replace(split=split_of(record.path))
@@ -68,9 +71,10 @@ def read(file: Path, found: Collection[str], *, split_of: Callable[[str], str] |
     return records
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, links: Links) -> str:
     try:
-        data = file.read_bytes()
+        with links.open(file.name) as opened:
+            data = opened.read()
     except OSError as e:
         raise UserError(f"{file} can't be read: {e.strerror or e}") from e
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")

@@ -5,15 +5,20 @@ Nothing that changes a result has a default in code: the defaults are the shippe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.config.advise import AdviseParams
+from pipeline.config.assigned import assigned, merged
 from pipeline.config.base import S, Section, validate
 from pipeline.config.codes import MEMORY_MB, CodesParams
 from pipeline.config.dataset import DatasetParams
 from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
+from pipeline.config.index import IndexParams
 from pipeline.config.report import ReportParams
 from pipeline.config.retrieval import ApproximateIndex, RetrievalParams
 from pipeline.config.sanity import SanityParams
@@ -27,6 +32,7 @@ __all__ = [
     "HASHER_NUMBERS",
     "MEMORY_MB",
     "POOLINGS",
+    "PRESET_SECTIONS",
     "SECTIONS",
     "AdviseParams",
     "ApproximateIndex",
@@ -35,6 +41,7 @@ __all__ = [
     "FinetuneParams",
     "HashSpec",
     "HeadsParams",
+    "IndexParams",
     "LayerSpec",
     "ReportParams",
     "RetrievalParams",
@@ -45,8 +52,10 @@ __all__ = [
     "TableEntry",
     "TunedParams",
     "WeightsParams",
+    "assigned",
     "load",
     "load_all",
+    "merged",
     "read_params",
     "read_yaml",
     "validate",
@@ -64,6 +73,8 @@ SECTIONS: dict[str, type[Section]] = {
     "tuned": TunedParams,
     "report": ReportParams,
 }
+# What commands have defaults for: `index` is of one that no stage does, so params.yaml has no such section.
+PRESET_SECTIONS: dict[str, type[BaseModel]] = {**SECTIONS, "index": IndexParams}
 
 
 def load(model: type[S], path: str | Path = "params.yaml") -> S:
@@ -93,7 +104,7 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Section]:
     return loaded
 
 
-def read_params(path: str | Path) -> dict[str, Any]:
+def read_params(path: str | Path, sections: Collection[str] = SECTIONS.keys()) -> dict[str, Any]:
     """The sections of a params file as plain values. Raises UserError if it is missing, not YAML, or has others."""
     try:
         values = read_yaml(path)
@@ -101,7 +112,7 @@ def read_params(path: str | Path) -> dict[str, Any]:
         raise UserError(f"there is no {path} here", see="README.md, which starts in the project's folder") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {type(values).__name__}, not sections", allowed=list(SECTIONS))
-    unknown = sorted(set(values) - set(SECTIONS), key=str)
+    unknown = sorted(set(values) - set(sections), key=str)
     if unknown:
-        raise UserError(f"{path} has unknown sections {unknown}", allowed=list(SECTIONS))
+        raise UserError(f"{path} has unknown sections {unknown}", allowed=list(sections))
     return values

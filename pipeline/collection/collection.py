@@ -155,6 +155,10 @@ class Collection:
         """How images became the codes of the first layer; what comes before the network is the same for all."""
         return Settings.from_json(self.made_by["codes"][self.made_by["layers"][0]]["settings"])
 
+    def make_ready(self) -> None:
+        """Builds what the index of the short codes answers by, for which the first search that asks it would wait."""
+        _ = self._saved.index.state.backend
+
     def is_current(self) -> bool:
         """Whether the folder still holds what was opened."""
         return bool(save.info(self.folder)["fingerprint"] == self.fingerprint)

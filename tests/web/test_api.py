@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline import collection
-from pipeline.collection import Collection
+from pipeline.collection import Collection, Where
+from pipeline.web.live import Live
 from tests.codes.conftest import draw
 from tests.web.conftest import HOSTILE, SMALL, client_of
 
@@ -303,3 +304,16 @@ def test_the_index_and_what_it_finds(built: Path, tmp_path: Path, client: TestCl
             found = other.get(f"/api/search?image={own}&method=lsh{asked}").json()
             assert found["index"] == by
         assert other.get(f"/api/search?image={own}&method=lsh&exact=perhaps").status_code == 422
+
+
+def test_the_next_generation_is_built_before_it_is_searched(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(built / "cache"))
+    index = {"kind": "hnsw"}
+    photos = collection.build(built / "photos", tmp_path / "my.index", hasher="lsh", index=index, **SMALL)
+    live = Live(tmp_path / "my.index", Where())
+    collection.remove(tmp_path / "my.index", [str(photos.ids[0])])
+    fresh = live._current().collection
+    assert len(fresh) == len(photos) - 1
+    assert fresh._saved.index.state.answering.is_made

@@ -99,8 +99,8 @@ def preset(model: type[config.S], **changes: Any) -> config.S:
 
 
 def preset_values() -> dict[str, Any]:
-    """All sections of the preset as plain values."""
-    return config.read_params(PRESET, config.PRESET_SECTIONS)
+    """All sections of the preset as plain values; `index` names its kind alone, which has settings of its own."""
+    return config.read_params(PRESET) | {"index": {"kind": "exact"}}
 
 
 def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:

@@ -5,7 +5,6 @@ Nothing that changes a result has a default in code: the defaults are the shippe
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Section]:
     return loaded
 
 
-def read_params(path: str | Path, sections: Collection[str] = SECTIONS.keys()) -> dict[str, Any]:
+def read_params(path: str | Path) -> dict[str, Any]:
     """The sections of a params file as plain values. Raises UserError if it is missing, not YAML, or has others."""
     try:
         values = read_yaml(path)
@@ -112,7 +111,7 @@ def read_params(path: str | Path, sections: Collection[str] = SECTIONS.keys()) -
         raise UserError(f"there is no {path} here", see="README.md, which starts in the project's folder") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {type(values).__name__}, not sections", allowed=list(SECTIONS))
-    unknown = sorted(set(values) - set(sections), key=str)
+    unknown = sorted(set(values) - set(SECTIONS), key=str)
     if unknown:
-        raise UserError(f"{path} has unknown sections {unknown}", allowed=list(sections))
+        raise UserError(f"{path} has unknown sections {unknown}", allowed=list(SECTIONS))
     return values

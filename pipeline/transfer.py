@@ -29,6 +29,7 @@ from pipeline.workspace import (
     network,
     other_images,
     preset,
+    preset_values,
 )
 from pipeline.writable import require_writable
 
@@ -47,9 +48,9 @@ def params_of(
     settings: Mapping[str, Any], params_file: str | Path | None = None, *, start: Kept | None = None
 ) -> FinetuneParams:
     """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
-    keys changed; of `schedule` those that are given. Raises UserError."""
+    keys changed; of a mapping, such as `schedule`, those that are given. Raises UserError."""
     path = PRESET if params_file is None else params_file
-    sections = config.read_params(path)
+    sections = preset_values() if params_file is None else config.read_params(path)
     if FOLDER not in sections:
         raise UserError(f"{path} has no section {FOLDER}", see="docs/params.md")
     own = sections[FOLDER]
@@ -58,9 +59,7 @@ def params_of(
         if params_file is None:
             path, own = start.path, own | start.about["params"] | {"strategies": {name: start.about.get("settings")}}
         settings = {"run": [name], **settings}
-    if "schedule" in settings:
-        settings = {**settings, "schedule": own.get("schedule", {}) | settings["schedule"]}
-    return config.validate(FinetuneParams, own | settings, where=f"{path}: {FOLDER}")
+    return config.validate(FinetuneParams, config.merged(own, settings), where=f"{path}: {FOLDER}")
 
 
 def finetune(

@@ -94,8 +94,13 @@ class Workspace:
 
 def preset(model: type[config.S], **changes: Any) -> config.S:
     """A section of the preset with some keys changed. Raises UserError on unknown keys and bad values."""
-    section = next(name for name, m in config.SECTIONS.items() if m is model)
-    return config.validate(model, config.read_params(PRESET)[section] | changes, where=section)
+    section = next(name for name, m in config.PRESET_SECTIONS.items() if m is model)
+    return config.validate(model, config.merged(preset_values()[section], changes), where=section)
+
+
+def preset_values() -> dict[str, Any]:
+    """All sections of the preset as plain values; `index` names its kind alone, which has settings of its own."""
+    return config.read_params(PRESET) | {"index": {"kind": "exact"}}
 
 
 def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
@@ -291,13 +296,15 @@ def compare(
     return build(space.root)
 
 
-def strategies_page(space: Workspace, strategies: Sequence[str]) -> Path:
+def strategies_page(
+    space: Workspace, strategies: Sequence[str], report_params: config.ReportParams | None = None
+) -> Path:
     """Makes the page of strategies that were trained here, beside the heads on codes of these images, if there are any;
-    returns `report/index.html`. Raises UserError."""
+    returns `report/index.html`. `report_params`: the preset's if None. Raises UserError."""
     from pipeline.figures.run import compute
     from pipeline.report import build
 
-    params, report = preset(config.HeadsParams), preset(config.ReportParams)
+    params, report = preset(config.HeadsParams), report_params or preset(config.ReportParams)
     known = set(space.manifest().ids.tolist())
     specs = [spec for spec in space.specs() if known.issuperset(space.codes(spec).ids.tolist())]
     heads = [name for name in params.heads if specs and all(_is_fitted(space, spec, name) for spec in specs)]

@@ -22,7 +22,7 @@ from pipeline.config import (
     read_yaml,
 )
 from pipeline.errors import UserError
-from pipeline.workspace import PRESET
+from pipeline.workspace import preset
 from tests import yaml_files
 
 SHIPPED = Path(__file__).parent.parent / "params.yaml"
@@ -160,8 +160,7 @@ def test_the_sigmoid_takes_codes_as_they_are(suffix: str) -> None:
 
 
 def test_the_one_default_in_code_is_the_shipped_one() -> None:
-    for path in (SHIPPED, PRESET):
-        assert load(CodesParams, path).memory_mb == MEMORY_MB
+    assert load(CodesParams, SHIPPED).memory_mb == preset(CodesParams).memory_mb == MEMORY_MB
 
 
 def test_a_params_file_from_before_there_was_a_bound_on_memory(tmp_path: Path) -> None:

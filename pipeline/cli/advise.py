@@ -12,6 +12,7 @@ import typer
 from pipeline.cli.computing import names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
+from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
@@ -57,6 +58,7 @@ def advise(
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop codes in OUT that are of other images, weights or settings.")
     ] = False,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "codes", "heads", "advise")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
@@ -68,6 +70,12 @@ def advise(
 
     files: dict[str, Any] = {"train": train or (), "test": test or ()}
     images_section(folder, **files)
+    keys = given({"device": device, "precision": precision, "memory_mb": memory_mb}) | square(size)
+    keys |= {"layers": names(layers)} if names(layers) else {}
+    data = dataset(leave_out, max_failed_share, follow_links)
+    chosen = changes(set_, dataset=data, weights={}, codes=keys, heads={}, advise={})
+    how = preset(AdviseParams, **chosen["advise"]), preset(HeadsParams, **chosen["heads"])
+    wanted, network = layers_of(chosen["codes"]), weights_of(chosen["weights"], arch, weights)
     for_images = {
         "--out": out,
         "--arch": arch,
@@ -78,34 +86,32 @@ def advise(
         "--leave-out": leave_out,
         "--max-failed-share": max_failed_share,
         "--follow-links": follow_links,
+        "-S": [text for text in set_ or () if text.partition(".")[0] in ("dataset", "weights", "codes")] or None,
     }
     with contextlib.ExitStack() as stack:
         if folder is not None and any(folder.glob("codes/*/codes.json")):
             if unused := given(for_images):
                 raise UserError(f"{', '.join(unused)} with {folder}, which holds codes", allowed="a folder of images")
             space = Workspace.open(folder)
-            specs = [space.codes(spec).spec for spec in names(layers)] or space.specs()
+            specs = [space.codes(spec).spec for spec in wanted] or space.specs()
             known = _reference(reference, {spec: space.codes(spec).settings for spec in specs})
         else:
-            keys = given({"device": device, "precision": precision, "memory_mb": memory_mb}) | square(size)
-            plan = plan_of(arch, weights, names(layers), keys)
+            plan = plan_of(layers=wanted, codes=chosen["codes"], **network)
             specs, known = plan.specs, _reference(reference, plan.settings)
             kept = out or stack.enter_context(working_folder())
-            data = dataset(leave_out, max_failed_share, follow_links)
             space = extract(
                 folder,
                 **files,
                 out=kept,
                 layers=specs,
-                arch=arch,
-                weights=weights,
-                dataset=data,
+                **network,
+                dataset=chosen["dataset"],
                 codes=plan.codes,
                 replace=replace,
                 fleeting=out is None,
             )
         codes = {spec: space.codes(spec) for spec in specs}
-        record = run(codes, space.manifest(), preset(AdviseParams), preset(HeadsParams), reference=known)
+        record = run(codes, space.manifest(), *how, reference=known)
         write(record, space.root / "advise")
         passed_by = left_out(folder, space.root / "dataset")
     if json:

@@ -12,6 +12,7 @@ from pipeline.cli import export_images
 from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
+from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
@@ -81,6 +82,7 @@ def extract(
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop codes in OUT that are of other images, weights or settings.")
     ] = False,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "codes")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run images through the network once and keep the activations of the layers you chose."""
@@ -99,17 +101,20 @@ def extract(
         "compile": compile,
         "crop": size,
         "scales": numbers("--scales", scales, int) if scales else [size] if size else None,
+        "layers": _specs(layers, pooling) if layers else None,
     }
+    data = dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error)
+    chosen = changes(set_, dataset=data, codes=given(codes), weights={})
+    wanted = layers_of(chosen["codes"])
     space = run(
         images,
         out=out,
         train=train or (),
         test=test or (),
-        layers=_specs(layers, pooling) if layers else None,
-        arch=arch,
-        weights=weights,
-        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
-        codes=given(codes),
+        layers=wanted or None,
+        **weights_of(chosen["weights"], arch, weights),
+        dataset=chosen["dataset"],
+        codes=chosen["codes"],
         shard=_share(shard) if shard else None,
         replace=replace,
     )

@@ -11,6 +11,7 @@ import typer
 from pipeline.cli.computing import Splits
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out, made_in
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say
+from pipeline.cli.setting import changes, set_option
 from pipeline.cli.shown import Command
 
 
@@ -44,19 +45,21 @@ def export_images(
     max_failed_share: MaxFailedShare = None,
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
+    set_: Annotated[list[str] | None, set_option("dataset")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Write images as train.h5, with train and val, and test.h5, in the layout of neon's HDF5Iterator."""
     from pipeline.config import MEMORY_MB
     from pipeline.export_images import export_images as run
 
+    data = dataset(leave_out, max_failed_share, follow_links, splits=splits)
     done = run(
         folder,
         out,
         size=size,
         mean=mean,
         view=view.value,
-        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits),
+        dataset=changes(set_, dataset=data)["dataset"],
         memory_mb=memory_mb or MEMORY_MB,
     )
     if json:

@@ -19,6 +19,7 @@ from pipeline.cli.listing import (
     made_in,
 )
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
+from pipeline.cli.setting import changes, set_option, weights_of
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -100,12 +101,14 @@ def finetune(
         bool, typer.Option("--replace", help="Drop results in OUT that are of other images or weights.")
     ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also print each strategy's per-layer table.")] = False,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "finetune", "report")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Train transfer strategies on a folder of images and compare them, also on a page: OUT/report."""
+    from pipeline.config import ReportParams
     from pipeline.transfer import FOLDER
     from pipeline.transfer import finetune as run
-    from pipeline.workspace import Workspace, strategies_page
+    from pipeline.workspace import Workspace, preset, strategies_page
 
     settings = settings_of(size, max_train, batch_size, optimiser, momentum, device, precision) | {
         "epochs": epochs,
@@ -115,17 +118,21 @@ def finetune(
         "head": head,
         "keep_every": keep_every,
         "inference_txt": inference_txt,
+        "run": strategy,
     }
+    data = dataset(leave_out, max_failed_share, follow_links, splits=splits)
+    chosen = changes(set_, dataset=data, finetune=given(settings), weights={}, report={})
+    drawn = preset(ReportParams, **chosen["report"])
+    strategies = chosen["finetune"].pop("run", None)
     records = run(
         images,
         out=out,
         train=train or (),
         test=test or (),
-        strategies=strategy,
-        arch=arch,
-        weights=weights,
-        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits),
-        settings=given(settings),
+        strategies=strategies,
+        **weights_of(chosen["weights"], arch, weights),
+        dataset=chosen["dataset"],
+        settings=chosen["finetune"],
         params_file=params,
         replace=replace,
         resume=resume,
@@ -138,7 +145,7 @@ def finetune(
         else:
             say("\n".join(f"{name}: trained along as {record['follows']}" for name, record in records.items()))
         return
-    page = strategies_page(Workspace(out), list(records))
+    page = strategies_page(Workspace(out), list(records), drawn)
     groups = {name: _groups(out / FOLDER / name) for name in records} if layers else {}
     if json:
         shown = {name: record | ({"groups": groups[name]} if layers else {}) for name, record in records.items()}
@@ -175,6 +182,7 @@ def lr_find(
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: a .png or .svg file; none if not given.")] = None,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "finetune")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Sweep the learning rate, layers keeping their ratios, and suggest the one by which the loss has half fallen."""
@@ -183,6 +191,9 @@ def lr_find(
 
     if plot is not None:
         lr_plot.check(plot)
+    settings = given(settings_of(size, max_train, batch_size, optimiser, momentum, device, precision))
+    data = dataset(leave_out, max_failed_share, follow_links)
+    chosen = changes(set_, dataset=data, finetune=settings, weights={})
     sweep = find_rate(
         where,
         strategy,
@@ -191,10 +202,9 @@ def lr_find(
         low=low,
         high=high,
         steps=steps,
-        arch=arch,
-        weights=weights,
-        dataset=dataset(leave_out, max_failed_share, follow_links),
-        settings=given(settings_of(size, max_train, batch_size, optimiser, momentum, device, precision)),
+        **weights_of(chosen["weights"], arch, weights),
+        dataset=chosen["dataset"],
+        settings=chosen["finetune"],
         params_file=params,
         **given({"memory_mb": memory_mb}),
     )

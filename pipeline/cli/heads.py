@@ -11,6 +11,7 @@ from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.computing import names, numbers
 from pipeline.cli.listing import FollowLinks
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
+from pipeline.cli.setting import changes, set_option
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -38,6 +39,7 @@ def compare(
         str | None, typer.Option(help="C of the linear heads to choose among, with commas. {heads.c_grid}")
     ] = None,
     k_grid: Annotated[str | None, typer.Option(help="k of knn to choose among, with commas. {heads.k_grid}")] = None,
+    set_: Annotated[list[str] | None, set_option("heads", "report")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Train the heads on every layer's codes and write the comparison page to FOLDER/report."""
@@ -45,17 +47,18 @@ def compare(
     from pipeline.workspace import Workspace
     from pipeline.workspace import compare as run
 
-    space = Workspace.open(folder)
-    grids: dict[str, Any] = {}
+    grids: dict[str, Any] = {"heads": names(heads)} if names(heads) else {}
     if c_grid is not None:
         grids["c_grid"] = numbers("--c-grid", c_grid, float)
     if k_grid is not None:
         grids["k_grid"] = numbers("--k-grid", k_grid, int)
+    chosen = changes(set_, heads=grids, report={})
+    space = Workspace.open(folder)
     page = run(
         space,
-        heads=names(heads) or None,
         specs=[space.codes(spec).spec for spec in names(layers)] or None,
-        head_params=grids,
+        head_params=chosen["heads"],
+        report_params=chosen["report"],
     )
     if json:
         print_json(schema.read_json(page.with_name("metrics.json")))

@@ -12,12 +12,17 @@ from pipeline.cli.advise import plan_of
 from pipeline.cli.computing import Device, Precision, names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
+from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.config import CodesParams
     from pipeline.data.manifest import Manifest
     from pipeline.workspace import Workspace
+
+# What may be another than the codes of --like have: it changes no more than their rounding.
+COMPUTED = ("device", "precision", "memory_mb")
 
 
 def register(weights: typer.Typer) -> None:
@@ -49,6 +54,7 @@ def reference(
     max_failed_share: MaxFailedShare = None,
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "codes")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
@@ -64,21 +70,25 @@ def reference(
 
     if out is not None:
         require_writable(out, folder=False)
-    named = {"device": device, "precision": precision, "memory_mb": memory_mb}
-    changed = given(named)
+    named: dict[str, Any] = {"device": device, "precision": precision, "memory_mb": memory_mb}
+    named |= square(size) | {"layers": names(layers) or None}
+    listing = dataset(leave_out, max_failed_share, follow_links)
+    chosen = changes(set_, dataset=listing, codes=given(named), weights={})
+    changed, wanted = chosen["codes"], layers_of(chosen["codes"])
+    came_from = weights_of(chosen["weights"], arch, weights)
     if like is not None:
         space = Workspace.open(like)
+        if other := [*(changed.keys() - set(COMPUTED)), *chosen["weights"], *(["layers"] if wanted else [])]:
+            raise UserError(f"{', '.join(sorted(other))} with --like {like}, which has its own", allowed=COMPUTED)
         params, file = _params_like(space, changed), space.weights_file
     else:
-        changed |= square(size)
-        specs = plan_of(arch, weights, names(layers), changed).specs
-        source, view = network(arch, weights)
+        specs = plan_of(layers=wanted, codes=changed, **came_from).specs
+        source, view = network(**came_from)
         params = preset(config.CodesParams, **(view | changed | {"layers": specs}))
         file = canonical_weights(source, cache_root())
     check(WeightsHeader.of(file), params)
     with working_folder() as scratch:
-        listing = dataset(leave_out, max_failed_share, follow_links)
-        data = preset(config.DatasetParams, source="folder", root=str(folder), **listing)
+        data = preset(config.DatasetParams, source="folder", root=str(folder), **chosen["dataset"])
         listed = build(data, scratch / "dataset", labels_needed=False, fleeting=True, memory_mb=params.memory_mb)
         manifest = _drawn(listed, images)
         codes = extract(manifest, file, params, scratch / "codes")

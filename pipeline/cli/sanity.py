@@ -34,6 +34,7 @@ from pipeline.cli.listing import (
     made_in,
 )
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
+from pipeline.cli.setting import changes, set_option, weights_of
 from pipeline.cli.shown import Command
 from pipeline.front import ExitCode
 from pipeline.terminal import plain
@@ -71,6 +72,7 @@ def sanity(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the steps' curves: a .png or .svg file; none if not given.")
     ] = None,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "finetune", "sanity")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Check step by step that a strategy can be trained as it is set, and say what to try. Exit code 1 if a step fails.
@@ -85,16 +87,17 @@ def sanity(
         check_name(plot)
     settings = settings_of(size, max_train, batch_size, optimiser, momentum, device, precision)
     settings["schedule"] = schedule_of(schedule)
+    data, how = dataset(leave_out, max_failed_share, follow_links), given({"epochs": epochs, "rounds": rounds})
+    chosen = changes(set_, dataset=data, finetune=given(settings), sanity=how, weights={})
     steps = run(
         where,
         strategy,
         train=train or (),
         test=test or (),
-        how=given({"epochs": epochs, "rounds": rounds}),
-        arch=arch,
-        weights=weights,
-        dataset=dataset(leave_out, max_failed_share, follow_links),
-        settings=given(settings),
+        how=chosen["sanity"],
+        **weights_of(chosen["weights"], arch, weights),
+        dataset=chosen["dataset"],
+        settings=chosen["finetune"],
         params_file=params,
         **given({"memory_mb": memory_mb}),
     )

@@ -24,6 +24,7 @@ from pipeline.cli.computing import (
 )
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
+from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
 from pipeline.errors import UserError
 from pipeline.front import ExitCode
@@ -90,6 +91,11 @@ def build(
     ] = None,
     bits: Annotated[int, typer.Option(min=8, help="Length of the short code, a multiple of 8.")] = 64,
     long: Annotated[str, typer.Option(help="Long codes with commas, topk | sigmoid; '' for none.")] = "topk,sigmoid",
+    index: Annotated[str | None, typer.Option(help="By what the short code is searched: {index.kind}")] = None,
+    two_stage: Annotated[
+        bool,
+        typer.Option("--two-stage", help="Search by default among the short code's nearest, in the order of cosine."),
+    ] = False,
     size: Annotated[
         int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224. {codes.crop}")
     ] = None,
@@ -102,6 +108,7 @@ def build(
     max_failed_share: MaxFailedShare = None,
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
+    set_: Annotated[list[str] | None, set_option("dataset", "weights", "codes", "index")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Codes, bits and index of a folder of images in one go (`build` may be left out)."""
@@ -113,21 +120,26 @@ def build(
         "precision": precision,
         **square(size),
         "memory_mb": memory_mb,
+        "layers": names(layer) or None,
     }
+    data = dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error)
+    chosen = changes(set_, dataset=data, codes=given(codes), index=given({"kind": index}), weights={})
+    layers = layers_of(chosen["codes"])
     collection.build(
         images,
         out,
         train=train or (),
         test=test or (),
-        arch=arch,
-        weights=weights,
-        layers=names(layer),
+        **weights_of(chosen["weights"], arch, weights),
+        layers=layers,
         long_layer=long_layer,
         hasher=hasher,
         nbits=bits,
         long=names(long),
-        codes=given(codes),
-        dataset=dataset(leave_out, max_failed_share, follow_links, splits=splits, on_error=on_error),
+        codes=chosen["codes"],
+        dataset=chosen["dataset"],
+        index=chosen["index"],
+        two_stage=two_stage,
     )
     about = collection.info(out)
     if json:
@@ -146,6 +158,7 @@ def add(
     max_failed_share: MaxFailedShare = None,
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
+    set_: Annotated[list[str] | None, set_option("dataset")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Add a folder's images, or take in what changed in it."""
@@ -155,7 +168,7 @@ def add(
     done = run(
         folder,
         images,
-        dataset=dataset(leave_out, max_failed_share, follow_links),
+        dataset=changes(set_, dataset=dataset(leave_out, max_failed_share, follow_links))["dataset"],
         device=device,
         precision=precision,
         memory_mb=memory_mb or MEMORY_MB,
@@ -234,6 +247,9 @@ def search(
     ] = None,
     label: Annotated[str | None, typer.Option(help="Only images with this label; all if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split; all if not given.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every image, though the index is an approximate one.")
+    ] = False,
     random: Annotated[bool, typer.Option("--random", help="Search from some image of the index.")] = False,
     montage: Annotated[Path | None, typer.Option(help="Picture to make: .png, .jpg or .webp.")] = None,
     device: SameDevice = None,
@@ -255,7 +271,7 @@ def search(
     query_id = _query_id(photos, query)
     file = photos.file(photos.row(query_id)) if query_id else Path(str(query))
     wanted: dict[str, Any] = {"k": k, "radius": radius, "method": method, "layer": layer}
-    wanted |= {"label": label, "split": split}
+    wanted |= {"label": label, "split": split, "exact": exact}
     started_s = time.perf_counter()
     answer = photos.search_id(query_id, **wanted) if query_id else photos.search(file, **wanted)
     took_s = time.perf_counter() - started_s
@@ -264,6 +280,7 @@ def search(
     if json:
         chosen = answer.method
         about = {"query": str(file), "id": query_id, "method": chosen.name, "layer": chosen.spec}
+        about["index"] = answer.index
         print_json(
             {
                 **about,
@@ -363,6 +380,7 @@ def _show_info(about: dict[str, Any]) -> None:
         say(f"{name}: {one['hasher']} ({params}) on {one['spec']}, {one['nbits']} bits".replace(" ()", ""))
     if about["short"]["note"]:
         say(f"note: {about['short']['note']}")
+    say(_index_line(about["index"], about["short"]["hasher"]))
     for why in about["left_out"].values():
         say(f"left out: {why}")
     for spec, one in about["codes"].items():
@@ -375,6 +393,17 @@ def _show_info(about: dict[str, Any]) -> None:
         say(f"some rows: computed on {one['device']} in {one['precision']}")
     for root in about["roots"]:
         say(plain(f"images below {root}"))
-    rows = [(n, ",".join(m["layers"]), m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()]
+    rows = [
+        (n, ",".join(m["layers"]), m["index"], m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()
+    ]
     say("\nmethods, the default one first")
-    say(table(("method", "codes", "bytes an image", "distance"), rows))
+    say(table(("method", "codes", "index", "bytes an image", "distance"), rows))
+
+
+def _index_line(index: dict[str, Any], hasher: str) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in index["settings"].items())
+    line = f"index of {hasher}: {index['kind']}" + (f" ({settings})" if settings else "")
+    if index["exact"]:
+        return line
+    found = f"finds {100 * index['recall_at_10']:.1f} % of the 10 nearest"
+    return f"{line}, {found} ({index['measured_queries']:,} stored images asked)"

@@ -50,22 +50,22 @@ def said(key: str) -> str:
 
 def choices(key: str) -> list[str]:
     """The values that a key may have; [] if they are no closed set."""
-    annotation, value = _found(key)
+    annotations, value = _found(key)
     if isinstance(value, dict):
         return list(value)
-    return _architectures() if key == "weights.arch" else _choices(annotation)
+    return _architectures() if key == "weights.arch" else [c for one in annotations for c in _choices(one)]
 
 
-def _found(key: str) -> tuple[Any, Any]:
-    """The type of a key, and its value in the preset. Raises KeyError of a key that is not there."""
-    from pipeline.config import SECTIONS
+def _found(key: str) -> tuple[list[Any], Any]:
+    """The types of a key, and its value in the preset. Raises KeyError of a key that is not there."""
+    from pipeline.config import PRESET_SECTIONS
+    from pipeline.config.keys import types_at
 
     section, *names = key.split(".")
-    annotation: Any = SECTIONS[section]
     value: Any = _preset()[section]
     for name in names:
-        annotation, value = annotation.model_fields[name].annotation, value[name]
-    return annotation, value
+        value = value[name]
+    return types_at(PRESET_SECTIONS[section], names), value
 
 
 def _architectures() -> list[str]:
@@ -97,7 +97,6 @@ def _plain(value: Any) -> str:
 
 @cache
 def _preset() -> dict[str, Any]:
-    from pipeline.config import read_params
-    from pipeline.workspace import PRESET
+    from pipeline.workspace import preset_values
 
-    return read_params(PRESET)
+    return preset_values()

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.collection.collection import Collection
+from pipeline.collection.collection import Collection, load
 from pipeline.collection.methods import methods_of
 from pipeline.collection.network import weights_file
 from pipeline.collection.stated import require_collection
 from pipeline.data import listed
 from pipeline.errors import UserError
-from pipeline.index import save
+from pipeline.index import INDEXES, recall, save
 
 
 def info(folder: str | Path) -> dict[str, Any]:
-    """Plain values: images, methods (the default first), weights, settings, hashers, those left out and why, roots,
-    bytes. No rows are read.
+    """Plain values: images, the index of the short codes, methods (the default first), weights, settings, hashers,
+    those left out and why, roots, bytes. Rows are read only where nobody has measured yet what the index finds.
     """
     folder = Path(folder)
     about = save.info(folder)
@@ -28,7 +28,8 @@ def info(folder: str | Path) -> dict[str, Any]:
     return {
         "images": about["count"],
         "fingerprint": about["fingerprint"],
-        "methods": {m.name: _method(m) for m in methods_of(made_by).values()},
+        "methods": {m.name: _method(m) for m in methods_of(made_by, about["index"]).values()},
+        "index": _index(folder, about),
         "weights": {**made_by["weights"], "bytes": weights.stat().st_size if weights.is_file() else 0},
         "index_bytes": sum(f["bytes"] for f in about["files"].values()),
         "short": made_by["short"],
@@ -80,6 +81,16 @@ def absent(path: Path) -> str:
         return f"a link to {path.readlink()}: {what}" if path.is_symlink() else what
 
 
+def _index(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Recall is of the 10 nearest of stored images, against the exact answer (`index.recall`)."""
+    exact = INDEXES[about["index"]].can.exact
+    if exact:
+        found: Mapping[str, Any] = recall.Recall(1.0, 0).as_json()
+    else:
+        found = about["made_by"].get("recall") or recall.measured(load(folder).index).as_json()
+    return {"kind": about["index"], "settings": about["settings"], "exact": exact, **found}
+
+
 def _method(method: Any) -> dict[str, Any]:
     about = {"unit": method.unit, "spec": method.spec, "bytes_per_image": method.bytes_per_image}
-    return {**about, "layers": list(method.layers)}
+    return {**about, "layers": list(method.layers), "index": method.index}

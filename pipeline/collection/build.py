@@ -18,11 +18,12 @@ from pipeline import held, schema
 from pipeline.cache import cache_root
 from pipeline.codes.plan import check as check_codes
 from pipeline.codes.weights_header import WeightsHeader
+from pipeline.collection.change import measure
 from pipeline.collection.collection import Collection
 from pipeline.collection.encode import Photos, encode, hasher_bytes, photos
-from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, UNTRAINED_HASHER
+from pipeline.collection.methods import LONG_HASHERS, SHORT_BITS, SHORT_HASHER, TWO_STAGE, UNTRAINED_HASHER
 from pipeline.collection.network import WEIGHTS
-from pipeline.config import CodesParams, DatasetParams, HashSpec, LayerSpec
+from pipeline.config import CodesParams, DatasetParams, HashSpec, IndexParams, LayerSpec
 from pipeline.data.manifest import IMAGES
 from pipeline.data.sources import Record
 from pipeline.data.sources.folder import require_folder
@@ -58,6 +59,8 @@ def build(
     long: Sequence[str] = tuple(LONG_HASHERS),
     dataset: Mapping[str, Any] | None = None,
     codes: Mapping[str, Any] | None = None,
+    index: Mapping[str, Any] | None = None,
+    two_stage: bool = False,
 ) -> Collection:
     """Indexes a folder of images into the new folder `out`, which then holds all that a query needs.
 
@@ -66,8 +69,9 @@ def build(
     `layers`: specs whose float codes are kept, for cosine, the first also that of the short code; the deepest
     convolution averaged if empty. `long_layer`: that of the long codes, the last pooling flattened if None. `hasher`:
     of the short code; itq if None, or lsh where the images are too few for it. `long`: of LONG_HASHERS; one that gives
-    all training images the same bits is left out with a warning. `dataset`, `codes`: keys of those params sections to
-    change. Raises UserError, with nothing left behind.
+    all training images the same bits is left out with a warning. `dataset`, `codes`, `index`: keys of those params
+    sections to change; `index` says by what the short code is searched (`{"kind": "hnsw"}`). `two_stage`: a search that
+    names no method takes the short code's nearest in the order of cosine. Raises UserError, with nothing left behind.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -76,6 +80,8 @@ def build(
     if unknown:
         raise UserError(f"unknown long codes {', '.join(unknown)}", allowed=LONG_HASHERS)
     _require_short(hasher, nbits)
+    searched_by = preset(IndexParams, **(index or {}))
+    make(searched_by.kind, nbits, **searched_by.settings)  # raises on settings that codes of this length can't have
     require_writable(out)
     section = images_section(images, train, test)
     source, view = network(arch, weights)
@@ -106,6 +112,7 @@ def build(
             known = functools.partial(_require_enough, hasher, nbits)
             with photos(data, params, network_file, known=known) as pictures:
                 hashes: dict[str, Any] = {"hasher": hasher, "nbits": nbits, "long": long}
+                hashes |= {"searched_by": searched_by, "two_stage": two_stage}
                 unpacked = pictures.manifest.root if pictures.unpacked else None
                 root = os.path.abspath(out / IMAGES) if unpacked else data.root
                 saved = _saved(pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes)
@@ -173,6 +180,8 @@ def _saved(
     hasher: str | None,
     nbits: int,
     long: Sequence[str],
+    searched_by: IndexParams,
+    two_stage: bool,
     weights: dict[str, Any],
 ) -> save.Saved:
     """The index of a folder's images, in memory. `root`: where they lie, absolute."""
@@ -200,10 +209,14 @@ def _saved(
         "left_out": left_out,
         "roots": [root],
     }
+    if two_stage:
+        made_by["default"] = TWO_STAGE
     encoded = encode(found, hashers, made_by, root=0)
-    index = make("exact", short.nbits)
+    index = make(searched_by.kind, short.nbits, **searched_by.settings)
     index.add(encoded.packed, encoded.ids)  # encoded is sorted by id, as the index is
-    return save.Saved(index, made_by, encoded.columns, files)
+    saved = save.Saved(index, made_by, encoded.columns, files)
+    measure(saved)
+    return saved
 
 
 def _fit_rows(found: Photos) -> NDArray[np.int64]:

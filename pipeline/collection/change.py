@@ -23,7 +23,7 @@ from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
 from pipeline.data.manifest import pixel_digest
 from pipeline.data.sources import labels_csv
 from pipeline.errors import UserError
-from pipeline.index import save
+from pipeline.index import recall, save
 from pipeline.workspace import preset
 from pipeline.writable import require_writable
 
@@ -161,7 +161,14 @@ def remove(folder: str | Path, images: Sequence[str] = (), *, missing: bool = Fa
         gone |= {i for name in wanted for i in by_name[name]}
         if gone:
             saved.remove(np.array(sorted(gone)))
+            measure(saved)
     return sorted(gone)
+
+
+def measure(saved: save.Saved) -> None:
+    """Keeps with an index what it finds of the true neighbours, unless it is exact."""
+    if not saved.index.can.exact:
+        saved.made_by = {**saved.made_by, "recall": recall.measured(saved.index).as_json()}
 
 
 def _params_here(
@@ -213,6 +220,8 @@ def _apply(saved: save.Saved, rows: Rows, roots: list[str], computed: dict[str, 
                 f"these were computed on {computed['device']} in {computed['precision']}, earlier ones on "
                 f"{first['device']} in {first['precision']}: last digits may differ"
             )
+    if change.new or change.gone:
+        measure(saved)
     short = saved.made_by["short"]
     if len(saved.index) > 10 * short["fitted_on"]:
         notes.append(

@@ -51,12 +51,13 @@ class Neighbour:
 @dataclass(frozen=True)
 class Answer:
     """Neighbours of one query in the order of (distance, id). `nearest`: the distance of the nearest image that the
-    radius left out, if it left out all.
+    radius left out, if it left out all. `index`: the kind that found them; exact unless the index of the short codes.
     """
 
     method: Method
     neighbours: tuple[Neighbour, ...]
     nearest: float | None = None
+    index: str = "exact"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Collection:
     def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.made_by = saved.made_by
-        self.methods: dict[str, Method] = methods_of(saved.made_by)
+        self.methods: dict[str, Method] = methods_of(saved.made_by, saved.index.name)
         self._saved = saved
         self._network = network
 
@@ -116,6 +117,11 @@ class Collection:
         """(n,) in the order of ids."""
         return self._saved.columns["split"]
 
+    @property
+    def index(self) -> tuple[str, bool]:
+        """The kind of the short code's index, and whether it finds all true neighbours."""
+        return self._saved.index.name, self._saved.index.can.exact
+
     def row(self, image_id: str) -> int:
         """Raises UserError if no image has that id."""
         at = int(np.searchsorted(self.ids, image_id))
@@ -149,6 +155,10 @@ class Collection:
         """How images became the codes of the first layer; what comes before the network is the same for all."""
         return Settings.from_json(self.made_by["codes"][self.made_by["layers"][0]]["settings"])
 
+    def make_ready(self) -> None:
+        """Builds what the index of the short codes answers by, for which the first search that asks it would wait."""
+        _ = self._saved.index.state.backend
+
     def is_current(self) -> bool:
         """Whether the folder still holds what was opened."""
         return bool(save.info(self.folder)["fingerprint"] == self.fingerprint)
@@ -163,18 +173,20 @@ class Collection:
         layer: str | None = None,
         label: str | None = None,
         split: str | None = None,
+        exact: bool = False,
     ) -> Answer:
         """Neighbours of an image file, of its bytes, or of what `look` made of it; one of the collection comes first.
 
         k: neighbours at most, 12 if None, with a radius all that are within it. radius: only images within it, itself
-        included. layer: of the method's; its own if None. label, split: only images that have it. Raises UserError if
-        the image can't be read, or as `Index`.
+        included. layer: of the method's; its own if None. label, split: only images that have it. exact: by comparing
+        all images, though the index is approximate; a search within a radius, and one among selected images, are exact
+        anyway. Raises UserError if the image can't be read, or as `Index`.
         """
         chosen = choose(self.methods, method, layer)
         rows = self.select(label, split)
         self._check(chosen, k, radius)  # before the network works for nothing
         query = self._query(image if isinstance(image, Look) else self.look(image))
-        return self._answer(chosen, query, rows, k=k, radius=radius)
+        return self._answer(chosen, query, rows, k=k, radius=radius, exact=exact)
 
     def search_id(
         self,
@@ -186,13 +198,14 @@ class Collection:
         layer: str | None = None,
         label: str | None = None,
         split: str | None = None,
+        exact: bool = False,
     ) -> Answer:
         """As `search`, from an image of the collection, which is not among its own neighbours. Needs no network."""
         chosen = choose(self.methods, method, layer)
         own = self.row(image_id)
         rows = self.select(label, split)
         self._check(chosen, k, radius)
-        return self._answer(chosen, Query(row=own, left_out=own), rows, k=k, radius=radius)
+        return self._answer(chosen, Query(row=own, left_out=own), rows, k=k, radius=radius, exact=exact)
 
     def look(self, image: str | Path | bytes, *, shown: bytes | None = None) -> Look:
         """What any search needs of an image file or its bytes, by one pass of the network, or none for an image whose
@@ -237,7 +250,7 @@ class Collection:
         spec_of = {short: self.made_by["short"]["spec"]} | {n: a["spec"] for n, a in self.made_by["long"].items()}
         packed = {name: self.packed(name) for name in spec_of}
         codes = {spec: self.codes(spec) for spec in self.made_by["layers"]}
-        return Finder(self.ids, codes, packed, spec_of, short, lambda name: self._hashers[name])
+        return Finder(self.ids, codes, packed, spec_of, short, self._saved.index, lambda name: self._hashers[name])
 
     def select(self, label: str | None = None, split: str | None = None) -> Rows:
         """Rows that have the label and the split, ascending. Raises UserError if none has."""
@@ -256,26 +269,30 @@ class Collection:
         if radius is not None:
             method.check_radius(radius)
 
-    def _answer(self, method: Method, query: Query, rows: Rows, *, k: int | None, radius: float | None) -> Answer:
+    def _answer(
+        self, method: Method, query: Query, rows: Rows, *, k: int | None, radius: float | None, exact: bool
+    ) -> Answer:
+        index = self._finder.kind(method, rows, radius, scan=exact)
         # Of all rows but one, the first k are among the first k + 1 of all: no rows need be copied.
         extra = int(query.left_out in rows)
         count = len(rows) - extra
         if not count:
-            return Answer(method, ())
+            return Answer(method, (), index=index)
         if radius is None:
             k = min(k or DEFAULT_K, count)
-            distances, found = query.answers(*self._finder.nearest(method, query, rows, k + extra))
-            return self._listed(method, distances[:k], found[:k])
-        distances, found = query.answers(*self._finder.within(method, query, rows, radius))
+            distances, found = query.answers(*self._finder.nearest(method, query, rows, k + extra, scan=exact))
+            return self._listed(method, distances[:k], found[:k], index)
+        distances, found = query.answers(*self._finder.within(method, query, rows, radius, scan=exact))
         if len(found):
-            return self._listed(method, distances[:k], found[:k])
-        nearest, _ = query.answers(*self._finder.nearest(method, query, rows, 1 + extra))
-        return Answer(method, (), nearest=nearest[0].item())
+            return self._listed(method, distances[:k], found[:k], index)
+        nearest, _ = query.answers(*self._finder.nearest(method, query, rows, 1 + extra, scan=True))
+        return Answer(method, (), nearest=nearest[0].item(), index=index)
 
-    def _listed(self, method: Method, distances: NDArray[Any], rows: Rows) -> Answer:
+    def _listed(self, method: Method, distances: NDArray[Any], rows: Rows, index: str) -> Answer:
         return Answer(
             method,
-            tuple(
+            index=index,
+            neighbours=tuple(
                 Neighbour(
                     rank=rank,
                     id=str(self.ids[row]),

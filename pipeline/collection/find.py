@@ -42,7 +42,8 @@ class Finder:
     answers are in the order of (distance, row), which is that of (distance, id).
 
     `codes`: floats by spec. `packed`: bits by hasher, and `spec_of` its codes. `short`: the hasher of two-stage's
-    shortlist. `hasher`: name -> the fitted one.
+    shortlist, and `index` what searches its bits. `hasher`: name -> the fitted one. Rows that are a part of all are
+    compared one by one, and with `scan` all are.
     """
 
     ids: NDArray[np.str_]
@@ -50,15 +51,24 @@ class Finder:
     packed: Mapping[str, NDArray[np.uint8]]
     spec_of: Mapping[str, str]
     short: str
+    index: PackedIndex
     hasher: Callable[[str], Hasher]
     _cosines: dict[str, Cosine] = field(default_factory=dict)
 
-    def nearest(self, method: Method, query: Query, rows: Rows, k: int) -> Found:
-        """Distances and rows of the k nearest among `rows`."""
+    def kind(self, method: Method, rows: Rows, radius: float | None, *, scan: bool) -> str:
+        """The kind of index that answers: exact, unless the short code's own does."""
+        shortlisted = method.kind == "two-stage" or method.name == self.short
+        if scan or not shortlisted or len(rows) < len(self.ids):
+            return "exact"
+        return self.index.name if radius is None or radius <= self.index.exact_radius else "exact"
+
+    def nearest(self, method: Method, query: Query, rows: Rows, k: int, *, scan: bool = False) -> Found:
+        """Distances and rows of the k nearest among `rows`, as the index finds them."""
         if method.kind == "cosine":
             distances, at = self._scorer(method.spec, rows).search_rows(self._code(method.spec, query), k)
             return distances[0], rows[at[0]]
-        index, bits = self._index(self.short if method.kind == "two-stage" else method.name, query, rows)
+        hasher = self.short if method.kind == "two-stage" else method.name
+        index, bits = self._index(hasher, query, rows, self.kind(method, rows, None, scan=scan))
         if method.kind == "hamming":
             bit_distances, at = index.search_rows(bits, k)
             return bit_distances[0], rows[at[0]]
@@ -66,23 +76,25 @@ class Finder:
         distances, ids = two.search(bits, self._code(method.spec, query), k)
         return distances[0], rows[np.searchsorted(index.ids, ids[0])]
 
-    def within(self, method: Method, query: Query, rows: Rows, radius: float) -> Found:
-        """Distances and rows of all within the radius among `rows`, for a method that compares every image."""
+    def within(self, method: Method, query: Query, rows: Rows, radius: float, *, scan: bool = False) -> Found:
+        """Distances and rows of all within the radius among `rows`, by hash tables where these are sure to hold all."""
         if method.kind == "cosine":
             distances, found = self.nearest(method, query, rows, len(rows))
             count = int(np.searchsorted(distances, radius, side="right"))
             return distances[:count], found[:count]
-        index, bits = self._index(method.name, query, rows)
+        index, bits = self._index(method.name, query, rows, self.kind(method, rows, radius, scan=scan))
         [(bit_distances, ids)] = index.range_search(bits, int(radius))
         return bit_distances, rows[np.searchsorted(index.ids, ids)]
 
-    def _index(self, hasher: str, query: Query, rows: Rows) -> tuple[PackedIndex, NDArray[np.uint8]]:
-        """An index of `rows`, and the query's bits (1, nbits/8)."""
+    def _index(self, hasher: str, query: Query, rows: Rows, kind: str) -> tuple[PackedIndex, NDArray[np.uint8]]:
+        """An index of that kind of `rows`, and the query's bits (1, nbits/8)."""
         packed = self.packed[hasher]
         if query.codes is None:
             bits = packed[query.row][None]
         else:
             bits = pack(self.hasher(hasher).bits(query.codes[self.spec_of[hasher]]))
+        if kind != "exact":
+            return self.index, bits
         if len(rows) == len(self.ids):
             return _exact(self.ids, packed), bits
         return _exact(self.ids[rows], np.ascontiguousarray(packed[rows])), bits

@@ -27,7 +27,8 @@ SHORTLIST, SHORTLIST_FACTOR = 200, 10
 class Method:
     """How a query is answered: by Hamming distance, by cosine distance of the float codes, or by the second among the
     nearest of the first. `spec`: the codes that it takes. `nbits`: of its hash, 0 for none. `layers`: the codes that it
-    can be asked on, `spec` among them, and the bytes an image that each takes.
+    can be asked on, `spec` among them, and the bytes an image that each takes. `index`: the kind of index that finds
+    its nearest bits.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Method:
     spec: str
     nbits: int
     layers: Mapping[str, int]
+    index: str = "exact"
 
     @property
     def bytes_per_image(self) -> int:
@@ -63,8 +65,8 @@ class Method:
             raise UserError(f"radius {radius:g} among codes of {self.nbits} bits", allowed=f"0 to {self.nbits}, whole")
 
 
-def methods_of(made_by: Mapping[str, Any]) -> dict[str, Method]:
-    """Name -> method, the default one first, from what the index says of itself."""
+def methods_of(made_by: Mapping[str, Any], index: str) -> dict[str, Method]:
+    """Name -> method, the default one first, from what the index says of itself, and its kind."""
     short = made_by["short"]
     first, nbits = short["spec"], short["nbits"]
     value_bytes = {"float16": 2, "float32": 4}
@@ -73,9 +75,10 @@ def methods_of(made_by: Mapping[str, Any]) -> dict[str, Method]:
     found = [Method(n, "hamming", m["spec"], m["nbits"], {m["spec"]: m["nbits"] // 8}) for n, m in long]
     found += [
         Method(COSINE, "cosine", first, 0, floats),
-        Method(short["hasher"], "hamming", first, nbits, {first: nbits // 8}),
-        Method(TWO_STAGE, "two-stage", first, nbits, {s: nbits // 8 + size for s, size in floats.items()}),
+        Method(short["hasher"], "hamming", first, nbits, {first: nbits // 8}, index),
+        Method(TWO_STAGE, "two-stage", first, nbits, {s: nbits // 8 + size for s, size in floats.items()}, index),
     ]
+    found.sort(key=lambda method: method.name != made_by.get("default"))
     return {m.name: m for m in found}
 
 

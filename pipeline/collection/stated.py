@@ -66,8 +66,17 @@ class _Computed(_Part):
     precision: Literal["fp32", "bf16", "fp16"]
 
 
+class _Recall(_Part):
+    """What `index.recall` measured, of an index that is not exact."""
+
+    recall_at_10: float = Field(ge=0, le=1)
+    measured_queries: int = Field(ge=0)
+
+
 class Stated(_Part):
-    """`made_by` of a collection's index; `codes` by spec, `long` by hasher."""
+    """`made_by` of a collection's index; `codes` by spec, `long` by hasher. `default`: the method that a search takes,
+    where it is not the usual one.
+    """
 
     weights: _Weights
     params: dict[str, Any]
@@ -79,6 +88,8 @@ class Stated(_Part):
     left_out: dict[str, str] = {}
     also: list[_Computed] = []
     roots: list[str] = Field(min_length=1)
+    default: Literal["two-stage"] | None = None
+    recall: _Recall | None = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Stated:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.config.advise import AdviseParams
+from pipeline.config.assigned import assigned, merged
 from pipeline.config.base import S, Section, validate
 from pipeline.config.codes import MEMORY_MB, CodesParams
 from pipeline.config.dataset import DatasetParams
 from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
+from pipeline.config.index import IndexParams
 from pipeline.config.report import ReportParams
 from pipeline.config.retrieval import ApproximateIndex, RetrievalParams
 from pipeline.config.sanity import SanityParams
@@ -27,6 +31,7 @@ __all__ = [
     "HASHER_NUMBERS",
     "MEMORY_MB",
     "POOLINGS",
+    "PRESET_SECTIONS",
     "SECTIONS",
     "AdviseParams",
     "ApproximateIndex",
@@ -35,6 +40,7 @@ __all__ = [
     "FinetuneParams",
     "HashSpec",
     "HeadsParams",
+    "IndexParams",
     "LayerSpec",
     "ReportParams",
     "RetrievalParams",
@@ -45,8 +51,10 @@ __all__ = [
     "TableEntry",
     "TunedParams",
     "WeightsParams",
+    "assigned",
     "load",
     "load_all",
+    "merged",
     "read_params",
     "read_yaml",
     "validate",
@@ -64,6 +72,8 @@ SECTIONS: dict[str, type[Section]] = {
     "tuned": TunedParams,
     "report": ReportParams,
 }
+# What commands have defaults for: `index` is of one that no stage does, so params.yaml has no such section.
+PRESET_SECTIONS: dict[str, type[BaseModel]] = {**SECTIONS, "index": IndexParams}
 
 
 def load(model: type[S], path: str | Path = "params.yaml") -> S:

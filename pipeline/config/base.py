@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from pipeline.config.keys import keys_at
 from pipeline.errors import UserError
 
 
@@ -16,7 +17,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=BaseModel)
 
 
 def _is_name(text: str) -> str:
@@ -38,7 +39,9 @@ def validate(model: type[S], values: Any, *, where: str) -> S:
         for err in e.errors():
             key = ".".join(str(p) for p in err["loc"]) or "(section)"
             if err["type"] == "extra_forbidden":
-                lines.append(f"{key}: unknown key (allowed: {', '.join(model.model_fields)})")
+                lines.append(
+                    f"{key}: unknown key (allowed: {', '.join(keys_at(model, err['loc'][:-1], located=True))})"
+                )
             elif err["type"] == "missing":
                 lines.append(f"{key}: missing")
             else:

@@ -47,23 +47,29 @@ def read_yaml(path: str | Path) -> Any:
     """
     with reading(path) as file:
         data = file.read(_MOST_BYTES + 1)
+    return parse_yaml(data, str(path))
+
+
+def parse_yaml(data: bytes | str, where: str) -> Any:
+    """The plain values in a text, which errors call `where`. Raises UserError as `read_yaml`."""
     if len(data) > _MOST_BYTES:
-        raise UserError(f"{path} is longer than settings are", allowed=f"{_MOST_BYTES:,} bytes of YAML")
+        raise UserError(f"{where} is longer than settings are", allowed=f"{_MOST_BYTES:,} bytes of YAML")
     try:
         # A stage asks for one section after the other of the same file.
-        return copy.deepcopy(_parsed(data.decode("utf-8"), str(path)))
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return copy.deepcopy(_parsed(text, where))
     except MarkedYAMLError as e:
         line = "" if e.problem_mark is None else f" in line {e.problem_mark.line + 1}"
-        raise UserError(f"{path} is not YAML: {e.problem}{line}") from None
+        raise UserError(f"{where} is not YAML: {e.problem}{line}") from None
     except (YAMLError, ValueError, RecursionError) as e:
-        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())[:200]}") from None
+        raise UserError(f"{where} is not YAML: {' '.join(str(e).split())[:200]}") from None
 
 
 @functools.lru_cache(maxsize=4)
-def _parsed(text: str, path: str) -> Any:
+def _parsed(text: str, where: str) -> Any:
     """This parser takes a tenth of a second for a file of settings."""
     if "&" in text and "*" in text:
-        _require_few(_yaml().compose(text), path)
+        _require_few(_yaml().compose(text), where)
     return _yaml().load(text)
 
 
@@ -73,7 +79,7 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _require_few(root: Any, path: str) -> None:
+def _require_few(root: Any, where: str) -> None:
     """Raises UserError if a file's values, with each alias written out, are too many; nothing is written out here."""
     counts: dict[int, float] = {}
 
@@ -87,6 +93,6 @@ def _require_few(root: Any, path: str) -> None:
 
     if root is not None and count(root) > _MOST_VALUES:
         raise UserError(
-            f"{path} stands for more than {_MOST_VALUES:,} values by its anchors and aliases",
+            f"{where} stands for more than {_MOST_VALUES:,} values by its anchors and aliases",
             allowed="values written out",
         )

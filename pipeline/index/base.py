@@ -8,7 +8,9 @@ another thread sees all of the old one or all of the new one.
 from __future__ import annotations
 
 import logging
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -82,6 +84,31 @@ class Index(Protocol):
         ...
 
 
+class Backend:
+    """What answers, made when it is first asked for: what asks nothing of it doesn't wait until it is built."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._made, self._value = make, False, None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """One that is there already."""
+        backend = cls(lambda: value)
+        backend.get()
+        return backend
+
+    @property
+    def is_made(self) -> bool:
+        return self._made
+
+    def get(self) -> Any:
+        with self._lock:
+            if not self._made:
+                self._value, self._made = self._make(), True
+            return self._value
+
+
 @dataclass(frozen=True)
 class State:
     """A collection at one moment. ids (n,) sorted, packed (n, nbits/8) in their order, never changed in place.
@@ -92,8 +119,12 @@ class State:
 
     ids: Ids
     packed: Packed
-    backend: Any
+    answering: Backend
     row_of: Ints
+
+    @property
+    def backend(self) -> Any:
+        return self.answering.get()
 
 
 class PackedIndex(ABC):
@@ -109,7 +140,9 @@ class PackedIndex(ABC):
         self._state = self._empty()
 
     def _empty(self) -> State:
-        return State(np.zeros(0, np.str_), np.zeros((0, self.nbits // 8), np.uint8), None, np.zeros(0, np.int64))
+        return State(
+            np.zeros(0, np.str_), np.zeros((0, self.nbits // 8), np.uint8), Backend.of(None), np.zeros(0, np.int64)
+        )
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -130,6 +163,11 @@ class PackedIndex(ABC):
     def _drop(self, backend: Any, labels: Ints) -> Any:
         """A new backend without `labels`, the old one left as it is; None if that needs a rebuild."""
         return None
+
+    @property
+    def exact_radius(self) -> int:
+        """Bits within which a radius search finds all without a scan; -1 if it always scans."""
+        return -1
 
     def _within(self, state: State, queries: Packed, radius: int) -> list[Ints]:
         """Rows within `radius` of each query, ascending; by a scan unless the subclass knows better."""
@@ -162,7 +200,7 @@ class PackedIndex(ABC):
         """
         index = cls(nbits, **settings)
         if len(ids):
-            backend = index._rebuilt(packed, kept) if kept else index._build(packed)
+            backend = Backend.of(index._rebuilt(packed, kept)) if kept else Backend(lambda: index._build(packed))
             index._state = State(ids, packed, backend, np.arange(len(ids)))
         return index
 
@@ -189,15 +227,17 @@ class PackedIndex(ABC):
         row = np.empty(len(every), np.int64)  # row[i] = where the i-th of old + new went
         row[order] = np.arange(len(every))
         rows = np.ascontiguousarray(np.concatenate([old.packed, new])[order])
+        if not old.answering.is_made:
+            return self._put_off(every[order], rows, len(new_ids))
         backend = None
         if len(old.ids):
             labels = np.arange(len(old.row_of), len(old.row_of) + len(new))
             backend = self._extend(old.backend, new, labels)
         if backend is None:
-            self._state = State(every[order], rows, self._build(rows), np.arange(len(every)))
+            self._state = State(every[order], rows, Backend.of(self._build(rows)), np.arange(len(every)))
             return self._changed("add", len(new_ids), rebuilt=old.backend is not None)
         moved = np.where(old.row_of >= 0, row[old.row_of], -1)
-        self._state = State(every[order], rows, backend, np.concatenate([moved, row[len(old.ids) :]]))
+        self._state = State(every[order], rows, Backend.of(backend), np.concatenate([moved, row[len(old.ids) :]]))
         return self._changed("add", len(new_ids), rebuilt=False)
 
     def remove(self, ids: Ids) -> Change:
@@ -213,14 +253,22 @@ class PackedIndex(ABC):
         if not kept.any():
             self._state = self._empty()
             return Change(len(gone_ids), False)
+        if not old.answering.is_made:
+            return self._put_off(old.ids[kept], rows, len(gone_ids))
         dropped = np.flatnonzero((old.row_of >= 0) & ~kept[old.row_of])
         backend = self._drop(old.backend, dropped)
         if backend is None:
-            self._state = State(old.ids[kept], rows, self._build(rows), np.arange(len(rows)))
+            self._state = State(old.ids[kept], rows, Backend.of(self._build(rows)), np.arange(len(rows)))
             return self._changed("remove", len(gone_ids), rebuilt=old.backend is not None)
         new_row = np.where(kept, np.cumsum(kept) - 1, -1)
-        self._state = State(old.ids[kept], rows, backend, np.where(old.row_of >= 0, new_row[old.row_of], -1))
+        row_of = np.where(old.row_of >= 0, new_row[old.row_of], -1)
+        self._state = State(old.ids[kept], rows, Backend.of(backend), row_of)
         return self._changed("remove", len(gone_ids), rebuilt=False)
+
+    def _put_off(self, ids: Ids, rows: Packed, count: int) -> Change:
+        """Other rows, before there was a backend over the old ones: it is built over these when it is asked."""
+        self._state = State(ids, rows, Backend(lambda: self._build(rows)), np.arange(len(ids)))
+        return Change(count, False)
 
     def _changed(self, verb: str, rows: int, *, rebuilt: bool) -> Change:
         note = f"{self.name} was built anew over {len(self)} rows to {verb} {rows}" if rebuilt else ""
@@ -313,6 +361,20 @@ def require_k(k: int) -> None:
     """Raises UserError for k below 1."""
     if k < 1:
         raise UserError(f"k = {k}", allowed="1 or more")
+
+
+def require_settings(kind: str, limits: Mapping[str, tuple[int, int]], settings: Mapping[str, object]) -> None:
+    """Raises UserError on settings that are not whole numbers from the least to the most that they may be: a stranger's
+    index could ask for all memory or time.
+    """
+    wrong = [
+        f"{name} {settings[name]!r}"
+        for name, (least, most) in limits.items()
+        if type(value := settings[name]) is not int or not least <= value <= most
+    ]
+    if wrong:
+        allowed = (f"{name} {least:,} to {most:,}" for name, (least, most) in limits.items())
+        raise UserError(f"index {kind} with {', '.join(wrong)}", allowed=allowed, see="docs/params.md")
 
 
 def require_rows(n: int) -> None:

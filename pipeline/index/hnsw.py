@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pipeline.errors import UserError
-from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State
+from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State, require_settings
 from pipeline.index.faiss_backend import copied, one_thread
+
+_LIMITS = {"links": (2, 128), "build_width": (1, 4096), "search_width": (1, 4096)}
 
 
 class Hnsw(PackedIndex):
@@ -20,12 +21,8 @@ class Hnsw(PackedIndex):
 
     def __init__(self, nbits: int, *, links: int, build_width: int, search_width: int) -> None:
         super().__init__(nbits)
-        if links < 2 or build_width < 1 or search_width < 1:
-            raise UserError(
-                f"{links} links, build width {build_width}, search width {search_width}",
-                allowed="at least 2 links and widths of at least 1",
-            )
         self.links, self.build_width, self.search_width = links, build_width, search_width
+        require_settings(self.name, _LIMITS, self.settings())
 
     def settings(self) -> dict[str, Any]:
         return {"links": self.links, "build_width": self.build_width, "search_width": self.search_width}

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State
+from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State, require_settings
 from pipeline.index.faiss_backend import centres, copied, to_bytes
 
 # Below this many rows a list, k-means has too little to go by (faiss's own rule).
 _ROWS_PER_LIST = 39
+_LIMITS = {"lists": (1, 65_536), "probes": (1, 65_536)}
 
 
 class Ivf(PackedIndex):
@@ -22,9 +23,10 @@ class Ivf(PackedIndex):
 
     def __init__(self, nbits: int, *, lists: int, probes: int) -> None:
         super().__init__(nbits)
-        if lists < 1 or not 1 <= probes <= lists:
-            raise UserError(f"{probes} probes of {lists} lists", allowed="at least 1 list, and 1 to that many probes")
         self.lists, self.probes = lists, probes
+        require_settings(self.name, _LIMITS, self.settings())
+        if probes > lists:
+            raise UserError(f"index ivf with {probes} probes of {lists} lists", allowed=f"1 to {lists} probes")
 
     def settings(self) -> dict[str, Any]:
         return {"lists": self.lists, "probes": self.probes}

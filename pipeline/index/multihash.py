@@ -6,14 +6,18 @@ the collection's size.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State
+from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State, require_settings
 from pipeline.index.faiss_backend import copied
+
+# Addresses that a query looks up, at most: above this a scan is faster.
+_MOST_BUCKETS = 100_000
 
 
 class MultiHash(PackedIndex):
@@ -29,12 +33,16 @@ class MultiHash(PackedIndex):
 
     def __init__(self, nbits: int, *, tables: int, table_bits: int, flips: int) -> None:
         super().__init__(nbits)
-        if tables < 1 or not 1 <= table_bits <= 32 or tables * table_bits > nbits or not 0 <= flips <= table_bits:
-            raise UserError(
-                f"{tables} tables of {table_bits} bits with {flips} flips on codes of {nbits} bits",
-                allowed="at least 1 table of 1 to 32 bits, tables x bits up to the code's length, flips up to the bits",
-            )
         self.tables, self.table_bits, self.flips = tables, table_bits, flips
+        require_settings(self.name, {"tables": (1, nbits), "table_bits": (1, 32), "flips": (0, 32)}, self.settings())
+        opened = tables * sum(math.comb(table_bits, i) for i in range(flips + 1))
+        if tables * table_bits > nbits or flips > table_bits or opened > _MOST_BUCKETS:
+            raise UserError(
+                f"index multihash with {tables} tables of {table_bits} bits and {flips} flips on codes of {nbits} bits",
+                allowed="tables x bits up to the code's length, flips up to the bits, and no more than "
+                f"{_MOST_BUCKETS:,} addresses a query",
+                see="docs/params.md",
+            )
 
     def settings(self) -> dict[str, Any]:
         return {"tables": self.tables, "table_bits": self.table_bits, "flips": self.flips}
@@ -56,8 +64,12 @@ class MultiHash(PackedIndex):
         distances, labels = state.backend.search(queries, k)
         return distances, labels
 
+    @property
+    def exact_radius(self) -> int:
+        return self.tables * (self.flips + 1) - 1
+
     def _within(self, state: State, queries: Packed, radius: int) -> list[Ints]:
-        if radius >= self.tables * (self.flips + 1):
+        if radius > self.exact_radius:
             return super()._within(state, queries, radius)
         # faiss takes distances below its radius; ours includes it.
         limits, _, labels = state.backend.range_search(queries, radius + 1)

@@ -16,6 +16,13 @@ class MethodAnswer(BaseModel):
     unit: str = Field(description="what its distances count")
     largest_radius: float | None = Field(description="null where it takes no radius")
     bytes_per_image: int
+    index: str = Field(description="kind of the index that finds its nearest bits; exact where every image is compared")
+
+
+class IndexAnswer(BaseModel):
+    kind: str = Field(description="of the index of the short code")
+    exact: bool = Field(description="whether it finds all true neighbours")
+    recall_at_10: float | None = Field(description="what it finds of the 10 nearest; null if nobody has measured it")
 
 
 class CountAnswer(BaseModel):
@@ -30,6 +37,7 @@ class CollectionAnswer(BaseModel):
     ready: bool = Field(description="whether the network is loaded")
     network: str
     methods: list[MethodAnswer] = Field(description="the default one first")
+    index: IndexAnswer
     labels: list[CountAnswer] = Field(description="the most frequent ones where there are many, in order of name")
     splits: list[CountAnswer]
     more_labels: int = Field(description="labels that are not listed")
@@ -81,6 +89,7 @@ class SearchAnswer(BaseModel):
     query: QueryAnswer
     method: str
     layer: str
+    index: str = Field(description="kind of the index that answered: exact if every image was compared")
     unit: str
     images: int = Field(description="of the collection, at the time of the search")
     neighbours: list[NeighbourAnswer] = Field(description="in the order of (distance, id)")
@@ -144,7 +153,14 @@ def method(one: Method) -> MethodAnswer:
         unit=one.unit,
         largest_radius=largest,
         bytes_per_image=one.bytes_per_image,
+        index=one.index,
     )
+
+
+def index(collection: Collection) -> IndexAnswer:
+    kind, exact = collection.index
+    recall = 1.0 if exact else collection.made_by.get("recall", {}).get("recall_at_10")
+    return IndexAnswer(kind=kind, exact=exact, recall_at_10=recall)
 
 
 def counts(names: NDArray[np.str_], times: NDArray[np.int64], most: int) -> tuple[list[CountAnswer], int]:

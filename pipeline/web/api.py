@@ -67,8 +67,9 @@ def _wanted(
     layer: Annotated[str | None, Query(description="one of the method's layers")] = None,
     label: Annotated[str | None, Query(description="only images with this label")] = None,
     split: Annotated[str | None, Query(description="only images of this split")] = None,
+    exact: Annotated[bool, Query(description="compare every image, though the index is approximate")] = False,
 ) -> questions.Wanted:
-    return questions.Wanted(k, radius, method, layer, label, split)
+    return questions.Wanted(k, radius, method, layer, label, split, exact)
 
 
 def _service(request: Request) -> Service:
@@ -128,6 +129,7 @@ async def about(service: Shared) -> answers.CollectionAnswer:
         ready=service.live.ready,
         network=weights["arch"],
         methods=[answers.method(m) for m in collection.methods.values()],
+        index=answers.index(collection),
         labels=labels,
         splits=splits,
         more_labels=more,

@@ -123,6 +123,7 @@ class Live:
         if mine.collection.is_current():
             return mine
         fresh = Generation(mine.collection.reopened())
+        fresh.collection.make_ready()  # the generation before answers meanwhile
         log.info("%s changed: %d images", self.folder, len(fresh.collection))
         return fresh
 

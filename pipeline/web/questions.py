@@ -29,6 +29,7 @@ class Wanted:
     layer: str | None
     label: str | None
     split: str | None
+    exact: bool = False
 
 
 def page_of(generation: Generation, page: int, size: int, label: str | None, split: str | None) -> answers.PageAnswer:
@@ -79,6 +80,7 @@ def search(collection: Collection, query: int | Upload, wanted: Wanted, most: in
         query=shown,
         method=found.method.name,
         layer=found.method.spec,
+        index=found.index,
         unit=found.method.unit,
         images=len(collection),
         neighbours=answers.neighbours(collection, found),

@@ -175,3 +175,33 @@ def test_a_pointer_that_says_nothing(text: str, folder: Path) -> None:
 def test_signing_alone_changes_nothing(folder: Path) -> None:
     sign(folder)
     same(save.load(folder), saved("ivf"))
+
+
+ABSURD: list[tuple[str, dict[str, Any]]] = [
+    ("hnsw", {"links": 10**9}),
+    ("hnsw", {"build_width": 10**9}),
+    ("hnsw", {"search_width": -1}),
+    ("hnsw", {"links": "16"}),
+    ("hnsw", {"links": 16.5}),
+    ("hnsw", {"links": None}),
+    ("hnsw", {"links": True}),
+    ("ivf", {"lists": 10**12}),
+    ("ivf", {"probes": 9}),
+    ("ivf", {"probes": [1]}),
+    ("multihash", {"table_bits": 32, "tables": 1, "flips": 16}),  # some 10^9 addresses a query
+    ("multihash", {"tables": 10**9}),
+    ("multihash", {"flips": -1}),
+    ("multihash", {"flips": 10**9}),
+    ("exact", {"links": 16}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), ABSURD)
+def test_settings_that_would_take_all_memory_or_time(name: str, change: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "my.index"
+    save.create(folder, saved(name))
+    sign(folder, lambda manifest: manifest["settings"].update(change))
+    with pytest.raises(UserError, match=next(iter(change)) if name != "multihash" else r"tables|flips"):
+        save.load(folder)
+    with pytest.raises(UserError), save.updating(folder):
+        pass

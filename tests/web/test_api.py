@@ -15,9 +15,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline import collection
-from pipeline.collection import Collection
+from pipeline.collection import Collection, Where
+from pipeline.web.live import Live
 from tests.codes.conftest import draw
-from tests.web.conftest import HOSTILE, client_of
+from tests.web.conftest import HOSTILE, SMALL, client_of
 
 pytestmark = pytest.mark.network
 
@@ -275,3 +276,44 @@ def test_damaged_weights_are_said_where_they_are_needed(world: Path) -> None:
         assert found.get("/api/search", params={"image": own}).status_code == 200
         answer = found.post("/api/search", files={"image": png(88)})
         assert answer.status_code == 503 and str(world) not in answer.text and "my.index" in answer.json()["error"]
+
+
+def test_the_index_and_what_it_finds(built: Path, tmp_path: Path, client: TestClient) -> None:
+    exact = client.get("/api/collection").json()
+    assert exact["index"] == {"kind": "exact", "exact": True, "recall_at_10": 1.0}
+    assert {m["index"] for m in exact["methods"]} == {"exact"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNCODES_CACHE", str(built / "cache"))
+        index = {"kind": "multihash", "tables": 4, "table_bits": 8}
+        photos = collection.build(built / "photos", tmp_path / "my.index", hasher="lsh", index=index, **SMALL)
+    with client_of(tmp_path / "my.index") as other:
+        about = other.get("/api/collection").json()
+        recall = collection.info(tmp_path / "my.index")["index"]["recall_at_10"]
+        assert about["index"] == {"kind": "multihash", "exact": False, "recall_at_10": recall}
+        assert {m["name"]: m["index"] for m in about["methods"]} == {
+            **dict.fromkeys(("topk", "sigmoid", "cosine"), "exact"),
+            **dict.fromkeys(("lsh", "two-stage"), "multihash"),
+        }
+        own = str(photos.ids[3])
+        for asked, by in (
+            ("", "multihash"),
+            ("&exact=true", "exact"),
+            ("&radius=7", "multihash"),
+            ("&radius=8", "exact"),
+        ):
+            found = other.get(f"/api/search?image={own}&method=lsh{asked}").json()
+            assert found["index"] == by
+        assert other.get(f"/api/search?image={own}&method=lsh&exact=perhaps").status_code == 422
+
+
+def test_the_next_generation_is_built_before_it_is_searched(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(built / "cache"))
+    index = {"kind": "hnsw"}
+    photos = collection.build(built / "photos", tmp_path / "my.index", hasher="lsh", index=index, **SMALL)
+    live = Live(tmp_path / "my.index", Where())
+    collection.remove(tmp_path / "my.index", [str(photos.ids[0])])
+    fresh = live._current().collection
+    assert len(fresh) == len(photos) - 1
+    assert fresh._saved.index.state.answering.is_made

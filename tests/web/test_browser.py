@@ -354,3 +354,47 @@ def test_the_api_page_is_drawn(page: Page) -> None:
     page.wait("document.querySelectorAll('#operations section').length > 9")
     assert any("/api/search" in text for text in page.texts("#operations h2"))
     assert page.problems() == [] and page.hosts() == {urlsplit(page.base).netloc}
+
+
+def test_an_approximate_index_is_chosen_or_every_image_compared(chrome: Chrome, built: Path, tmp_path: Path) -> None:
+    settings = {"kind": "hnsw", "links": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNCODES_CACHE", str(built / "cache"))
+        photos = collection.build(built / "photos", tmp_path / "my.index", hasher="lsh", index=settings, **SMALL)
+    choose = "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+    choose += "s.dispatchEvent(new Event('change', { bubbles: true }))"
+    hidden = "return document.getElementById('exact-field').hidden"
+    with running(tmp_path / "my.index") as base:
+        page, own = Page(chrome, base), str(photos.ids[5])
+        page.open(f"/?image={own}").until_drawn("Most like")
+        assert page.chrome.execute_script(hidden)  # topk compares every image
+        assert "hnsw" not in page.texts("#summary")[0]
+        page.chrome.execute_script(choose, "method", "lsh")
+        page.wait("document.getElementById('summary').textContent.includes('lsh, conv5_3-avg, hnsw')")
+        assert not page.chrome.execute_script(hidden)
+        recall = collection.info(tmp_path / "my.index")["index"]["recall_at_10"]
+        assert page.texts("#exact option") == [
+            f"hnsw (finds {100 * recall:.1f} % of the 10 nearest)",
+            "exact (compares every image)",
+        ]
+        found = photos.search_id(own, k=12, method="lsh").neighbours
+        assert [i for _, i in neighbours_shown(page)] == [n.id for n in found]
+        page.chrome.execute_script(choose, "exact", "true")
+        page.wait("!document.getElementById('summary').textContent.includes('hnsw')")
+        assert "exact=true" in page.chrome.current_url
+        found = photos.search_id(own, k=12, method="lsh", exact=True).neighbours
+        assert [i for _, i in neighbours_shown(page)] == [n.id for n in found]
+        page.all("#file")[0].send_keys(str(draw(tmp_path / "new.png", 706)))
+        page.until_drawn("your image")
+        assert "hnsw" not in page.texts("#summary")[0]
+        page.chrome.execute_script(choose, "exact", "")
+        page.wait("document.getElementById('summary').textContent.includes('hnsw')")
+        assert page.problems() == []
+
+
+def test_an_exact_index_offers_no_choice(page: Page, built: Path) -> None:
+    own = str(Collection.open(built / "my.index").ids[5])
+    short = Collection.open(built / "my.index").made_by["short"]["hasher"]
+    page.open(f"/?image={own}&method={short}").until_drawn("Most like")
+    assert page.chrome.execute_script("return document.getElementById('exact-field').hidden")
+    assert page.problems() == []

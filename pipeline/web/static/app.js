@@ -80,7 +80,7 @@ async function search(state, sent) {
     title = found.nearest === null ? "No other images" : "Nothing so near";
   }
   const times = [found.network_ms === null ? null : `network ${ms(found.network_ms)}`, `search ${ms(found.search_ms)}`].filter(Boolean);
-  const summary = `${count(neighbours.length)} of ${count(found.images)} by ${found.method}, ${found.layer} · ${times.join(", ")}`;
+  const summary = `${count(neighbours.length)} of ${count(found.images)} by ${found.method}, ${found.layer}${found.index === "exact" ? "" : `, ${found.index}`} · ${times.join(", ")}`;
   return { title, summary, content, query: asked };
 }
 

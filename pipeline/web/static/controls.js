@@ -14,6 +14,10 @@ export function offer(collection) {
   filters("label", "Any label", collection.labels, collection.more_labels);
   filters("split", "Any split", collection.splits, 0);
   $("k").max = collection.largest_k;
+  const { kind, recall_at_10: recall } = collection.index;
+  const finds = recall === null ? "" : ` (finds ${(100 * recall).toFixed(1)} % of the 10 nearest)`;
+  const ways = [["", `${kind}${finds}`], ["true", "exact (compares every image)"]];
+  $("exact").replaceChildren(...ways.map(([value, textContent]) => make("option", { value, textContent })));
 }
 
 function filters(name, any, values, more) {
@@ -36,6 +40,8 @@ export function show(state) {
   const words = (layer) => (method.layers.includes(layer) ? layer : `${layer} (${taker(layer).name})`);
   $("layer").replaceChildren(...layers.map((layer) => make("option", { value: layer, textContent: words(layer) })));
   $("layer").value = method.layers.includes(state.layer) ? state.layer : method.layers[0];
+  $("exact-field").hidden = method.index === "exact";
+  $("exact").value = state.exact === "true" ? "true" : "";
   $("k").value = state.k ?? (state.radius === undefined ? Math.min(FIRST_K, about.largest_k) || 1 : "");
   $("radius").value = state.radius ?? "";
   $("radius").disabled = method.largest_radius === null;
@@ -51,9 +57,9 @@ export function show(state) {
 
 /** What the server is asked: a state's values, and the page's own k where the state has none. */
 export function wanted(state) {
-  const { method, layer, radius, label, split } = state;
+  const { method, layer, radius, label, split, exact } = state;
   const k = state.k ?? (radius === undefined ? Math.min(FIRST_K, about.largest_k) || undefined : undefined);
-  return { method, layer, k, radius, label, split };
+  return { method, layer, k, radius, label, split, exact };
 }
 
 /** A layer that the chosen method can't take chooses a method that can. */

@@ -1,6 +1,6 @@
 // What the page shows is in its address, so that Back works and a link can be shared.
 
-const KEYS = ["view", "image", "page", "method", "layer", "k", "radius", "label", "split"];
+const KEYS = ["view", "image", "page", "method", "layer", "k", "radius", "label", "split", "exact"];
 const listeners = [];
 
 export function read() {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import stopping, unfinished
+from pipeline import schema, stopping, unfinished
 from pipeline.heads import crammer_singer, softmax, svm
 from pipeline.heads.newton import Weights
 from pipeline.heads.registry import HEADS
@@ -23,7 +23,8 @@ FILES = ("model.h5", "predictions.h5")
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps whatever there is to keep."""
+    """Keeps whatever there is to keep, and does not wait for the disk."""
+    monkeypatch.setattr(schema, "sync", lambda path: None)
     monkeypatch.setattr(stopping.Timer, "is_due", lambda self: True)
 
 

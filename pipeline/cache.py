@@ -12,12 +12,14 @@ from typing import Any
 
 from pipeline import held, schema
 
-# Folder of the cache -> what training keeps there; `pipeline.finetune` writes them.
+# Folder of the cache -> what training keeps there; `pipeline.finetune`, `unfinished` and `heads.finished` write them.
 TRAINING = {
     "finetune-images": "decoded images",
     "finetune-codes": "codes of frozen parts",
     "finetune-runs": "checkpoints",
     "finetune-done": "what was finished",
+    "heads-done": "heads that were finished",
+    "unfinished": "what stopped runs found",
 }
 
 

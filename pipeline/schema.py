@@ -43,6 +43,7 @@ VERSIONS = {
     "classifier": 2,
     "checkpoint": 1,
     "figures": 1,
+    "unfinished": 1,
 }
 
 

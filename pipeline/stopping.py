@@ -28,14 +28,15 @@ class Timer:
 
 
 @contextlib.contextmanager
-def says(kept: Callable[[], str]) -> Iterator[None]:
+def says(kept: Callable[[], str], *, also: bool = False) -> Iterator[None]:
     """Adds to a KeyboardInterrupt (`errors.Stopped` is one) that passes a note of what is kept; "" adds none.
 
-    The innermost speaks: it knows best what is lost. `kept` is asked after what is inside has tidied up.
+    The innermost speaks: it knows best what is lost; one that says something else speaks `also`. `kept` is asked after
+    what is inside has tidied up.
     """
     try:
         yield
     except KeyboardInterrupt as e:
-        if not getattr(e, "__notes__", ()) and (note := kept()):
+        if (also or not getattr(e, "__notes__", ())) and (note := kept()):
             e.add_note(note)
         raise

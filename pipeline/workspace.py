@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipeline import config, schema
+from pipeline import config, schema, stopping
 from pipeline.cache import cache_root
 from pipeline.config.heads import HeadName
 from pipeline.errors import UserError
@@ -278,8 +278,10 @@ def compare(
     head_params: dict[str, Any] | None = None,
     report_params: dict[str, Any] | None = None,
 ) -> Path:
-    """Trains every head on every spec's codes and makes the page; returns `report/index.html`. Raises UserError."""
+    """Trains every head on every spec's codes and makes the page; returns `report/index.html`. A head that is there and
+    was trained on the same by the same settings is not trained again. Raises UserError."""
     from pipeline.figures.run import compute
+    from pipeline.heads import finished
     from pipeline.heads.run import fit_head
     from pipeline.report import build
 
@@ -288,10 +290,25 @@ def compare(
     manifest = space.manifest()
     chosen = [space.codes(spec).spec for spec in specs or space.specs()]
     require_writable(space.root)
-    for spec in chosen:
-        for head in params.heads:
-            log.info("%s on %s", head, spec)
-            fit_head(space.codes(spec), manifest, params, head, space.root / "heads" / f"{spec}-{head}")
+    cache, done, total = cache_root(), 0, len(chosen) * len(params.heads)
+
+    def kept() -> str:
+        return f"{done} of {total} heads are finished and kept; {stopping.GOES_ON}"
+
+    with stopping.says(kept, also=True):
+        for spec in chosen:
+            codes = space.codes(spec)
+            for head in params.heads:
+                out = space.root / "heads" / f"{spec}-{head}"
+                mark = finished.mark(codes, manifest, params, head, out)
+                if finished.is_there(cache, mark, out):
+                    log.info("%s on %s is there", head, spec)
+                else:
+                    log.info("%s on %s", head, spec)
+                    finished.forget(cache, mark)
+                    fit_head(codes, manifest, params, head, out, cache=cache)
+                    finished.remember(cache, mark, out)
+                done += 1
     compute(space.root, report, heads=params, specs=chosen)
     return build(space.root)
 

@@ -17,7 +17,8 @@ def main() -> None:
     # DVC deletes a stage's outs before it runs: what a killed run goes on from lies in the cache.
     checkpoints = cache_root() / "hash-training" / spec.name
     out = Path("out/retrieval") / spec.name
-    run_spec(spec, Path("out/codes"), Manifest.read("out/dataset"), params, out, checkpoints=checkpoints)
+    manifest = Manifest.read("out/dataset")
+    run_spec(spec, Path("out/codes"), manifest, params, out, checkpoints=checkpoints, cache=cache_root())
 
 
 if __name__ == "__main__":

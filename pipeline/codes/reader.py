@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,16 @@ class _FileParts:
             with opened(self.folder, names[number], self.stated) as f:
                 out[wanted] = _take(f["codes"], rows)
 
+    def checksums(self) -> list[str]:
+        return [part.checksum for part in self.stated.parts.values()]
+
 
 @dataclass(frozen=True)
 class _MemoryPart:
     codes: NDArray[Any]
+
+    def checksums(self) -> list[str]:
+        return [hashlib.sha256(np.ascontiguousarray(self.codes).data).hexdigest()]
 
     def read(self, index: NDArray[np.int64], out: NDArray[Any]) -> None:
         np.take(self.codes, index, axis=0, out=out)
@@ -104,6 +111,11 @@ class Codes:
             ids=names[order],
             _rows=_MemoryPart(codes[order]),
         )
+
+    def content(self) -> str:
+        """64 hex digits of settings, ids and rows; those on disk are not read for it."""
+        ids = hashlib.sha256("\n".join(self.ids.tolist()).encode()).hexdigest()
+        return schema.fingerprint({"settings": self.fingerprint, "ids": ids, "rows": self._rows.checksums()})
 
     def rows(self, index: NDArray[np.int64] | slice) -> NDArray[Any]:
         """(len(index), dim) in the order asked; negative positions and masks are refused (IndexError)."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, SoFar
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,28 @@ class Head(Protocol):
 
     `unfinished` says how far from its optimum the fit was left, "" of one that got there.
 
+    `rows_at_once`: how many rows `scores` is given where that takes long, None for all of them: the rows of a head that
+    is one matrix product are rounded by their number.
+
     `parameter` is the setting chosen on validation, `C` or `k`; of settings that do equally well the first in
     `preferred` order is taken. `probabilities`: rows of `scores` are a distribution.
     """
 
     parameter: ClassVar[str]
     probabilities: ClassVar[bool]
+    rows_at_once: ClassVar[int | None]
 
     @property
     def unfinished(self) -> str: ...
 
     @classmethod
-    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
-        """One head for each value of the setting, in the order of `grid`; work is shared between them."""
+    def fit(
+        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+    ) -> list[Self]:
+        """One head for each value of the setting, in the order of `grid`; work is shared between them.
+
+        `so_far`: of this very fit, of which the rows, the targets, the grid and the seed are the same.
+        """
 
     def scores(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scaled codes (b, d) -> (b, k); the largest names the class."""
@@ -72,6 +82,7 @@ class LinearHead:
 
     parameter: ClassVar[str] = "C"
     probabilities: ClassVar[bool] = False
+    rows_at_once: ClassVar[int | None] = None
 
     @classmethod
     def from_weights(cls, weights: NDArray[np.floating[Any]], unfinished: str = "") -> Self:

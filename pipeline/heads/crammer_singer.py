@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, Self
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.heads.base import LinearHead, Targets
 from pipeline.heads.newton import Span, space_of
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 MAX_PASSES = 100_000  # liblinear's own limit, whatever scikit-learn passes on
 
@@ -23,7 +25,9 @@ class CrammerSinger(LinearHead):
     """
 
     @classmethod
-    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
+    def fit(
+        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+    ) -> list[Self]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
 
@@ -31,7 +35,12 @@ class CrammerSinger(LinearHead):
         features, back = _reduced(space.gram) if isinstance(space, Span) else (_augmented(rows), None)
         weight = dict(enumerate(targets.class_weights()))
         heads = []
-        for c in grid:
+        if (part_way := so_far.found()) is not None:
+            names = part_way.values["unfinished"]
+            heads = [
+                cls(part_way.arrays[f"at{i}"], part_way.arrays[f"intercepts{i}"], told) for i, told in enumerate(names)
+            ]
+        for c in grid[len(heads) :]:
             svm = LinearSVC(
                 C=c,
                 multi_class="crammer_singer",
@@ -48,7 +57,14 @@ class CrammerSinger(LinearHead):
                 # scikit-learn keeps the difference of the two classes' weights; half a side gives it back.
                 found = np.concatenate([-0.5 * found, 0.5 * found], axis=1)
             heads.append(cls.from_weights(found if back is None else space.weights(back @ found), unfinished))
+            so_far.keep(functools.partial(_part, tuple(heads)))
         return heads
+
+
+def _part(heads: Sequence[LinearHead]) -> Part:
+    arrays = {f"at{i}": head.weights for i, head in enumerate(heads)}
+    arrays |= {f"intercepts{i}": head.intercepts for i, head in enumerate(heads)}
+    return Part(arrays, {"unfinished": [head.unfinished for head in heads]})
 
 
 def _reduced(gram: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from pipeline.heads.registry import head_type
 from pipeline.heads.select import fit_scaling, rows_of, score
 from pipeline.heads.sets import sets_of
 from pipeline.metrics import classify
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 Ints = NDArray[np.int64]
 
@@ -38,13 +40,14 @@ def learning_curve(
     shares: Sequence[float],
     *,
     settings: Sequence[float],
+    so_far: SoFar = NOTHING,
 ) -> list[CurvePoint]:
     """Test accuracy after fitting on a share of train + val, for each repeat and each of `shares` in (0, 1].
 
     `settings`: the C or k that each repeat chose on the whole training set (`chosen` in metrics.json; k of knn at most
-    the subset's size). The subsets are stratified, nested, seeded by params.seed and the repeat, and hold each class at
-    least once; of shares that come to the same number of images the largest is kept. The scaling is that of the whole
-    train split.
+    the subset's size). `so_far`: of this very curve. The subsets are stratified, nested, seeded by params.seed and the
+    repeat, and hold each class at least once; of shares that come to the same number of images the largest is kept. The
+    scaling is that of the whole train split.
     """
     points = []
     k = len(manifest.classes)
@@ -59,9 +62,16 @@ def learning_curve(
         # Shares of few images can come to the same number: the largest stands for it.
         share_of = {max(k, round(share * len(y))): share for share in sorted(shares)}
         for n, share in share_of.items():
+            piece = so_far.part(f"repeat-{repeat}-{n}")
+            if (part := piece.found()) is not None:
+                points.append(CurvePoint(*part.values["point"]))
+                continue
             value = min(setting, n) if head_type(head).parameter == "k" else setting
-            fitted = head_type(head).fit(rows.first(n), targets.first(n), [value], seed=params.seed)[0]
-            counts = classify.confusion(sets.y_test, classify.predicted(score(fitted, test, k)), k)
+            (fitted,) = head_type(head).fit(
+                rows.first(n), targets.first(n), [value], seed=params.seed, so_far=piece.part("fit")
+            )
+            answers = classify.predicted(score(fitted, test, k, piece.part("test")))
+            counts = classify.confusion(sets.y_test, answers, k)
             points.append(
                 CurvePoint(
                     share,
@@ -73,6 +83,7 @@ def learning_curve(
                     fitted.unfinished,
                 )
             )
+            piece.keep(functools.partial(Part, {}, {"point": list(points[-1])}))
     return points
 
 

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.heads.base import Targets
 from pipeline.heads.neighbours import Neighbours, unit_rows
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, SoFar
 
 # Equal votes go to the class whose nearest voter is nearer: a nudge this small changes no other order for k <= 1000.
 _NUDGE = 5e-4
@@ -36,10 +37,13 @@ class Knn:
 
     parameter: ClassVar[str] = "k"
     probabilities: ClassVar[bool] = False
+    rows_at_once: ClassVar[int | None] = 512
     unfinished: ClassVar[str] = ""
 
     @classmethod
-    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
+    def fit(
+        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+    ) -> list[Self]:
         """Raises UserError if some k exceeds the number of training rows."""
         too_large = sorted(int(k) for k in set(grid) if k > len(rows))
         if too_large:

@@ -19,7 +19,8 @@ much: never more than twice the better of the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -64,7 +66,7 @@ class Exact(Protocol):
     def price(self, column: int, scores: Doubles) -> float:
         """What it costs, in steps of conjugate gradients; scores (n,)."""
 
-    def step(self, columns: NDArray[np.int64], at: Doubles, scores: Doubles) -> Doubles:
+    def step(self, columns: NDArray[np.int64], at: Doubles, scores: Doubles, so_far: SoFar) -> Doubles:
         """Newton's step (n, columns) from beta `at` with its `scores`, both (n, columns)."""
 
 
@@ -97,6 +99,14 @@ class Point:
 
     def copy(self) -> Point:
         return Point(self.at.copy(), self.scores.copy(), self.gap.copy(), self.direct.copy())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"at": self.at, "scores": self.scores, "gap": self.gap, "direct": self.direct}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Point:
+        """The inverse of `arrays`, of which there may be more."""
+        return cls(*(np.array(arrays[name], order="C") for name in ("at", "scores", "gap", "direct")))
 
 
 class Span:
@@ -191,7 +201,39 @@ class _Columns:
         )
 
 
-def minimise(space: Space, loss: Loss, start: Point, *, tol: float, exact: Exact | None = None) -> Point:
+def path(
+    space: Space,
+    loss_of: Callable[[float], tuple[Loss, Exact | None]],
+    start: Point,
+    grid: Sequence[float],
+    *,
+    tol: float,
+    so_far: SoFar,
+) -> dict[float, tuple[Doubles, Doubles]]:
+    """C -> `at` and `gap` of its minimum (`Point`), each C started from the last smaller one."""
+    found: dict[float, tuple[Doubles, Doubles]] = {}
+    point, rising = start, sorted(set(grid))
+    if (part_way := so_far.found()) is not None:
+        point = Point.of(part_way.arrays)
+        for i, c in enumerate(rising[: part_way.values["done"]]):
+            found[c] = part_way.arrays[f"at{i}"], part_way.arrays[f"gap{i}"]
+    for c in rising[len(found) :]:
+        loss, exact = loss_of(c)
+        point = minimise(space, loss, point, tol=tol, exact=exact, so_far=so_far.part("point"))
+        found[c] = point.at, point.gap
+        so_far.keep(functools.partial(_path_part, point, list(found.values())))
+    return found
+
+
+def _path_part(point: Point, found: Sequence[tuple[Doubles, Doubles]]) -> Part:
+    """Scores of the last C alone: the next begins with them."""
+    arrays = {f"at{i}": at for i, (at, _) in enumerate(found)} | {f"gap{i}": gap for i, (_, gap) in enumerate(found)}
+    return Part({**arrays, **point.arrays()}, {"done": len(found)})
+
+
+def minimise(
+    space: Space, loss: Loss, start: Point, *, tol: float, exact: Exact | None = None, so_far: SoFar = NOTHING
+) -> Point:
     """The minimum from `start`, to a relative gap of at most `tol` in each column.
 
     The objective is 1-strongly convex, so the gap is at most ||gradient||^2 / 2, which for the squared hinge is the
@@ -199,8 +241,10 @@ def minimise(space: Space, loss: Loss, start: Point, *, tol: float, exact: Exact
     """
     now = start.copy()
     every = np.arange(now.at.shape[1])
-    live = every
-    for _ in range(MAX_NEWTON):
+    live, first = every, 0
+    if (part_way := so_far.found()) is not None:
+        now, live, first = Point.of(part_way.arrays), part_way.arrays["live"], part_way.values["step"]
+    for number in range(first, MAX_NEWTON):
         part = loss if len(live) == len(every) else loss.columns(live)
         at, scores = now.at[:, live], now.scores[:, live]
         gradient = at + space.lift(part.slope(scores))
@@ -216,21 +260,26 @@ def minimise(space: Space, loss: Loss, start: Point, *, tol: float, exact: Exact
         if not unfinished.any():
             return now
         columns = _Columns(live, part, at, scores, scale, residual, image).pick(unfinished)
-        step, step_scores = _newton_step(space, columns, now.direct, exact)
+        step, step_scores = _newton_step(space, columns, now.direct, exact, so_far)
         at = columns.at + _line_search(space, columns, step, step_scores) * step
         live = columns.live
         now.at[:, live] = at
         # Recomputed rather than updated: what float32 left out of the direction must not add up.
         now.scores[:, live] = space.scores(at)
+        so_far.keep(functools.partial(_point_part, now, live, number + 1))
     return now
 
 
+def _point_part(now: Point, live: NDArray[np.int64], step: int) -> Part:
+    return Part({**now.arrays(), "live": live}, {"step": step})
+
+
 def _newton_step(
-    space: Space, columns: _Columns, direct: NDArray[np.bool_], exact: Exact | None
+    space: Space, columns: _Columns, direct: NDArray[np.bool_], exact: Exact | None, so_far: SoFar
 ) -> tuple[Doubles, Doubles]:
     """(direction, its scores). Columns solved exactly are marked in `direct`, and skip the iterations from then on."""
     if exact is None:
-        x, image, _ = _conjugate_gradients(space, columns, np.full(len(columns.live), MAX_CG))
+        x, image, _ = _conjugate_gradients(space, columns, np.full(len(columns.live), MAX_CG), so_far.part("gradients"))
         return x * columns.scale, image * columns.scale
     step, step_scores = np.zeros_like(columns.at), np.zeros_like(columns.scores)
     prices = np.array([exact.price(int(c), columns.scores[:, i]) for i, c in enumerate(columns.live)])
@@ -239,20 +288,22 @@ def _newton_step(
     iterated = np.flatnonzero(prices >= 1)
     if len(iterated):
         part = columns.pick(iterated)
-        x, image, solved[iterated] = _conjugate_gradients(space, part, np.minimum(prices[iterated], MAX_CG))
+        limits = np.minimum(prices[iterated], MAX_CG)
+        x, image, solved[iterated] = _conjugate_gradients(space, part, limits, so_far.part("gradients"))
         step[:, iterated], step_scores[:, iterated] = x * part.scale, image * part.scale
     rest = np.flatnonzero(~solved)
     if len(rest):
-        step[:, rest] = exact.step(columns.live[rest], columns.at[:, rest], columns.scores[:, rest])
-        scores = space.image(step[:, rest].astype(np.float32))
-        assert scores is not None
-        step_scores[:, rest] = scores
+        at, scores = columns.at[:, rest], columns.scores[:, rest]
+        step[:, rest] = exact.step(columns.live[rest], at, scores, so_far.part("exact"))
+        image_of_rest = space.image(step[:, rest].astype(np.float32))
+        assert image_of_rest is not None
+        step_scores[:, rest] = image_of_rest
         direct[columns.live[rest]] = True
     return step, step_scores
 
 
 def _conjugate_gradients(
-    space: Space, columns: _Columns, limits: NDArray[Any]
+    space: Space, columns: _Columns, limits: NDArray[Any], so_far: SoFar
 ) -> tuple[Singles, Singles, NDArray[np.bool_]]:
     """Solves Hessian x = residual for each column (for all as one if joint): (x, its scores, columns that got there).
 
@@ -263,8 +314,11 @@ def _conjugate_gradients(
     x, x_scores = np.zeros_like(r), np.zeros((space.n, r.shape[1]), dtype=np.float32)
     p, p_image = r.copy(), image
     rr = np.maximum(_fold(loss, space.dot(r, r, image)), 0.0)
-    goal = FORCING**2 * rr
-    for count in range(1, int(limits.max()) + 1):
+    goal, done = FORCING**2 * rr, 0
+    if (part_way := so_far.found()) is not None:
+        x, x_scores, r, p, rr = (part_way.arrays[name] for name in ("x", "x_scores", "r", "p", "rr"))
+        p_image, done = part_way.arrays.get("p_image"), part_way.values["done"]
+    for count in range(done + 1, int(limits.max()) + 1):
         hp, p_scores = space.hessian(p, p_image, curvature)
         php = _fold(loss, space.dot(hp, p, p_scores))
         moving = (rr > goal) & (limits[: len(rr)] >= count) & (php > 0)
@@ -281,6 +335,9 @@ def _conjugate_gradients(
         p = r + b * p
         if image is not None and p_image is not None:
             p_image = image + b * p_image
+        state = {"x": x, "x_scores": x_scores, "r": r, "p": p, "rr": rr}
+        state |= {} if p_image is None else {"p_image": p_image}
+        so_far.keep(functools.partial(Part, state, {"done": count}))
     return x, x_scores, np.broadcast_to(rr <= goal, (r.shape[1],))
 
 

@@ -13,6 +13,7 @@ its products are with those columns of X alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,7 @@ import numpy as np
 
 from pipeline.heads.newton import Curvature, Doubles, Loss
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 MAX_STEPS = 200
 MAX_TURNS = 20  # of one model
@@ -59,16 +61,20 @@ class Penalty:
         return -loss.conjugate(scores, self.l1 / (self.l1 + float(excess.max())))
 
 
-def minimise(rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, tol: float) -> tuple[Doubles, float]:
+def minimise(
+    rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, tol: float, so_far: SoFar = NOTHING
+) -> tuple[Doubles, float]:
     """(weights (d + 1, k), their relative duality gap): at most `tol`, or it was not reached in `MAX_STEPS`."""
 
     def objective(weights: Doubles) -> tuple[Doubles, float]:
         scores = rows.scores(weights)
         return scores, float(loss.value(scores)[0]) + penalty.value(weights)
 
-    at, ridge, gap = start, 0.0, np.inf
+    at, ridge, gap, first = start, 0.0, np.inf, 0
+    if (part_way := so_far.found()) is not None:
+        at, ridge, first = part_way.arrays["at"], part_way.values["ridge"], part_way.values["step"]
     scores, value = objective(at)
-    for _ in range(MAX_STEPS):
+    for step in range(first, MAX_STEPS):
         slope = rows.lift(loss.slope(scores))
         gap = (value - penalty.lower_bound(loss, scores, slope)) / max(value, _TINY)
         if gap <= tol:
@@ -82,7 +88,7 @@ def minimise(rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, to
             penalty.l1,
             penalty.l2 + ridge,
         )
-        near, promised = model.minimum(at[used])
+        near, promised = model.minimum(at[used], so_far.part("model"))
         new = at.copy()
         new[used] = near
         new_scores, new_value = objective(new)
@@ -93,6 +99,7 @@ def minimise(rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, to
             ridge /= 4
         if new_value < value:
             at, scores, value = new, new_scores, new_value
+        so_far.keep(functools.partial(Part, {"at": at}, {"ridge": ridge, "step": step + 1}))
     return at, gap
 
 
@@ -103,11 +110,14 @@ class _Model:
         self.rows, self.curvature, self.gradient, self.l1, self.ridge = rows, curvature, gradient, l1, ridge
         self.mean_curvature = 0.0  # along the first step
 
-    def minimum(self, start: Doubles) -> tuple[Doubles, float]:
+    def minimum(self, start: Doubles, so_far: SoFar) -> tuple[Doubles, float]:
         """(Z near the minimum, by how much it is below `start`)."""
-        at, gradient, gained = start, self.gradient, 0.0
+        at, gradient, gained, first = start, self.gradient, 0.0, 0
         goal = FORCING * float(np.linalg.norm(self._subgradient(at, gradient)))
-        for turn in range(MAX_TURNS):
+        if (part_way := so_far.found()) is not None:
+            at, gradient = part_way.arrays["at"], part_way.arrays["gradient"]
+            gained, self.mean_curvature, first = (part_way.values[n] for n in ("gained", "mean_curvature", "turn"))
+        for turn in range(first, MAX_TURNS):
             downhill = -self._subgradient(at, gradient)
             square = float((downhill**2).sum())
             if np.sqrt(square) <= goal:
@@ -129,6 +139,8 @@ class _Model:
             gained += chosen + solved
             if chosen + solved == 0:
                 break
+            values = {"gained": gained, "mean_curvature": self.mean_curvature, "turn": turn + 1}
+            so_far.keep(functools.partial(Part, {"at": at, "gradient": gradient}, values))
         return at, gained
 
     def _times(self, direction: Doubles) -> Doubles:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import schema, stopping, unfinished
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.data.manifest import Manifest
+from pipeline.heads.base import Head
 from pipeline.heads.model import Model
 from pipeline.heads.registry import head_type
-from pipeline.heads.select import Chosen, choose, rows_of, score
+from pipeline.heads.scaling import Scaling
+from pipeline.heads.select import choose, rows_of, score
 from pipeline.heads.sets import Sets, sets_of
 from pipeline.metrics import classify
+from pipeline.unfinished import Part, SoFar
 
 log = logging.getLogger(__name__)
 
@@ -27,28 +32,78 @@ _NAMED = 5
 AVERAGED = ("accuracy", "mean_class_recall", "top5", "macro_f1", "log_loss", "fit_s", "predict_s")
 
 
-def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, out: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Repeat:
+    """What a repeat is written from; `head` and `scaling` are those of the chosen setting."""
+
+    record: dict[str, Any]
+    scores: NDArray[np.float32]
+    head: Head
+    scaling: Scaling
+
+
+def fit_head(
+    codes: Codes,
+    manifest: Manifest,
+    params: HeadsParams,
+    head: str,
+    out: str | Path,
+    *,
+    cache: Path | None = None,
+) -> dict[str, Any]:
     """Writes metrics.json, predictions.h5 and model.h5 (repeat 0's) under `out`; returns what metrics.json holds.
 
     `fit_s`: choosing and fitting, reading included; `predict_s`: scoring all test rows, reading included. Without
-    labels the three files say that the head was skipped. Raises UserError if a repeat can't be trained or tested.
+    labels the three files say that the head was skipped. `cache`: where a run that is stopped leaves what it found,
+    and the next one takes it. Raises UserError if a repeat can't be trained or tested.
     """
     out = Path(out)
-    kind = head_type(head)
+    head_type(head)
     if not manifest.classes:
         log.info("%s on %s: no labels, skipped", head, codes.spec)
         return _write_skipped(out, codes.spec, head, "no labels")
     every = [sets_of(codes, manifest, r) for r in range(manifest.repeats)]
-    records: list[dict[str, Any]] = []
-    predictions: list[tuple[Sets, NDArray[np.float32]]] = []
-    first: Chosen | None = None
-    for repeat, sets in enumerate(every):
-        record, scores, chosen = _one_repeat(codes, sets, manifest.classes, params, head)
-        records.append({"repeat": repeat} | record)
-        predictions.append((sets, scores))
-        first = first or chosen
-        log.info("%s on %s, repeat %d: accuracy %.3f", head, codes.spec, repeat, record["accuracy"])
-    assert first is not None
+    key = {"kind": "head", "head": head, **what_decides(codes, manifest, params)} if cache is not None else {}
+    with unfinished.of(cache, key) as so_far:
+        return _fit(codes, manifest, params, head, out, every=every, so_far=so_far)
+
+
+def what_decides(codes: Codes, manifest: Manifest, params: HeadsParams) -> dict[str, Any]:
+    """Of a head, as plain values: whatever changes it."""
+    told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist()]
+    return {
+        "codes": codes.content(),
+        "images": hashlib.sha256(schema.canonical_json(told).encode()).hexdigest(),
+        "classes": list(manifest.classes),
+        "params": params.model_dump(exclude={"heads"}),
+    }
+
+
+def _fit(
+    codes: Codes,
+    manifest: Manifest,
+    params: HeadsParams,
+    head: str,
+    out: Path,
+    *,
+    every: Sequence[Sets],
+    so_far: SoFar,
+) -> dict[str, Any]:
+    repeats: list[_Repeat] = []
+
+    def kept() -> str:
+        if not so_far.written:
+            return ""
+        within = f"repeat {len(repeats)} of {len(every)} and what was found since"
+        return f"{head} on {codes.spec}: {within if repeats else 'what was found'} is kept; {stopping.GOES_ON}"
+
+    with stopping.says(kept):
+        for repeat, sets in enumerate(every):
+            found = _one_repeat(codes, sets, manifest.classes, params, head, so_far=so_far.part(f"repeat-{repeat}"))
+            repeats.append(found)
+            log.info("%s on %s, repeat %d: accuracy %.3f", head, codes.spec, repeat, found.record["accuracy"])
+    records = [{"repeat": repeat, **one.record} for repeat, one in enumerate(repeats)]
+    first = repeats[0]
     for note in dict.fromkeys(note for record in records for note in record["notes"]):
         log.warning("%s on %s: %s", head, codes.spec, note)
     result = {
@@ -68,8 +123,8 @@ def fit_head(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, o
         codes,
         classes=manifest.classes,
         head=head,
-        probabilities=kind.probabilities,
-        predictions=predictions,
+        probabilities=head_type(head).probabilities,
+        predictions=[(sets, one.scores) for sets, one in zip(every, repeats, strict=True)],
     )
     Model(head, first.head, first.scaling, manifest.classes, codes.spec, codes.dim, codes.settings).save(
         out / "model.h5"
@@ -90,14 +145,15 @@ def majority(every: Sequence[Sets], k: int) -> dict[str, float]:
 
 
 def _one_repeat(
-    codes: Codes, sets: Sets, classes: Sequence[str], params: HeadsParams, head: str
-) -> tuple[dict[str, Any], NDArray[np.float32], Chosen]:
+    codes: Codes, sets: Sets, classes: Sequence[str], params: HeadsParams, head: str, *, so_far: SoFar
+) -> _Repeat:
+    if (part := so_far.found()) is not None:
+        return _as_repeat(part, head)
     k = len(classes)
-    start = time.perf_counter()
-    chosen = choose(codes, sets, k, head=head, params=params)
-    fitted = time.perf_counter()
-    scores = score(chosen.head, rows_of(codes, sets.test, chosen.scaling, params), k)
-    done = time.perf_counter()
+    chosen = choose(codes, sets, k, head=head, params=params, so_far=so_far)
+    fit_s = so_far.seconds()
+    scores = score(chosen.head, rows_of(codes, sets.test, chosen.scaling, params), k, so_far.part("test"))
+    predict_s = so_far.seconds() - fit_s
     record: dict[str, Any] = {
         "n_train": len(sets.train),
         "n_val": len(sets.val),
@@ -107,7 +163,25 @@ def _one_repeat(
         "notes": [*chosen.notes, *_untested(sets, classes)],
     }
     record |= classify.measure(sets.y_test, scores, probabilities=chosen.head.probabilities)
-    return record | {"fit_s": fitted - start, "predict_s": done - fitted}, scores, chosen
+    found = _Repeat(record | {"fit_s": fit_s, "predict_s": predict_s}, scores, chosen.head, chosen.scaling)
+    so_far.keep(functools.partial(_as_part, found))
+    return found
+
+
+def _as_part(found: _Repeat) -> Part:
+    arrays = {f"head.{name}": array for name, array in found.head.arrays().items()}
+    arrays |= {"shift": found.scaling.shift, "factor": found.scaling.factor, "scores": found.scores}
+    return Part(arrays, {"record": found.record, "scaling": found.scaling.kind})
+
+
+def _as_repeat(part: Part, head: str) -> _Repeat:
+    arrays = {name.removeprefix("head."): a for name, a in part.arrays.items() if name.startswith("head.")}
+    return _Repeat(
+        part.values["record"],
+        part.arrays["scores"],
+        head_type(head).from_arrays(arrays),
+        Scaling(part.values["scaling"], part.arrays["shift"], part.arrays["factor"]),
+    )
 
 
 def _untested(sets: Sets, classes: Sequence[str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from pipeline.heads.scaling import Scaling
 from pipeline.heads.sets import Sets
 from pipeline.heads.stream import Rows
 from pipeline.metrics import classify
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 Ints = NDArray[np.int64]
 MEBIBYTE = 1 << 20
@@ -46,12 +49,12 @@ def grid_of(head: str, params: HeadsParams) -> list[float]:
     return sorted({float(v) for v in grid})
 
 
-def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) -> Chosen:
+def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams, so_far: SoFar = NOTHING) -> Chosen:
     """The best setting and its head, for `k` classes.
 
     Best is the highest accuracy on val, or the highest mean class recall with class_weight `balanced`; of equal ones
     the smallest C or k. A k above the number of training images is left out as long as another fits, and without a val
-    image the middle of the grid is taken; `notes` say so. Raises UserError if no k fits.
+    image the middle of the grid is taken; `notes` say so. `so_far`: of this very choice. Raises UserError if no k fits.
     """
     train, val = sets.train, sets.val
     kind = head_type(head)
@@ -60,17 +63,16 @@ def choose(codes: Codes, sets: Sets, k: int, *, head: str, params: HeadsParams) 
     rows = rows_of(codes, np.concatenate([train, val]), scaling, params)
     targets = Targets(np.concatenate([sets.y_train, sets.y_val]), k, params.class_weight == "balanced")
     if len(grid) == 1:
-        (only,) = kind.fit(rows, targets, grid, seed=params.seed)
+        (only,) = kind.fit(rows, targets, grid, seed=params.seed, so_far=so_far.part("train"))
         return Chosen(only, grid[0], scaling, notes=(*notes, *_unfinished([only], grid)))
-    candidates = kind.fit(rows.first(len(train)), targets.first(len(train)), grid, seed=params.seed)
-    answers = np.empty((len(grid), len(val)), dtype=np.int64)
-    for part, x in rows_of(codes, val, scaling, params).blocks():
-        for i, candidate in enumerate(candidates):
-            answers[i, part] = classify.predicted(candidate.scores(x))
+    candidates = kind.fit(
+        rows.first(len(train)), targets.first(len(train)), grid, seed=params.seed, so_far=so_far.part("train")
+    )
+    answers = _answers(candidates, rows_of(codes, val, scaling, params), so_far.part("answers"))
     score = classify.mean_class_recall if targets.balanced else classify.accuracy
     scores = [score(classify.confusion(sets.y_val, a, k)) for a in answers]
     best = int(np.argmax(scores))
-    (refitted,) = kind.fit(rows, targets, [grid[best]], seed=params.seed)
+    (refitted,) = kind.fit(rows, targets, [grid[best]], seed=params.seed, so_far=so_far.part("refit"))
     notes = (*notes, *_unfinished([*candidates, refitted], [*grid, grid[best]]))
     return Chosen(refitted, grid[best], scaling, scores[best], notes)
 
@@ -104,9 +106,47 @@ def rows_of(codes: Codes, index: Ints, scaling: Scaling, params: HeadsParams) ->
     return Rows(codes, index, codes.dim, scaling, memory_bytes=params.memory_mb * MEBIBYTE)
 
 
-def score(head: Head, rows: Rows, k: int) -> NDArray[np.float32]:
+def score(head: Head, rows: Rows, k: int, so_far: SoFar = NOTHING) -> NDArray[np.float32]:
     """(n, k) scores of all rows, in order."""
-    out = np.empty((len(rows), k), dtype=np.float32)
+    out = np.zeros((len(rows), k), dtype=np.float32)
+    done = _restored(out, so_far)
     for part, x in rows.blocks():
-        out[part] = head.scores(x)
+        for own in _pieces(head, part):
+            if own.start >= done:
+                out[own] = head.scores(x[own.start - part.start : own.stop - part.start])
+                so_far.keep(functools.partial(_as_done, out, own.stop))
     return out
+
+
+def _answers(heads: Sequence[Head], rows: Rows, so_far: SoFar) -> Ints:
+    """(heads, n) the classes that each head names."""
+    out = np.zeros((len(heads), len(rows)), dtype=np.int64)
+    done, number = _restored(out, so_far), 0
+    for part, x in rows.blocks():
+        for i, head in enumerate(heads):
+            for own in _pieces(head, part):
+                number += 1
+                if number > done:
+                    answers = classify.predicted(head.scores(x[own.start - part.start : own.stop - part.start]))
+                    out[i, own] = answers
+                    so_far.keep(functools.partial(_as_done, out, number))
+    return out
+
+
+def _pieces(head: Head, part: slice) -> Iterator[slice]:
+    """Of a block of rows, those that the head is given at once."""
+    step = head.rows_at_once or max(1, part.stop - part.start)
+    return (slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step))
+
+
+def _restored(out: NDArray[Any], so_far: SoFar) -> int:
+    """Fills in what was found of `out`, and says how much that is, as `_as_done` was told."""
+    part = so_far.found()
+    if part is None:
+        return 0
+    out[...] = part.arrays["out"]
+    return int(part.values["done"])
+
+
+def _as_done(out: NDArray[Any], done: int) -> Part:
+    return Part({"out": out}, {"done": done})

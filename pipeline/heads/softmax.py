@@ -6,6 +6,7 @@ Penalties: L2 0.5 ||W||^2; L1 ||W||_1; elastic net 0.25 ||W||^2 + 0.5 ||W||_1 (a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -16,9 +17,10 @@ from scipy.special import xlogy
 
 from pipeline.heads import proximal
 from pipeline.heads.base import LinearHead, Targets, shortfall, softmax
-from pipeline.heads.newton import Curvature, Doubles, Point, Singles, minimise, space_of
+from pipeline.heads.newton import Curvature, Doubles, Point, Singles, path, space_of
 from pipeline.heads.proximal import Penalty
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 TOLERANCE = 1e-5  # relative gap of the objective
 ROUGH = 0.01  # the same of the sparse fits on the way to a C
@@ -81,16 +83,15 @@ class Softmax(_SoftmaxHead):
     """L2 penalty, by Newton's method."""
 
     @classmethod
-    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
+    def fit(
+        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+    ) -> list[Self]:
         space = space_of(rows)
-        point = Point.zero(space, targets.k)
-        found: dict[float, Point] = {}
-        for c in sorted(set(grid)):
-            point = minimise(space, _loss(targets, c), point, tol=TOLERANCE)
-            found[c] = point
-        every = space.weights(np.concatenate([found[c].at for c in grid], axis=1))
+        start = Point.zero(space, targets.k)
+        found = path(space, lambda c: (_loss(targets, c), None), start, grid, tol=TOLERANCE, so_far=so_far)
+        every = space.weights(np.concatenate([found[c][0] for c in grid], axis=1))
         paths = zip(grid, np.split(every, len(grid), axis=1), strict=True)
-        return [cls.from_weights(w, shortfall(float(found[c].gap.max()), TOLERANCE)) for c, w in paths]
+        return [cls.from_weights(w, shortfall(float(found[c][1].max()), TOLERANCE)) for c, w in paths]
 
 
 class SparseSoftmax(_SoftmaxHead):
@@ -99,20 +100,37 @@ class SparseSoftmax(_SoftmaxHead):
     penalty: ClassVar[Penalty]
 
     @classmethod
-    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
+    def fit(
+        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+    ) -> list[Self]:
         at = np.zeros((rows.dim + 1, targets.k))
         # Up to this C every weight is 0.
         steepest = float(np.abs(rows.lift(_loss(targets, 1.0).slope(rows.scores(at)))).max())
         reached = cls.penalty.l1 / steepest if steepest > 0 else np.inf
         found: dict[float, Self] = {}
-        for c in sorted(set(grid)):
+        rising = sorted(set(grid))
+
+        def keep() -> None:
+            state = {f"at{i}": head.weights for i, head in enumerate(found.values())}
+            state |= {f"intercepts{i}": head.intercepts for i, head in enumerate(found.values())}
+            values = {"unfinished": [head.unfinished for head in found.values()]}
+            so_far.keep(functools.partial(Part, {**state, "at": at, "reached": np.array(reached)}, values))
+
+        if (part_way := so_far.found()) is not None:
+            at, reached = part_way.arrays["at"], float(part_way.arrays["reached"])
+            for i, unfinished in enumerate(part_way.values["unfinished"]):
+                found[rising[i]] = cls(part_way.arrays[f"at{i}"], part_way.arrays[f"intercepts{i}"], unfinished)
+        within = so_far.part("point")
+        for c in rising[len(found) :]:
             # From far below, the first models promise too much: a few rough fits on the way are the shorter way.
             while reached * STAIR < c:
                 reached *= STAIR
-                at, _ = proximal.minimise(rows, _loss(targets, reached), at, cls.penalty, tol=ROUGH)
-            at, gap = proximal.minimise(rows, _loss(targets, c), at, cls.penalty, tol=TOLERANCE)
+                at, _ = proximal.minimise(rows, _loss(targets, reached), at, cls.penalty, tol=ROUGH, so_far=within)
+                keep()
+            at, gap = proximal.minimise(rows, _loss(targets, c), at, cls.penalty, tol=TOLERANCE, so_far=within)
             found[c] = cls.from_weights(at, shortfall(gap, TOLERANCE))
             reached = max(reached, c)
+            keep()
         return [found[c] for c in grid]
 
 

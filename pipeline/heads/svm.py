@@ -20,8 +20,9 @@ from scipy.linalg.lapack import dposv, sposv
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pipeline.heads.base import LinearHead, Targets, shortfall
-from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, minimise, space_of
+from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, path, space_of
 from pipeline.heads.stream import Rows
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 TOLERANCE = 1e-5
 
@@ -76,7 +77,7 @@ class SupportSystem:
         support = int((self.loss.signs[:, column] * scores < 1).sum())
         return support**3 / 3 / (2 * len(scores) ** 2) + 3
 
-    def step(self, columns: NDArray[np.int64], at: Doubles, scores: Doubles) -> Doubles:
+    def step(self, columns: NDArray[np.int64], at: Doubles, scores: Doubles, so_far: SoFar) -> Doubles:
         signs, half = self.loss.signs[:, columns], 0.5 / self.loss.costs[:, columns]
         support = signs * scores < 1
         # scores = K at, of which A at_S holds all but what the rows outside S still add.
@@ -84,7 +85,10 @@ class SupportSystem:
         wanted = np.where(support, signs - scores - half * at + outside, 0.0)
         scale = np.sqrt((wanted**2).sum(axis=0))
         scale[scale == 0] = 1.0
-        step = np.where(support, 0.0, -at)
+        step, done = np.where(support, 0.0, -at), 0
+        if (part_way := so_far.found()) is not None:
+            done = part_way.values["done"]
+            step[:, :done] = part_way.arrays["step"]
 
         def solve(i: int) -> None:
             rows = np.flatnonzero(support[:, i])
@@ -93,7 +97,8 @@ class SupportSystem:
 
         # A class a thread: LAPACK's own threads wait for each other more than they work on systems of this size.
         with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-            list(threads.map(solve, range(len(columns))))
+            for solved, _ in enumerate(threads.map(solve, range(done, len(columns))), done + 1):
+                so_far.keep(lambda solved=solved: Part({"step": step[:, :solved].copy()}, {"done": solved}))  # type: ignore[misc]
         return step
 
     def _solve(self, rows: NDArray[np.int64], ridge: Doubles, wanted: Doubles) -> Floats:
@@ -118,8 +123,11 @@ class Svm(LinearHead):
     """Scores are signed distances in units of the margin; those of two classes are each other's negatives."""
 
     @classmethod
-    def fit(cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int) -> list[Self]:
-        return [cls.from_weights(w, shortfall(gap, TOLERANCE)) for w, gap in _fits(rows, targets, grid, TOLERANCE)]
+    def fit(
+        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+    ) -> list[Self]:
+        fits = _fits(rows, targets, grid, TOLERANCE, so_far)
+        return [cls.from_weights(w, shortfall(gap, TOLERANCE)) for w, gap in fits]
 
 
 def svm_path(rows: Rows, targets: Targets, grid: Sequence[float], *, tol: float = TOLERANCE) -> list[Doubles]:
@@ -127,21 +135,22 @@ def svm_path(rows: Rows, targets: Targets, grid: Sequence[float], *, tol: float 
     return [weights for weights, _ in _fits(rows, targets, grid, tol)]
 
 
-def _fits(rows: Rows, targets: Targets, grid: Sequence[float], tol: float) -> list[tuple[Doubles, float]]:
+def _fits(
+    rows: Rows, targets: Targets, grid: Sequence[float], tol: float, so_far: SoFar = NOTHING
+) -> list[tuple[Doubles, float]]:
     """(weights (d + 1, k), the largest relative gap of a class) for each C."""
     space = space_of(rows)
     signs, factors = _machines(targets)
-    point = Point.zero(space, signs.shape[1])
-    found: dict[float, Point] = {}
-    for c in sorted(set(grid)):
+
+    def loss_of(c: float) -> tuple[SquaredHinge, SupportSystem | None]:
         loss = SquaredHinge(signs, c * factors)
-        exact = SupportSystem(space.gram, loss) if isinstance(space, Span) else None
-        point = minimise(space, loss, point, tol=tol, exact=exact)
-        found[c] = point
-    every = np.split(space.weights(np.concatenate([found[c].at for c in grid], axis=1)), len(grid), axis=1)
+        return loss, SupportSystem(space.gram, loss) if isinstance(space, Span) else None
+
+    found = path(space, loss_of, Point.zero(space, signs.shape[1]), grid, tol=tol, so_far=so_far)
+    every = np.split(space.weights(np.concatenate([found[c][0] for c in grid], axis=1)), len(grid), axis=1)
     if targets.k == 2:
         every = [np.concatenate([-w, w], axis=1) for w in every]
-    return [(w, float(found[c].gap.max())) for c, w in zip(grid, every, strict=True)]
+    return [(w, float(found[c][1].max())) for c, w in zip(grid, every, strict=True)]
 
 
 def _machines(targets: Targets) -> tuple[Doubles, Doubles]:

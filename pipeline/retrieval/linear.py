@@ -11,9 +11,12 @@ from pipeline.heads.select import choose, rows_of, score
 from pipeline.heads.sets import sets_of
 from pipeline.metrics import classify
 from pipeline.retrieval.sets import REPEAT
+from pipeline.unfinished import NOTHING, SoFar
 
 
-def svm_accuracy(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, Any] | None:
+def svm_accuracy(
+    codes: Codes, manifest: Manifest, params: RetrievalParams, so_far: SoFar = NOTHING
+) -> dict[str, Any] | None:
     """Accuracy on the test images of a linear SVM on rows of length 1, its C chosen on val, and notes; None if no test
     image is left.
 
@@ -31,7 +34,7 @@ def svm_accuracy(codes: Codes, manifest: Manifest, params: RetrievalParams) -> d
         seed=params.seed,
     )
     sets, k = sets_of(codes, manifest, REPEAT), len(manifest.classes)
-    chosen = choose(codes, sets, k, head="svm", params=heads)
+    chosen = choose(codes, sets, k, head="svm", params=heads, so_far=so_far)
     scores = score(chosen.head, rows_of(codes, sets.test, chosen.scaling, heads), k)
     accuracy = float((classify.predicted(scores) == sets.y_test).mean())
     return {"accuracy": accuracy, "C": chosen.value, "notes": list(chosen.notes)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline import schema, stopping, unfinished
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
 from pipeline.data import csv_files
@@ -35,6 +35,7 @@ from pipeline.retrieval.measures import Curve, by_class, by_neighbours, mean_ave
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours, Ranking
 from pipeline.retrieval.sets import Sets, sets_of
 from pipeline.retrieval.timing import query_times
+from pipeline.unfinished import NOTHING, Part, SoFar
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class _Task:
     sets: Sets
     params: RetrievalParams
     checkpoints: Path | None
+    so_far: SoFar
 
     @property
     def k(self) -> int:
@@ -74,27 +76,36 @@ class _Task:
 
 
 def evaluate(
-    spec: HashSpec, codes: Codes, manifest: Manifest, params: RetrievalParams, *, checkpoints: Path | None = None
+    spec: HashSpec,
+    codes: Codes,
+    manifest: Manifest,
+    params: RetrievalParams,
+    *,
+    checkpoints: Path | None = None,
+    so_far: SoFar = NOTHING,
 ) -> Evaluation:
     """Queries are the first split's test images, the database its train and val; only train fits the hasher.
 
     Relevant is what has the query's label, ties are resolved by expectation, and a query is never its own answer;
     without labels there is recall against exact cosine alone. AP is over the first min(k, answers). `checkpoints`: a
-    folder from which a hasher that is trained by epochs goes on after a kill. Raises UserError if the hasher refuses
+    folder from which a hasher that is trained by epochs goes on after a kill; `so_far`: of this very evaluation, its
+    hasher and each of its measures. Raises UserError if the hasher refuses
     the codes or tells none of them apart, or there are too few of them.
     """
     sets = sets_of(codes, manifest, max_queries=params.max_queries, seed=params.seed)
-    task = _Task(spec, codes, manifest, sets, params, checkpoints)
+    task = _Task(spec, codes, manifest, sets, params, checkpoints, so_far)
     if spec.hasher == Supervised.name and sets.targets is None:
         log.info("%s: no labels, skipped", spec.name)
         return Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": "no labels"})
     cosine, build_s, true = _true_neighbours(task)
     result, ranking = _reference(task, cosine, build_s) if spec.hasher == "cosine" else _hashed(task)
-    figures, result.curve = by_neighbours(ranking, true, k=task.k)
+    figures, result.curve = _kept_measure(so_far.part("by-neighbours"), lambda: by_neighbours(ranking, true, k=task.k))
     result.record = _about(task) | result.record | figures
     if sets.targets is not None:
         classes = Classes(sets.targets[sets.queries], sets.targets[sets.database])
-        figures, result.curve = by_class(ranking, classes, k=task.k, radius=params.radius)
+        figures, result.curve = _kept_measure(
+            so_far.part("by-class"), lambda: by_class(ranking, classes, k=task.k, radius=params.radius)
+        )
         result.record |= figures
         log.info("%s: mAP@%d %.3f", spec.name, task.k, figures["map_at_k"])
     return result
@@ -108,8 +119,11 @@ def run_spec(
     out: Path,
     *,
     checkpoints: Path | None = None,
+    cache: Path | None = None,
 ) -> None:
     """Evaluates a spec on the codes in `folder`/<codes> and writes its files to `out`; then `checkpoints` is removed.
+
+    `cache`: where a run that is stopped leaves its hasher and the measures that were done, and the next one takes them.
 
     A spec that this set has no codes for, or too few images to fit, is skipped in words, and what comes after goes on:
     a new `codes.layers` or a small folder must not need a new `retrieval.specs`. Raises UserError on bad settings.
@@ -117,18 +131,50 @@ def run_spec(
     _hasher_of(spec, params)
     where = folder / spec.codes.name
     codes = Codes.open(where) if where.is_dir() else None
-    try:
-        if codes is None:
-            raise UserError(f"there are no codes of {spec.codes.name}", see="codes.layers in params.yaml")
-        result = evaluate(spec, codes, manifest, params, checkpoints=checkpoints)
-    except RefusedError:
-        raise
-    except UserError as e:
-        log.warning("%s: skipped: %s", spec.name, e)
-        result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})
-    write(result, codes, out)
+    key = {} if codes is None else {"kind": "retrieval", "spec": spec.name, **_what_decides(codes, manifest, params)}
+
+    def kept() -> str:
+        return f"{spec.name}: what was found is kept; {stopping.GOES_ON}" if so_far.written else ""
+
+    with unfinished.of(None if codes is None else cache, key) as so_far, stopping.says(kept):
+        try:
+            if codes is None:
+                raise UserError(f"there are no codes of {spec.codes.name}", see="codes.layers in params.yaml")
+            result = evaluate(spec, codes, manifest, params, checkpoints=checkpoints, so_far=so_far)
+        except RefusedError:
+            raise
+        except UserError as e:
+            log.warning("%s: skipped: %s", spec.name, e)
+            result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})
+        write(result, codes, out)
     if checkpoints is not None:
         shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _what_decides(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, Any]:
+    """Of an evaluation, as plain values: whatever changes it."""
+    told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist(), list(manifest.classes)]
+    return {
+        "codes": codes.content(),
+        "images": schema.fingerprint(told),
+        "params": params.model_dump(mode="json", exclude={"specs"}),
+    }
+
+
+def _kept_measure(
+    so_far: SoFar, measure: Callable[[], tuple[dict[str, float], Curve]]
+) -> tuple[dict[str, float], Curve]:
+    def make() -> Part:
+        figures, curve = measure()
+        return Part({"precision": curve.precision, "recall": curve.recall}, figures)
+
+    part = so_far.once(make)
+    return dict(part.values), Curve(part.arrays["precision"], part.arrays["recall"])
+
+
+def _kept_record(so_far: SoFar, measure: Callable[[], Any]) -> Any:
+    """What `measure` gives, which is plain values."""
+    return so_far.once(lambda: Part({}, {"record": measure()})).values["record"]
 
 
 def _hasher_of(spec: HashSpec, params: RetrievalParams) -> Hasher | None:
@@ -185,7 +231,10 @@ def _true_neighbours(task: _Task) -> tuple[Cosine, float, Neighbours]:
     cosine = Cosine(rows, codes.ids[sets.database])
     build_s = time.perf_counter() - start
     wanted = min(task.near + int((sets.own >= 0).any()), len(sets.database))
-    _, found = cosine.search_rows(codes.rows(sets.queries), wanted)
+    part = task.so_far.part("true").once(
+        lambda: Part({"rows": cosine.search_rows(codes.rows(sets.queries), wanted)[1]})
+    )
+    found = part.arrays["rows"]
     # Its own row moves behind the others, in whose order nothing changes.
     order = np.argsort(found == sets.own[:, None], axis=1, kind="stable")
     return cosine, build_s, Neighbours(np.take_along_axis(found, order, axis=1)[:, : task.near])
@@ -196,19 +245,17 @@ def _reference(task: _Task, cosine: Cosine, build_s: float) -> tuple[Evaluation,
     queries = codes.rows(sets.queries)
     record: Record = {"nbits": None, "bytes_per_image": codes.dim * codes.dtype.itemsize, "build_s": build_s}
     record |= query_times(lambda q: cosine.search_rows(q, task.k), queries, task.params.timed_queries)
-    record["linear"] = svm_accuracy(codes, task.manifest, task.params)
+    linear = task.so_far.part("linear")
+    record["linear"] = _kept_record(
+        linear, lambda: svm_accuracy(codes, task.manifest, task.params, linear.part("choice"))
+    )
     return Evaluation(record), FloatRanking.cosine(queries, cosine.codes, sets.own)
 
 
 def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
-    spec, codes, sets, params = task.spec, task.codes, task.sets, task.params
-    hasher = _hasher_of(spec, params)
-    assert hasher is not None
-    start = time.perf_counter()
-    _fit(hasher, task)
-    fitted = time.perf_counter()
-    found = np.concatenate([hasher.bits(rows) for _, rows in codes.blocks(_HASHED_ROWS)])
-    encoded = time.perf_counter()
+    codes, sets, params = task.codes, task.sets, task.params
+    hasher, training, fit_s = _fitted(task)
+    found, encode_s = _encoded(hasher, task)
     check.tells_apart(found[sets.train], lambda: codes.rows(sets.train), who=hasher.name)
     packed = pack(found)
     index = make("exact", hasher.nbits)
@@ -220,22 +267,53 @@ def _hashed(task: _Task) -> tuple[Evaluation, Ranking]:
         "nbits": hasher.nbits,
         "bytes_per_image": packed.shape[1],
         "params": hasher.params(),
-        "fit_s": fitted - start,
-        "encode_ms": 1000 * (encoded - fitted) / len(codes),
+        "fit_s": fit_s,
+        "encode_ms": 1000 * encode_s / len(codes),
         "build_s": build_s,
     }
     record |= query_times(lambda q: index.search_rows(q, task.k), queries, params.timed_queries)
-    record["approximate"] = approximate(
-        index, queries[:_FEW_QUERIES], task.near, params.approximate, timed=params.timed_queries
+    record["approximate"] = _kept_record(
+        task.so_far.part("approximate"),
+        lambda: approximate(index, queries[:_FEW_QUERIES], task.near, params.approximate, timed=params.timed_queries),
     )
     share = spread.sparse_share(index, queries[:_FEW_QUERIES], task.near)
     record["popcount"] = spread.popcounts(index.packed) | {"sparse_share": share}
     record["bits_balanced"] = spread.balanced(index.packed)
-    record["linear"] = svm_accuracy(_as_codes(codes, found), task.manifest, params)
-    record |= _rounding(hasher, codes, packed, sets, task.k)
-    training = hasher.history if isinstance(hasher, Dbn) else []
+    linear = task.so_far.part("linear")
+    record["linear"] = _kept_record(
+        linear, lambda: svm_accuracy(_as_codes(codes, found), task.manifest, params, linear.part("choice"))
+    )
+    record |= _kept_record(task.so_far.part("rounding"), lambda: _rounding(hasher, codes, packed, sets, task.k))
     ranking = HammingRanking(queries, packed[sets.database], sets.own)
     return Evaluation(record, hasher=hasher, bits=found, training=training), ranking
+
+
+def _fitted(task: _Task) -> tuple[Hasher, list[dict[str, float | int | str]], float]:
+    """The hasher, its training's records, and the seconds that it took."""
+    hasher = _hasher_of(task.spec, task.params)
+    assert hasher is not None
+    so_far = task.so_far.part("hasher")
+
+    def make() -> Part:
+        _fit(hasher, task)
+        history = hasher.history if isinstance(hasher, Dbn) else []
+        return Part(hasher.arrays(), {"training": history, "seconds": so_far.seconds()})
+
+    part = so_far.once(make)
+    fitted = type(hasher).from_arrays(hasher.params(), dict(part.arrays))
+    return fitted, part.values["training"], part.values["seconds"]
+
+
+def _encoded(hasher: Hasher, task: _Task) -> tuple[NDArray[np.bool_], float]:
+    """The bits of all codes, and the seconds that they took."""
+    so_far = task.so_far.part("bits")
+
+    def make() -> Part:
+        found = np.concatenate([hasher.bits(rows) for _, rows in task.codes.blocks(_HASHED_ROWS)])
+        return Part({"bits": found}, {"seconds": so_far.seconds()})
+
+    part = so_far.once(make)
+    return part.arrays["bits"], part.values["seconds"]
 
 
 def _fit(hasher: Hasher, task: _Task) -> None:

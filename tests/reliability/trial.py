@@ -19,7 +19,7 @@ from tests.reliability.runner import Fault, Runner, Told
 _THERE = re.compile("is there already|exists")  # what a command that makes a new thing says if that is there
 _NOT_THERE = re.compile("not in|not indexed|no image")  # and one that takes a thing away
 # Of the cache: what a run that was stopped goes on from.
-_KEPT = ("cache/finetune-runs/", "cache/hash-training/", "cache/work/")
+_KEPT = ("cache/finetune-runs/", "cache/hash-training/", "cache/unfinished/", "cache/work/")
 # A temporary name, which stands for that of what is made.
 _TEMPORARY = re.compile(r"^\.(.+?)(\.[a-z0-9_]{8})?\.(tmp.*|partial)$")
 _SHOWN = 4

@@ -17,7 +17,8 @@ _WIDTH = 120
 _ABOUT = (
     "`ls stages` is the DAG. Made by `cnncodes dvc write` from pipeline/dag/stages.py: change that. A stage's code is "
     "all that its script imports; out/code.json has a digest of it, which is one of the stage's params. "
-    f"NAME/.. is this folder for a plain name. Any other leads to one without {PLAIN_NAMES}, which says what that is for."
+    f"NAME/.. is this folder for a plain name. Any other leads to one without {PLAIN_NAMES}, which says what that is "
+    "for."
 )
 _MARK = re.compile(r"# sha256 of what stands above: [0-9a-f]{64}\n\Z")
 _PLAIN = re.compile(r"[\w./][\w./ -]*")

@@ -56,8 +56,8 @@ STAGES = (
     Stage(
         "code",
         "Before all others, and before DVC removes what is there for the stages that have a name of params.yaml in a "
-        "path: it checks all sections of params.yaml, together too. Its file stays where it fails, so the others are up "
-        "to date as before.",
+        "path: it checks all sections of params.yaml, together too. Its file stays where it fails, so the others are "
+        "up to date as before.",
         deps=("pipeline", "stages"),
         params=(
             *("weights.arch", "codes.layers", "codes.view", "codes.crop", "codes.scales", "heads.heads"),

@@ -95,7 +95,7 @@ def _rows(manifest: Manifest, images: Images) -> dict[str, Ints]:
     found = {TRAIN: np.flatnonzero(usable & ~is_test), TEST: np.flatnonzero(usable & is_test)}
     for name, rows in found.items():
         if not len(rows):
-            raise UserError(f"there is no image for {name}", allowed="at least one", see="dataset.test_share")
+            raise UserError(f"no image for {name}", allowed="at least one", see="dataset.test_share")
     return {name: manifest.as_stored(rows) for name, rows in found.items()}
 
 

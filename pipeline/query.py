@@ -76,7 +76,7 @@ def _weights_beside(model: Path, weights: str | Path | None) -> Path:
     found = Path(weights) if weights else model.absolute().parent.parent.parent / "weights" / "weights.safetensors"
     if not found.is_file():
         raise UserError(
-            f"there is no weights file {found}",
+            f"no weights file at {found}",
             allowed="the canonical file that made the codes (--weights)",
             see="README.md",
         )

@@ -160,7 +160,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def small_text(path: str | Path) -> str:
-    """The first lines of a file. Raises UserError if it is no regular file."""
+    """The first lines of a file. Raises UserError if it is not a regular file."""
     state(path)
     with reading(path) as file:
         return file.read(_LINES_BYTES).decode("utf-8", "replace")

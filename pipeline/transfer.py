@@ -134,7 +134,7 @@ def finetune(
 
 
 def _start(path: Path, strategies: Sequence[str] | None) -> Kept:
-    """Raises UserError if it is no checkpoint that was kept, or another strategy's than the ones asked for."""
+    """Raises UserError if it is not a checkpoint that was kept, or another strategy's than the ones asked for."""
     from pipeline.finetune.kept import Kept
 
     start = Kept.open(path)

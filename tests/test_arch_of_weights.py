@@ -69,7 +69,7 @@ def test_what_can_not_be_told_is_said(tmp_path: Path) -> None:
         network(None, str(tmp_path / "w.pth"))
     with pytest.raises(UserError, match="neither a known name nor a file"):
         network(None, "vgg_16")
-    with pytest.raises(UserError, match="there is no weights file"):
+    with pytest.raises(UserError, match="no weights file at"):
         network(None, str(tmp_path / "none.pth"))
 
 

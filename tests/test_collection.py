@@ -158,7 +158,7 @@ def test_a_look_outlives_a_change(world: Path) -> None:
     collection.remove(world / "my.index", [str(before.ids[0]), answers(after, new, k=1)[0][1]])
     last = after.reopened()
     assert answers(last, new, k=8) == [e for e in expected if e[1] != before.ids[0]]
-    with pytest.raises(UserError, match="the image is no longer in the collection"):
+    with pytest.raises(UserError, match="the image has left the collection"):
         last.search(own)
 
 
@@ -205,7 +205,7 @@ def test_adding_computes_only_what_is_new(
     draw(more / "new" / "20.png", 20)
     before = Collection.open(world / "my.index")
     done = collection.add(world / "my.index", more)
-    assert (done.added, done.known, done.moved, done.images) == (1, 9, 0, 10)  # a copy is no image of its own
+    assert (done.added, done.known, done.moved, done.images) == (1, 9, 0, 10)  # a copy is not an image of its own
     assert count_images() == 1
     assert not before.is_current() and len(before) == 9
     after = Collection.open(world / "my.index")

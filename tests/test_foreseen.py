@@ -93,7 +93,7 @@ def test_an_index_that_cannot_be_added_to(photos: Path, tmp_path: Path, monkeypa
         collection.add(folder, photos)
     monkeypatch.setattr(os, "access", real)
     next((folder / "weights").iterdir()).unlink()
-    with pytest.raises(UserError, match="there is no weights file"):
+    with pytest.raises(UserError, match="no weights file at"):
         collection.add(folder, photos)
 
 
@@ -132,7 +132,7 @@ def run(*args: str) -> str:
 
 def test_commands(photos: Path) -> None:
     small = ("--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--precision", "fp32")
-    assert "there is no reference" in run("advise", "photos", *small, "--reference", "no.h5")
+    assert "unknown reference" in run("advise", "photos", *small, "--reference", "no.h5")
     assert "no layer 'conv9'" in run("advise", "photos", *small, "--layers", "conv9")
     assert "is a folder" in run("weights", "reference", "photos", *small, "--out", "photos")
     plot = ("--plot", "curve.gif")

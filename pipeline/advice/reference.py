@@ -136,7 +136,7 @@ def write(reference: Reference, path: str | Path) -> str:
 def read(path: str | Path) -> Reference:
     """Raises UserError if the file is missing, cut short, damaged or of an unknown version."""
     if not Path(path).is_file():
-        raise UserError(f"there is no reference {path}", see="`cnncodes weights reference --help`")
+        raise UserError(f"unknown reference {path}", see="`cnncodes weights reference --help`")
     try:
         with schema.hdf5(path) as f:
             version = int(f.attrs["version"])

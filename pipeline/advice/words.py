@@ -88,7 +88,7 @@ def _distance(record: Mapping[str, Any]) -> str:
     name = record["settings"]["reference"]
     if name is None:
         return (
-            "How far the codes lie from the source's is left out: there is no reference of these weights for images "
+            "How far the codes lie from the source's is left out: these weights have no reference yet for images "
             "prepared as these. A folder of images like the source's makes one: cnncodes weights reference FOLDER, "
             "with the same --weights and --size."
         )
@@ -117,8 +117,8 @@ def _layer(record: Mapping[str, Any]) -> str:
     spec, leader = record["spec"], record["leader"]
     beside = [other for other in record["level"] if other != leader]
     if not beside:
-        return f"Of the codes, {leader} is best in cross-validation, beyond noise."
-    text = f"Of the codes, {leader} is best in cross-validation; within noise of it: {', '.join(beside)}."
+        return f"Among the codes, {leader} is best in cross-validation, beyond noise."
+    text = f"Among the codes, {leader} is best in cross-validation; within noise of it: {', '.join(beside)}."
     names = {"knn": "k-NN", "logme": "LogME", "h_score": "the H-score"}
     others: dict[str, list[str]] = {}
     for measure, favourite in record["favourites"].items():

@@ -39,7 +39,7 @@ def write(
     from pipeline.dag import dvc_yaml
 
     if not Path("stages").is_dir():
-        raise UserError("there is no folder stages here", see="README.md, which starts in the project's folder")
+        raise UserError("the folder stages is not here", see="README.md, which starts in the project's folder")
     if check:
         if changes := dvc_yaml.differences(_FILE):
             say(changes.rstrip("\n"))

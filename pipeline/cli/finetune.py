@@ -34,7 +34,7 @@ MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 
 BatchSize = Annotated[int | None, typer.Option(help="Images in a batch. {finetune.batch_size}")]
 Optimiser = Annotated[str | None, typer.Option(help="{finetune.optimiser}")]
 Schedule = Annotated[str | None, typer.Option(help="How the learning rate goes on: {finetune.schedule.kind}")]
-Momentum = Annotated[float | None, typer.Option(help="Of sgd and rmsprop. {finetune.momentum}")]
+Momentum = Annotated[float | None, typer.Option(help="For sgd and rmsprop. {finetune.momentum}")]
 Device = Annotated[str | None, typer.Option(help="{finetune.device}")]
 Precision = Annotated[str | None, typer.Option(help="{finetune.precision}")]
 
@@ -67,7 +67,7 @@ def finetune(
     params: ParamsFile = None,
     size: Size = None,
     epochs: Annotated[int | None, typer.Option(help="{finetune.epochs}")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of new layers. {finetune.learning_rate}")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="For new layers. {finetune.learning_rate}")] = None,
     optimiser: Optimiser = None,
     schedule: Schedule = None,
     momentum: Momentum = None,

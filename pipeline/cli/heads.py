@@ -73,11 +73,11 @@ def predict(
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders for all that are below them.")],
     weights: Annotated[
-        Path | None, typer.Option(help="Of a head: the canonical weights file; the workspace's own if not given.")
+        Path | None, typer.Option(help="For a head: the canonical weights file; the workspace's own if not given.")
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Of a strategy: a name that `cnncodes checkpoints` lists; the best epoch's if not given."),
+        typer.Option(help="For a strategy: a name that `cnncodes checkpoints` lists; the best epoch's if not given."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
     device: Annotated[

@@ -49,7 +49,7 @@ def reference(
     size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like. {codes.crop}")] = None,
     device: Device = None,
     precision: Precision = None,
-    images: Annotated[int, typer.Option(min=64, help="So many are drawn where the folder has more.")] = 2000,
+    images: Annotated[int, typer.Option(min=64, help="Where the folder has more, this number is drawn.")] = 2000,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     follow_links: FollowLinks = None,

@@ -79,15 +79,17 @@ def build(
     layer: Annotated[
         str | None,
         typer.Option(
-            help="Of cosine, with commas, the short code's first; the last convolution averaged if not given."
+            help="For cosine, with commas, the short code's first; the last convolution averaged if not given."
         ),
     ] = None,
     long_layer: Annotated[
-        str | None, typer.Option(help="Of the long codes; the last pooling, flattened, if not given.")
+        str | None, typer.Option(help="For the long codes; the last pooling, flattened, if not given.")
     ] = None,
     hasher: Annotated[
         str | None,
-        typer.Option(help=f"Of the short code: {' | '.join(SHORT_HASHERS)}; itq, or lsh for few images, if not given."),
+        typer.Option(
+            help=f"For the short code: {' | '.join(SHORT_HASHERS)}; itq, or lsh for few images, if not given."
+        ),
     ] = None,
     bits: Annotated[int, typer.Option(min=8, help="Length of the short code, a multiple of 8.")] = 64,
     long: Annotated[str, typer.Option(help="Long codes with commas, topk | sigmoid; '' for none.")] = "topk,sigmoid",
@@ -243,7 +245,7 @@ def search(
     method: MethodOption = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="Of those that the method can take, as `index info` lists them; its own if not given."),
+        typer.Option(help="Among those that the method can take, as `index info` lists them; its own if not given."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Only images with this label; all if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split; all if not given.")] = None,
@@ -335,7 +337,7 @@ def _query_id(photos: Collection, query: str | None) -> str | None:
         photos.row(query)
     except UserError:
         raise UserError(
-            f"{query!r} is no file, and no id in {photos.folder}", allowed="an image file, an id, or --random"
+            f"{query!r} is not a file, and no id in {photos.folder}", allowed="an image file, an id, or --random"
         ) from None
     return query
 

@@ -65,7 +65,7 @@ def convert(
 
     target = out or file.with_suffix(".safetensors")
     if target.suffix != ".safetensors":
-        raise UserError(f"--out {target} is no .safetensors file", allowed="a name that ends in .safetensors")
+        raise UserError(f"--out {target} is not a .safetensors file", allowed="a name that ends in .safetensors")
     if target.exists() and not force:
         raise UserError(f"{target} exists", allowed="another --out, or --force")
     chosen = _preprocessing(preprocessing)

@@ -205,7 +205,7 @@ def resolve_precision(asked: str, device: Device) -> Precision:
     if asked in explicit:
         return explicit[asked]
     if asked != "auto":
-        raise UserError(f"there is no precision {asked!r}", allowed=["auto", *explicit], see="codes.precision")
+        raise UserError(f"unknown precision {asked!r}", allowed=["auto", *explicit], see="codes.precision")
     if chosen := os.environ.get(AUTO_PRECISION):
         if chosen not in ("fp32", "bf16"):
             raise UserError(f"{AUTO_PRECISION} is {chosen!r}", allowed="fp32 or bf16, or not set", see="docs/params.md")

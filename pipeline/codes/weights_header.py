@@ -116,7 +116,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> WeightsHeader:
     if not path.is_file():
-        raise UserError(f"there is no weights file {path}", see="`dvc repro weights`")
+        raise UserError(f"no weights file at {path}", see="`dvc repro weights`")
     try:
         header = _header(path)
         about = plain_json.loads(header.pop("__metadata__")["cnncodes"])

@@ -225,7 +225,7 @@ def _apply(saved: save.Saved, rows: Rows, roots: list[str], computed: dict[str, 
     short = saved.made_by["short"]
     if len(saved.index) > 10 * short["fitted_on"]:
         notes.append(
-            f"the short code was fitted on {short['fitted_on']} images: `cnncodes index` anew would fit better"
+            f"the short code was fitted on {short['fitted_on']} images: `cnncodes index` again would fit better"
         )
     done = Added(
         added=len(change.new) - change.replaced,

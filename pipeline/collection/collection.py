@@ -311,7 +311,7 @@ class Collection:
         if row >= 0:
             return Query(row=row)
         if look.codes is None:
-            raise UserError("the image is no longer in the collection", allowed="the image itself, to look at it anew")
+            raise UserError("the image has left the collection", allowed="the image itself, to look at it again")
         return Query(look.codes)
 
     def _row_of(self, digest: str) -> int:

@@ -108,7 +108,7 @@ def read_params(path: str | Path) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except FileNotFoundError:
-        raise UserError(f"there is no {path} here", see="README.md, which starts in the project's folder") from None
+        raise UserError(f"{path} is not here", see="README.md, which starts in the project's folder") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {type(values).__name__}, not sections", allowed=list(SECTIONS))
     unknown = sorted(set(values) - set(SECTIONS), key=str)

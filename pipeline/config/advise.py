@@ -15,7 +15,7 @@ _NO_FILE = ("stages/no-folder", "-")
 
 class AdviseParams(Section):
     folds: int = Field(ge=2, le=20, description="of the cross-validation on train and val")
-    max_images: int = Field(ge=20, description="of more training images so many are drawn")
+    max_images: int = Field(ge=20, description="where there are more training images, this number is drawn")
     probe_images: int = Field(ge=20, description="images that LogME, the H-score and the distance look at")
     learning_curve: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
         description="shares of those images, rising to 1"

@@ -24,7 +24,7 @@ class RetrievalParams(Section):
     k: int = Field(ge=1, description="AP and precision at k; the whole database where it is smaller")
     neighbours: int = Field(ge=1, description="true cosine neighbours of a query that recall asks for")
     radius: int = Field(ge=0, description="bits; precision within it")
-    max_queries: int = Field(ge=1, description="of more test images, so many are drawn")
+    max_queries: int = Field(ge=1, description="where there are more test images, this number is drawn")
     timed_queries: int = Field(ge=1, le=100_000)
     c_grid: list[float] = Field(min_length=1, description="C of the linear head on the bits, chosen on validation")
     memory_mb: int = Field(ge=16, description="of the linear head's rows; above this they are streamed")

@@ -79,8 +79,8 @@ STAGES = (
     ),
     Stage(
         "dataset",
-        "out/dataset/images, which some sources draw or unpack, is no out: DVC would copy it. Hence `persist`: DVC is "
-        "not to bring back these files from an earlier run without their images.",
+        "out/dataset/images, which some sources draw or unpack, is not an out: DVC would copy it. Hence `persist`: DVC "
+        "is not to bring back these files from an earlier run without their images.",
         deps=("out/digests/files.csv",),
         params=("dataset", "codes.memory_mb"),
         outs=("out/dataset/manifest.csv", MANIFEST, "out/dataset/failures.csv"),
@@ -134,7 +134,7 @@ STAGES = (
     ),
     Stage(
         "advise",
-        "Of train and val alone, and of no other stage's results: the page sets it against what was then measured.",
+        "From train and val alone, and from no other stage's results: the page sets it against what was then measured.",
         deps=("${advise.reference}", MANIFEST, "out/weights", "out/codes"),
         params=(
             "advise",

@@ -45,7 +45,7 @@ def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool
 
 
 def _digests(root: str, paths: Sequence[str], links: Links) -> list[str]:
-    """The sha256 of each file, "" of what can't be read or is no regular file."""
+    """The sha256 of each file, "" of what can't be read or is not a regular file."""
     files = {os.path.join(os.path.abspath(root), path): path for path in paths}  # noqa: PTH118  as memory has them
     stamps = {file: stamp for file in files if (stamp := _stamp(file))}
     memory = Memory(cache_root() / "files.sqlite")
@@ -59,7 +59,7 @@ def _digests(root: str, paths: Sequence[str], links: Links) -> list[str]:
 
 
 def _stamp(file: str) -> Stamp | None:
-    """None of what is no regular file, or has a name that is not Unicode."""
+    """None of what is not a regular file, or has a name that is not Unicode."""
     try:
         file.encode()
         status = os.stat(file)  # noqa: PTH116  as in `verify`

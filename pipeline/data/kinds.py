@@ -122,7 +122,7 @@ def judge(path: str, head: bytes | None, reason: str) -> Judgement:
 
 
 def is_other(file: Path) -> bool:
-    """Whether a file is no image by its name and its content."""
+    """Whether a file is not an image by its name and its content."""
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)

@@ -136,9 +136,9 @@ class Manifest:
     def rows(self, split: str, repeat: int = 0) -> Ints:
         """Indices of a split's images in one repeat, ascending. Raises UserError on an unknown split or repeat."""
         if split not in SPLITS:
-            raise UserError(f"there is no split {split!r}", allowed=SPLITS)
+            raise UserError(f"unknown split {split!r}", allowed=SPLITS)
         if not 0 <= repeat < self.repeats:
-            raise UserError(f"there is no repeat {repeat}", allowed=f"0 to {self.repeats - 1}")
+            raise UserError(f"unknown repeat {repeat}", allowed=f"0 to {self.repeats - 1}")
         return np.flatnonzero(self.splits[repeat] == split).astype(np.int64)
 
     def file(self, row: int) -> Path:
@@ -247,7 +247,7 @@ def read_failures(folder: str | Path) -> list[Failure]:
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not path.exists():
-        raise UserError(f"{folder} holds no dataset: there is no {path.name} in it", see=_REMAKE)
+        raise UserError(f"{folder} holds no dataset: it lacks {path.name}", see=_REMAKE)
     record = schema.read_json(path)
     version = record.get("version") if isinstance(record, dict) else None
     if version != schema.VERSIONS["manifest"]:

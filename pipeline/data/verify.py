@@ -130,7 +130,7 @@ def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
                 return _Checked(_failure(path, head, ""), None)
             if made_here.is_made_here(file, head):
                 return _Checked(Failure(path, "a picture that cnncodes drew", "left_out"), None)
-            # First, since it stops early at what is no image, such as a video of gigabytes.
+            # First, since it stops early at what is not an image, such as a video of gigabytes.
             with room.hold(cost.look(file, max_pixels=max_pixels).bytes):
                 seen = examine(file, max_pixels=max_pixels)
             file.seek(0)

@@ -73,7 +73,7 @@ class Kept:
         odd = [name for name, form in _FORM.items() if name not in about or not isinstance(about[name], form)]
         if odd:
             raise UserError(
-                f"{path} is no checkpoint of a strategy: it doesn't say its {', '.join(odd)}",
+                f"{path} is not a checkpoint of a strategy: it doesn't say its {', '.join(odd)}",
                 allowed="a file of kept-checkpoints/ beside results",
             )
         return cls(path, about, digest)
@@ -92,7 +92,7 @@ class Kept:
         return f"repeat-{self.repeat}/{self.path.stem}"
 
     def model(self) -> dict[str, Tensor]:
-        """The network's state. Raises UserError if the file is broken, or holds what is no number."""
+        """The network's state. Raises UserError if the file is broken, or holds what is not a number."""
         found: dict[str, Tensor] = self._content()["model"]
         return found
 
@@ -107,11 +107,11 @@ class Kept:
     def _content(self) -> dict[str, Any]:
         content = tree.read(self.path)
         if not isinstance(content, dict) or content.keys() != {"training", "trained", "best", "model"}:
-            raise UserError(f"{self.path} is no checkpoint of a strategy", allowed="a file of kept-checkpoints/")
+            raise UserError(f"{self.path} is not a checkpoint of a strategy", allowed="a file of kept-checkpoints/")
         states = [content["model"], content["best"] or {}]
         whole = isinstance(content["training"], dict) and isinstance(content["trained"], list)
         if not whole or not all(isinstance(s, dict) and all(isinstance(t, Tensor) for t in s.values()) for s in states):
-            raise UserError(f"{self.path} is no checkpoint of a strategy", allowed="a file of kept-checkpoints/")
+            raise UserError(f"{self.path} is not a checkpoint of a strategy", allowed="a file of kept-checkpoints/")
         odd = sorted({n for s in states for n, t in s.items() if t.is_floating_point() and not torch.isfinite(t).all()})
         if odd:
             raise UserError(f"{self.path} holds values that are not finite, in {', '.join(odd[:5])}")

@@ -73,7 +73,7 @@ def meet(nodes: Nodes, run: str) -> TCPStore:
         # torch would try for minutes.
         socket.getaddrinfo(nodes.host, nodes.port)
     except OSError as e:
-        raise UserError(f"{HOST} {nodes.host} is no name of a machine ({e})", allowed="a name or an address") from e
+        raise UserError(f"{HOST} {nodes.host} is not a name of a machine ({e})", allowed="a name or an address") from e
     if nodes.is_first:
         try:
             store = TCPStore(nodes.host, nodes.port, is_master=True, wait_for_workers=False)

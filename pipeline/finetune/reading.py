@@ -57,7 +57,7 @@ def read(curve: Sequence[Mapping[str, Any]], chance: float) -> Reading:
     """
     train = [row["train_loss"] for row in curve]
     if not curve or None in train:
-        return Reading("none", "There is no training loss to read.")
+        return Reading("none", "No training loss to read.")
     val = [row["val_loss"] for row in curve]
     read_val = None not in val
     if not np.isfinite(train + (val if read_val else [])).all():
@@ -164,7 +164,7 @@ def _not_learning(train: _Losses, chance: float) -> Reading | None:
 
 
 def _by_training_alone(train: _Losses) -> Reading:
-    without = "There is no validation loss to read."
+    without = "No validation loss to read."
     if train.falling():
         return Reading("not finished", f"Not finished: training loss still fell, to {train.end:.3f}. {without}")
     return Reading("levelled off", f"Levelled off: training loss {train.end:.3f}. {without}")

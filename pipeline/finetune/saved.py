@@ -237,7 +237,7 @@ def _write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise UserError(f"there is no {path}", see="`dvc repro finetune`")
+        raise UserError(f"no {path}", see="`dvc repro finetune`")
     try:
         with safe_open(path, framework="pt") as f:
             about = plain_json.loads((f.metadata() or {})[_KEY])

@@ -62,7 +62,7 @@ def head(path: Path) -> tuple[dict[str, Any], str]:
 
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}", see="`cnncodes checkpoints FOLDER`")
+        raise UserError(f"unknown checkpoint {path}", see="`cnncodes checkpoints FOLDER`")
     try:
         with safe_open(path, framework="pt") as f:
             content: dict[str, Any] = plain_json.loads((f.metadata() or {})[_KEY])

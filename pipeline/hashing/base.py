@@ -68,7 +68,7 @@ HASHERS: dict[str, type[Hasher]] = {h.name: h for h in (Sigmoid, TopK, Median, L
 def make(name: str, **params: Any) -> Hasher:
     """A hasher of `HASHERS`, not fitted. Raises UserError on an unknown name, parameter or type of a parameter."""
     if name not in HASHERS:
-        raise UserError(f"there is no hasher {name!r}", allowed=list(HASHERS))
+        raise UserError(f"unknown hasher {name!r}", allowed=list(HASHERS))
     defaults = HASHERS[name]().params()
     unknown = sorted(set(params) - set(defaults))
     if unknown:

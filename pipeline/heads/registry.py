@@ -22,5 +22,5 @@ HEADS: dict[str, type[Head]] = {
 def head_type(name: str) -> type[Head]:
     """Raises UserError listing the names."""
     if name not in HEADS:
-        raise UserError(f"there is no head {name!r}", allowed=HEADS, see="heads.heads in params.yaml")
+        raise UserError(f"unknown head {name!r}", allowed=HEADS, see="heads.heads in params.yaml")
     return HEADS[name]

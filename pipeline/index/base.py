@@ -271,7 +271,7 @@ class PackedIndex(ABC):
         return Change(count, False)
 
     def _changed(self, verb: str, rows: int, *, rebuilt: bool) -> Change:
-        note = f"{self.name} was built anew over {len(self)} rows to {verb} {rows}" if rebuilt else ""
+        note = f"{self.name} was built again over {len(self)} rows to {verb} {rows}" if rebuilt else ""
         if note:
             log.info(note)
         return Change(rows, rebuilt, note)

@@ -26,8 +26,8 @@ def _of_strategies(found: Standing, alpha: float) -> str:
         return f"No strategy of the advised kind ({kinds}) was trained, so that they neither prove nor refute it."
     own, other = found.alike.advised, found.alike.other
     return (
-        f"Of the strategies, which all had the same {count(own.images)} training images of {own.size} px, {own.name} "
-        f"is the best of the advised kind ({kinds}) and {other.name} the best of the others. {_compared(found.alike)}: "
+        f"Among the strategies, which all had the same {count(own.images)} training images of {own.size} px, "
+        f"{own.name} is the best of the advised kind ({kinds}) and {other.name} the best of the others. {_compared(found.alike)}: "
         f"{VERDICTS[found.alike.verdict(alpha)]}."
     )
 

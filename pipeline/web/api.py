@@ -174,7 +174,7 @@ async def image(service: Shared, image_id: str) -> answers.ImageAnswer:
     "/images/{image_id}/picture", response_class=Response, responses=_UNKNOWN | {200: {"content": {MEDIA_TYPE: {}}}}
 )
 async def picture(service: Shared, request: Request, image_id: str, size: Size = "tile") -> Response:
-    """An image of the collection, or an upload, made anew as a small JPEG."""
+    """An image of the collection, or an upload, made again as a small JPEG."""
     collection = (await service.now()).collection
     headers = {"Cache-Control": "private, max-age=3600"}
     if image_id.startswith("q"):

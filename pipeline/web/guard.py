@@ -61,7 +61,7 @@ class Hosts:
         for name in outside:
             if re.fullmatch(_NAME, name, re.IGNORECASE) is None:
                 allowed = "a name or an address alone, such as photos.example.org"
-                raise UserError(f"--allow-host {name} is no name of a host", allowed=allowed)
+                raise UserError(f"--allow-host {name} is not a name of a host", allowed=allowed)
         names = frozenset(map(_plain, (_bracketed(host), *_LOOPBACK, *outside)))
         return cls(names, addresses=host in ("0.0.0.0", "::"), outside=frozenset(map(_plain, outside)))
 

@@ -1,4 +1,4 @@
-"""Pictures for clients: made anew from pixels, so that no metadata of a file gets out, and kept in bounded memory."""
+"""Pictures for clients: made again from pixels, so that no metadata of a file gets out, and kept in bounded memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Pictures:
         except (listed.ListedError, DecodeError, NoRoomError):
             # One answer whatever the reason, which would tell guests what files there are; `cnncodes index verify` says
             # it to the owner.
-            raise Problem(404, "there is no picture of this image") from None
+            raise Problem(404, "this image has no picture") from None
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made
@@ -80,8 +80,8 @@ def etag(digest: str, size: Size) -> str:
 
 
 def decode_upload(data: bytes, *, max_pixels: int, reduced_to: int | None, background: tuple[int, int, int]) -> Pixels:
-    """(H, W, 3) of an uploaded image, as `decode`. Raises Problem: 415 for what is no image of a known format, 413 for
-    too many pixels, 422 for a broken one.
+    """(H, W, 3) of an uploaded image, as `decode`. Raises Problem: 415 for what is not an image of a known format, 413
+    for too many pixels, 422 for a broken one.
     """
     try:
         return decode(data, max_pixels=max_pixels, reduced_to=reduced_to, background=background)

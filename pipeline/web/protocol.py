@@ -102,7 +102,7 @@ class _Limited(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()  # an answer is under way, into which no other can be written
         else:
-            self._refuse(400, "this is no HTTP request that is understood here")
+            self._refuse(400, "this is not an HTTP request that is understood here")
 
     def _refuse(self, status: int, sentence: str) -> None:
         body = json.dumps({"error": sentence}).encode()

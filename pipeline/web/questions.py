@@ -38,7 +38,7 @@ def page_of(generation: Generation, page: int, size: int, label: str | None, spl
         rows = rows[np.isin(rows, collection.select(label, split))]
     pages = max(1, -(-len(rows) // size))
     if page > pages:
-        raise Problem(404, f"there is no page {page}; the last one is {pages}")
+        raise Problem(404, f"unknown page {page}; the last one is {pages}")
     shown = rows[(page - 1) * size : page * size]
     listed = [answers.image(collection, row) for row in shown.tolist()]
     return answers.PageAnswer(page=page, pages=pages, total=len(rows), images=listed)

@@ -21,7 +21,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError):
-        raise UserError(f"{host!r} is no host of this machine", allowed="an address such as 127.0.0.1") from None
+        raise UserError(f"{host!r} is not a host of this machine", allowed="an address such as 127.0.0.1") from None
     listening = socket.socket(family, kind)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -73,7 +73,7 @@ def test_a_file_comes_back_and_damage_is_noticed(tmp_path: Path) -> None:
         f.attrs["version"] = 99
     with pytest.raises(UserError, match="version 99"):
         reference.read(again)
-    with pytest.raises(UserError, match="there is no reference"):
+    with pytest.raises(UserError, match="unknown reference"):
         reference.read(tmp_path / "none.h5")
 
 

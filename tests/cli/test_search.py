@@ -172,7 +172,7 @@ def test_a_large_group_of_duplicates_is_shown_in_part(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["search", "my.index", "nowhere.jpg"], "'nowhere.jpg' is no file, and no id in my.index"),
+        (["search", "my.index", "nowhere.jpg"], "'nowhere.jpg' is not a file, and no id in my.index"),
         (["search", "my.index", "x" * 5000], "is no file, and no id in my.index"),
         (["search", "my.index", "photos"], "photos"),
         (["search", "my.index"], "a search needs one query"),

@@ -50,7 +50,7 @@ def test_names_to_choose_from() -> None:
 
 
 def test_a_key_stands_where_its_choices_should() -> None:
-    assert shown.filled("Of new layers. {finetune.learning_rate} Else.") == "Of new layers. Default: 0.001. Else."
+    assert shown.filled("For new layers. {finetune.learning_rate} Else.") == "For new layers. Default: 0.001. Else."
     assert shown.filled("As {it} is.") == "As {it} is."
     with pytest.raises(KeyError):
         shown.filled("{finetune.optimizer}")

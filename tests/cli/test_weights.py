@@ -152,14 +152,14 @@ def test_convolutions_that_fit_several_networks_need_a_name(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["inspect", "none.pth"], "there is no weights file none.pth"),
+        (["inspect", "none.pth"], "no weights file at none.pth"),
         (["inspect", "w.txt"], r"file ending in \.pth.*\.keras"),
         (["convert", "w.pth", "--out", "w.bin"], r"is no \.safetensors file"),
         (["convert", "w.pth", "--out", "there.safetensors"], r"there\.safetensors exists; allowed: another --out"),
         (["convert", "w.pth", "--arch", "vgg17"], "unknown architecture 'vgg17'"),
         (["convert", "w.pth", "--arch", "alexnet"], "no weights of w.pth fit alexnet: conv1"),
         (["convert", "w.pth", "--preprocessing", "none"], "unknown preprocessing 'none'; allowed: torchvision, caffe"),
-        (["diff", "w.pth", "none.pth"], "there is no weights file none.pth"),
+        (["diff", "w.pth", "none.pth"], "no weights file at none.pth"),
     ],
 )
 def test_mistakes(

@@ -202,7 +202,7 @@ def test_refused_before_any_work(images: Path, weights: Weights, tmp_path: Path,
         (weights, {"layers": ["fc6-avg"], "crop": 60}, "at least 64 x 64"),
         (weights, {"device": "mps"}, "device mps is not on this machine"),
         (cut, {}, "not whole canonical weights"),
-        (tmp_path / "none", {}, "there is no weights file"),
+        (tmp_path / "none", {}, "no weights file at"),
     ):
         with pytest.raises(UserError, match=why):
             extract(manifest, used, make_params(**changes), tmp_path / "out")

@@ -229,7 +229,7 @@ def test_a_truncated_file_is_an_error_not_grey(fmt: str, kept: float) -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"this is no image, whatever its name", "not an image"),
+        (b"this is not an image, whatever its name", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),  # would start Ghostscript
         (b"\0\0\0\x18ftypheic" + b"\0" * 40, "."),
         (b"GIF89a" + b"\xff" * 30, "."),

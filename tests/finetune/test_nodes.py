@@ -94,7 +94,7 @@ def test_a_machine_finds_the_first_at_its_run_alone(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_name_of_no_machine_is_said_at_once(rank: int) -> None:
-    with pytest.raises(UserError, match=r"MASTER_ADDR no\.such\.host\.invalid is no name of a machine"):
+    with pytest.raises(UserError, match=r"MASTER_ADDR no\.such\.host\.invalid is not a name of a machine"):
         meet(Nodes(2, rank, "no.such.host.invalid", 29500), "this")
 
 

@@ -58,7 +58,7 @@ def test_any_flipped_byte_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    with pytest.raises(UserError, match="there is no checkpoint"):
+    with pytest.raises(UserError, match="unknown checkpoint"):
         tree.read(path)
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="not a whole checkpoint"):

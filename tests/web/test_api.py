@@ -154,7 +154,7 @@ def test_a_large_group_says_its_size_and_lists_a_part(client: TestClient, monkey
         ("/api/search?image=ID&radius=3&method=cosine", 422, "radius 3 of a cosine distance; allowed: 0 to 2"),
         ("/api/search?image=ID&radius=1&method=two-stage", 422, "orders a shortlist"),
         ("/api/search?image=ID&label=cow", 422, "no image has the label 'cow'"),
-        ("/api/images?page=2", 404, "there is no page 2; the last one is 1"),
+        ("/api/images?page=2", 404, "unknown page 2; the last one is 1"),
         ("/api/images?size=100000", 422, "allowed: 1 to 200"),
         ("/api/images/zz", 404, "has the id 'zz'"),
         ("/api/images/..%2f..%2fetc%2fpasswd/picture", 404, "nothing at this address"),

@@ -285,7 +285,7 @@ def test_only_what_was_indexed_is_shown(
     (store / "deep" / "4.png").unlink()
     (photos / "6.png").unlink()
     os.mkfifo(photos / "6.png")
-    none = '{"error":"there is no picture of this image"}'  # whatever the reason, which says what files there are
+    none = '{"error":"this image has no picture"}'  # whatever the reason, which says what files there are
     with client_of(tmp_path / "my.index") as found:
         for name, sentence in {
             "0.png": "",

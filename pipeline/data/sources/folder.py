@@ -117,7 +117,7 @@ def _first(path: str) -> str:
 
 
 def _in_split_folder(path: str, root: Path | None = None) -> Record:
-    """With `root`, a file that is no image may lie anywhere."""
+    """With `root`, a file that is not an image may lie anywhere."""
     top, _, rest = path.partition("/")
     if root is not None and not (rest and top.casefold() in SPLIT_NAMES) and kinds.is_other(root / path):
         return Record(path)

@@ -65,7 +65,7 @@ def read(params: DatasetParams, images: Path) -> Listing:
     path = Path(params.root)
     if path.name not in _STRUCTS or not path.is_file():
         raise UserError(
-            f"dataset.root: {params.root} is no file of IMDB-WIKI",
+            f"dataset.root: {params.root} is not a file of IMDB-WIKI",
             allowed=f"the path of {' or '.join(_STRUCTS)}, among its folders of crops",
             see="docs/params.md",
         )
@@ -144,7 +144,7 @@ def _fields(path: Path, name: str) -> dict[str, NDArray[Any]]:
     try:
         found = loadmat(path, variable_names=[name])
     except (MatReadError, *_BROKEN) as e:
-        raise UserError(f"{path} is no whole file of Matlab's ({e}); it may have been cut short") from None
+        raise UserError(f"{path} is not a whole file of Matlab's ({e}); it may have been cut short") from None
     try:
         record = found[name][0, 0]
         names = set(record.dtype.names)
@@ -180,7 +180,7 @@ def _require_bounded(path: Path) -> None:
         while at + 8 <= size <= _MOST_BYTES:
             kind, length = struct.unpack("<II", f.read(8))
             if length > size - at - 8:
-                raise UserError(f"{path} is no whole file of Matlab's: {length} bytes are announced")
+                raise UserError(f"{path} is not a whole file of Matlab's: {length} bytes are announced")
             if kind == _COMPRESSED:
                 unpacked += _unpacked_bytes(f.read(length), path)
             else:
@@ -199,5 +199,5 @@ def _unpacked_bytes(packed: bytes, path: Path) -> int:
             total += len(piece)
             piece = unpacker.decompress(unpacker.unconsumed_tail, 1 << 20)
     except zlib.error as e:
-        raise UserError(f"{path} is no whole file of Matlab's ({e})") from None
+        raise UserError(f"{path} is not a whole file of Matlab's ({e})") from None
     return total

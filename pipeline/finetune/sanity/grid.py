@@ -82,7 +82,7 @@ def _step(name: str, at: Bench, runs: Sequence[Run], best: Run, *, at_edge: bool
     }
     if not best.curve:
         return Step(name, "fail", f"All {len(runs)} runs diverged.", "Lower the rate.", columns)
-    where = f"Of {len(runs)} runs of {at.how.epochs} epochs, rate {best.rate:.2g} with decay {best.decay:g} is best"
+    where = f"Among {len(runs)} runs of {at.how.epochs} epochs, rate {best.rate:.2g} with decay {best.decay:g} is best"
     if best.accuracy is None:
         advice = "Keep some images for validation: dataset.val_share."
         return Step(name, "warn", f"{where} by its training loss alone.", advice, columns, {"rate": best.rate})
@@ -99,7 +99,7 @@ def _step(name: str, at: Bench, runs: Sequence[Run], best: Run, *, at_edge: bool
 def read_curve(curve: Sequence[Mapping[str, Any]], guess: float) -> Step:
     """What a run's losses say (`reading.read`). `guess`: the loss of guessing."""
     if not curve:
-        return Step("curve", "fail", "There is no run that did not diverge.", "Lower the rate.", {})
+        return Step("curve", "fail", "Every run diverged.", "Lower the rate.", {})
     columns = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
     drawn: Columns = {c: [row[c] for row in curve] for c in columns}
     found = reading.read(curve, guess)

@@ -33,7 +33,7 @@ class Step:
 
 
 def column(values: Iterable[float]) -> list[float | None]:
-    """Values for `curve`: what is no number any more is None."""
+    """Values for `curve`: what is not a number any more is None."""
     return [value if math.isfinite(value) else None for value in values]
 
 

@@ -51,7 +51,7 @@ def read(path: Path) -> InOrder:
             layers = dict(_layers(path, file, budget))
             beside = {name: "it trained the model" for name in _OPTIMISERS if name in file}
             beside |= {
-                d.name: "a count or a seed is no weight" for layer in layers.values() for d in layer if _is_state(d)
+                d.name: "a count or a seed is not a weight" for layer in layers.values() for d in layer if _is_state(d)
             }
             kept = {name: [d for d in layer if not _is_state(d)] for name, layer in layers.items()}
             _require_bounded(path, [dataset for layer in kept.values() for dataset in layer], budget)
@@ -118,7 +118,7 @@ def _layers(path: Path, file: h5py.File, budget: Budget) -> Iterator[tuple[str, 
         yield from _layers_by_class(root)
     else:
         raise UserError(
-            f"{path} is no weights file of Keras'", allowed="model.save_weights(...), model.save('x.keras')"
+            f"{path} is not a weights file of Keras'", allowed="model.save_weights(...), model.save('x.keras')"
         )
 
 
@@ -193,7 +193,7 @@ def _require_bounded(path: Path, datasets: list[h5py.Dataset], budget: Budget) -
     """Raises UserError, nothing read, on other things than floats and on more of them than any architecture has."""
     for dataset in datasets:
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
-            raise UserError(f"{path} holds {dataset.name}, which is no array of floats")
+            raise UserError(f"{path} holds {dataset.name}, which is not an array of floats")
         if dataset.size > largest_tensor():
             raise UserError(
                 f"{path} states {dataset.size} values for {dataset.name}", allowed=f"at most {largest_tensor()}"

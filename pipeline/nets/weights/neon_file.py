@@ -56,12 +56,12 @@ def read(path: Path) -> InOrder:
         raise UserError(f"can't read {path} ({e.strerror})") from None
     except BrokenError as e:
         raise UserError(
-            f"{path} is no model of neon's: {e}", allowed="a whole .p or .prm file of plain values"
+            f"{path} is not a model of neon's: {e}", allowed="a whole .p or .prm file of plain values"
         ) from None
     try:
         return _layers(_model(value), budget)
     except BrokenError as e:
-        raise UserError(f"{path} is no model of neon's that can be read: {e}", see="docs/params.md") from None
+        raise UserError(f"{path} is not a model of neon's that can be read: {e}", see="docs/params.md") from None
 
 
 def conv_kernel(matrix: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def _layers(model: Any, budget: Budget) -> InOrder:
                 raise BrokenError("a Bias follows neither a Convolution nor a Linear layer")
             biased["bias"] = _column(params, "W")
         elif kind not in _WEIGHTLESS:
-            raise BrokenError(f"it has a layer {kind[:40]!r}, which is no part of a VGG")
+            raise BrokenError(f"it has a layer {kind[:40]!r}, which is not a part of a VGG")
         biased = {"Convolution": convs, "Linear": fcs}[kind][-1] if kind in ("Convolution", "Linear") else None
     if not convs:
         raise BrokenError("it has no convolutions")

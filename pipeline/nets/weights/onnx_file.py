@@ -193,7 +193,7 @@ def _norm(graph: _Graph, node: Any) -> dict[str, Tensor]:
     norm = {part: graph.argument(node, i) for i, part in enumerate(parts, start=1)}
     eps = graph.attributes(node).get("epsilon", 1e-5)
     if not isinstance(eps, float):
-        raise UserError(f"{graph.where} is not a valid ONNX model: a norm's epsilon is no number")
+        raise UserError(f"{graph.where} is not a valid ONNX model: a norm's epsilon is not a number")
     return norm | {"running_var": variance_for_our_eps(norm["running_var"], eps)}
 
 

@@ -45,7 +45,7 @@ class _Name:
 
     def __init__(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise BrokenError("it names something that is no text")
+            raise BrokenError("it names something that is not text")
         # numpy 2 moved its private modules; Python 2 pickles the same classes under other modules.
         self.text = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
         if module in _BUILTINS:
@@ -88,7 +88,7 @@ def loads(data: bytes, budget: Budget) -> Any:
     except (IndexError, struct.error):
         raise BrokenError("it ends in the middle") from None
     except (ValueError, TypeError, OverflowError, AttributeError, RecursionError) as e:
-        raise BrokenError(f"it is no pickle ({str(e)[:80]})") from None
+        raise BrokenError(f"it is not a pickle ({str(e)[:80]})") from None
 
 
 def _items(values: list[Any]) -> list[tuple[Any, Any]]:
@@ -245,7 +245,7 @@ class _Machine:
 
     def last(self, kind: type[Any]) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise BrokenError("it fills something that is no container")
+            raise BrokenError("it fills something that is not a container")
         return self.stack[-1]
 
     def append(self, values: list[Any]) -> None:
@@ -264,7 +264,7 @@ class _Machine:
         arguments, named = self.stack.pop(), self.stack.pop()
         maker = _MAKERS.get(named.text) if isinstance(named, _Name) else None
         if maker is None or not isinstance(arguments, tuple):
-            raise BrokenError("it calls something that is no array and no plain value")
+            raise BrokenError("it calls something that is not an array and no plain value")
         for argument in arguments:
             self.copied(argument)
         self.push(maker(*arguments))
@@ -282,7 +282,7 @@ class _Machine:
             self.copied(data)
             built.value = _array(data, dtype, shape, fortran=bool(fortran))
         else:
-            raise BrokenError("it sets the state of something that is no array")
+            raise BrokenError("it sets the state of something that is not an array")
 
     def remember(self, index: int) -> None:
         self.memo[index] = self.stack[-1]

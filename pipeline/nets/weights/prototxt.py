@@ -73,7 +73,7 @@ def read(path: Path) -> Deploy:
         weighty = tuple(_layer(layer, after) for layer, after in _followed(found) if _word(layer, "type") in _KINDS)
         preprocessing = next(filter(None, (_transform(layer) for layer in found)), None)
     except (ValueError, UnicodeDecodeError, ValidationError) as e:
-        raise UserError(f"{path} is no description of a Caffe network ({str(e).splitlines()[0]})") from None
+        raise UserError(f"{path} is not a description of a Caffe network ({str(e).splitlines()[0]})") from None
     if not weighty:
         raise UserError(f"{path} names no convolutions", allowed="a deploy.prototxt")
     return Deploy(weighty, foreign, preprocessing)
@@ -168,7 +168,7 @@ def _tokens(text: str) -> Iterator[str]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise ValueError(f"{text[at : at + 20]!r} is no token")
+            raise ValueError(f"{text[at : at + 20]!r} is not a token")
         at = match.end()
         if match["token"] is not None:
             yield match["token"]

@@ -81,7 +81,7 @@ def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessin
     """64 hex digits: sha256 of the canonical JSON of architecture, preprocessing, names and shapes, a zero byte, then
     every tensor's little-endian float32 bytes, all in the network's order.
 
-    Where the weights came from is no part of it: the same weights from two sources give the same codes.
+    Where the weights came from is not a part of it: the same weights from two sources give the same codes.
     """
     head = {
         "arch": arch,
@@ -152,7 +152,7 @@ def read_canonical(path: str | Path) -> Weights:
         raise UserError(
             f"{path} has version {metadata.get('version')!r}",
             allowed=str(VERSIONS["weights"]),
-            see="`dvc repro weights`, which makes it anew",
+            see="`dvc repro weights`, which makes it again",
         )
     about = _validated(_ABOUT, metadata, f"{path}: metadata")
     weights = Weights.make(about.arch, tensors, about.preprocessing, about.provenance, about.classes)
@@ -180,14 +180,14 @@ def read_about(path: Path) -> dict[str, Any] | None:
     except ValueError as e:
         raise UserError(f"{path} has metadata that is not JSON ({e})") from None
     if about is not None and not isinstance(about, dict):
-        raise UserError(f"{path} has metadata that is no object")
+        raise UserError(f"{path} has metadata that is not an object")
     return about
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise UserError(f"there is no weights file {path}")
+        raise UserError(f"no weights file at {path}")
     try:
         with safe_open(path, framework="pt") as f:
             yield f

@@ -137,7 +137,7 @@ def reader_of(path: Path) -> Callable[[Path], Content]:
             see="docs/params.md",
         )
     if not path.is_file():
-        raise UserError(f"there is no weights file {path}")
+        raise UserError(f"no weights file at {path}")
     require_not_mistaken(path)
     return reader
 

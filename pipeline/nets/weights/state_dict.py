@@ -79,7 +79,7 @@ class StateDict:
             if name in used:
                 continue
             if tensor.ndim == 0:
-                left[name.rpartition(".")[2]] = "a number alone, such as a count of steps, is no weight"
+                left[name.rpartition(".")[2]] = "a number alone, such as a count of steps, is not a weight"
             elif name in elsewhere:
                 left[elsewhere[name]] = f"fits as well as {chosen.where}, which was taken"
             elif self._is_copy(ours, chosen, name):

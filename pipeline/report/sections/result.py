@@ -104,5 +104,5 @@ def _noise(board: Comparison) -> str:
         return f"None of the other {others} is within noise of it."
     names = [run.name for run in tied]
     if len(tied) == 1:
-        return f"Of the other {others}, one is within noise of it: {names[0]}."
-    return f"Of the other {others}, {len(tied)} are within noise of it: {shortened(names)}."
+        return f"Among the other {others}, one is within noise of it: {names[0]}."
+    return f"Among the other {others}, {len(tied)} are within noise of it: {shortened(names)}."

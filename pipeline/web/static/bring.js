@@ -2,7 +2,7 @@
 
 import { $ } from "./dom.js";
 
-/** Calls `take` with a File, and `refuse` with a sentence where what came is no image. */
+/** Calls `take` with a File, and `refuse` with a sentence where what came is not an image. */
 export function listen(take, refuse) {
   $("file").addEventListener("change", () => {
     if ($("file").files.length) take($("file").files[0]);

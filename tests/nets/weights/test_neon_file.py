@@ -123,7 +123,7 @@ LOOP.append({"type": "Sequential", "config": {"layers": LOOP}})
         (container(CONV, kind="Tree"), "container 'Tree' branches"),
         ({"model": LOOP[0]}, "more than 10,000 layers"),
         (container({"type": "Convolution", "config": 5}), "no config or no params"),
-        (container({"type": "LSTM"}), "a layer 'LSTM', which is no part of a VGG"),
+        (container({"type": "LSTM"}), "a layer 'LSTM', which is not a part of a VGG"),
         (container(make_neon.layer("Bias", {}, W=W[:, :1])), "Bias follows neither"),
         (
             container(CONV, make_neon.layer("Activation", {}), make_neon.layer("Bias", {}, W=W[:2, :1])),
@@ -160,5 +160,5 @@ def test_files_cut_short_are_refused(tmp_path: Path, tiny: dict[str, Tensor]) ->
     data = make_neon.python2(make_neon.model("tinyvgg", tiny))
     for cut in (*range(0, 400, 7), *range(400, len(data), 997), len(data) - 1):
         (tmp_path / "w.p").write_bytes(data[:cut])
-        with pytest.raises(UserError, match=r"w\.p is no model of neon's"):
+        with pytest.raises(UserError, match=r"w\.p is not a model of neon's"):
             neon_file.read(tmp_path / "w.p")

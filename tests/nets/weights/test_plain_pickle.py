@@ -117,7 +117,7 @@ HOSTILE = {
     "an object array": pickle.dumps(np.array([{}, []], dtype=object)),
     "a record array": pickle.dumps(np.zeros(2, dtype=[("a", "f4")])),
     "a subarray dtype": b"cnumpy\ndtype\nU\x10(1000000000,3)f4K\0K\1\x87R.",
-    "a name that is no text": b"](K\1K\2e0N]\x93.",
+    "a name that is not text": b"](K\1K\2e0N]\x93.",
     "a set": pickle.dumps({1, 2}),
 }
 

@@ -157,5 +157,5 @@ def test_a_foreign_safetensors_file_is_not_canonical(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no weights file .*none\.safetensors"):
+    with pytest.raises(UserError, match=r"no weights file at .*none\.safetensors"):
         read_canonical(tmp_path / "none.safetensors")

@@ -73,10 +73,10 @@ def test_every_format_refuses_files_cut_short_and_files_of_nothing(
 
 @pytest.mark.parametrize("suffix", WEIGHT_READERS)
 def test_every_format_refuses_a_missing_file_and_a_folder(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(UserError, match="there is no weights file"):
+    with pytest.raises(UserError, match="no weights file at"):
         from_file(tmp_path / f"none{suffix}", "tinyvgg")
     (tmp_path / f"folder{suffix}").mkdir()
-    with pytest.raises(UserError, match="there is no weights file"):
+    with pytest.raises(UserError, match="no weights file at"):
         from_file(tmp_path / f"folder{suffix}", "tinyvgg")
 
 
@@ -151,6 +151,6 @@ def test_a_refused_stage_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     weights = {"arch": "tinyvgg", "source": "file", "file": "none.pth"}
     Path("params.yaml").write_text(yaml_files.dump({"weights": weights}))
-    with pytest.raises(UserError, match=r"there is no weights file none\.pth"):
+    with pytest.raises(UserError, match=r"no weights file at none\.pth"):
         stage.main()
     assert not Path("out").exists()

@@ -27,8 +27,8 @@ def _of_strategies(found: Standing, alpha: float) -> str:
     own, other = found.alike.advised, found.alike.other
     return (
         f"Among the strategies, which all had the same {count(own.images)} training images of {own.size} px, "
-        f"{own.name} is the best of the advised kind ({kinds}) and {other.name} the best of the others. {_compared(found.alike)}: "
-        f"{VERDICTS[found.alike.verdict(alpha)]}."
+        f"{own.name} is the best of the advised kind ({kinds}) and {other.name} the best of the others. "
+        f"{_compared(found.alike)}: {VERDICTS[found.alike.verdict(alpha)]}."
     )
 
 

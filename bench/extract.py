@@ -30,6 +30,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from pipeline.base import disk
 from pipeline.codes import loading
 from pipeline.codes.extraction import extract
 from pipeline.codes.forward import Forward
@@ -39,7 +40,6 @@ from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
 from pipeline.nets.weights import Weights, random
 from pipeline.nets.weights.preprocessings import TORCHVISION
-from pipeline.schema import sha256_file
 
 FIVE = ["conv1_2-avg", "conv2_2-avg", "conv3_3-avg", "conv4_3-avg", "pool5-avg"]
 DEEPEST = ["pool5-avg"]
@@ -193,7 +193,7 @@ def draw(root: Path, count: int) -> Manifest:
 
 def listed(root: Path) -> Manifest:
     """A manifest of the files in a flat folder, all of them different."""
-    found = sorted((sha256_file(p), p) for p in root.iterdir())
+    found = sorted((disk.sha256(p), p) for p in root.iterdir())
     sizes = []
     for _, path in found:
         with Image.open(path) as image:

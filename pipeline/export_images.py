@@ -16,14 +16,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import held, schema
-from pipeline.cache import working_folder
+from pipeline.base import disk, hdf5_files, held
+from pipeline.base.cache import working_folder
+from pipeline.base.errors import UserError
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest
 from pipeline.data.sources.base import blocks
 from pipeline.data.sources.hdf5 import CLASSES
-from pipeline.errors import UserError
 from pipeline.finetune.images import CachedView, Images, cached
 from pipeline.finetune.rows_file import RowsFile
 from pipeline.workspace import Workspace, images_section, preset
@@ -105,7 +105,7 @@ def _write_all(
     need_bytes = sum(map(len, rows.values())) * images.pixels.row_bytes
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        schema.require_space(out.parent, need_bytes, what="the export")
+        disk.require_space(out.parent, need_bytes, what="the export")
         with held.staging(out) as staging:
             made = staging / "made"  # the folder itself is nobody else's to read
             made.mkdir()
@@ -113,11 +113,11 @@ def _write_all(
             for name, own in rows.items():
                 _write(made / name, manifest, images, own, nclass=len(classes), mean=train_mean)
             if classes:
-                schema.write_text(made / CLASSES, "".join(f"{name}\n" for name in classes))
+                disk.write_text(made / CLASSES, "".join(f"{name}\n" for name in classes))
             made.rename(out)
-        schema.sync(out.parent)
+        disk.sync(out.parent)
     except OSError as e:
-        schema.raise_if_disk(e, out)
+        disk.raise_if_disk(e, out)
         raise
     return Exported(sorted(out.iterdir()), {name: len(own) for name, own in rows.items()}, tuple(classes))
 
@@ -127,7 +127,7 @@ def _write(
 ) -> None:
     pixels, at = images.pixels, images.at[rows]
     _, height, width, channels = pixels.shape
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as file:
+    with disk.atomic_path(path) as tmp, hdf5_files.opened(tmp, "w") as file:
         data = file.create_dataset("input", shape=(len(rows), pixels.row_bytes), dtype=np.uint8)
         data.attrs["lshape"] = np.array((channels, height, width), dtype=np.int64)
         if mean is not None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import schema
+from pipeline.base import disk
+from pipeline.base.errors import UserError
+from pipeline.base.writable import require_writable
 from pipeline.data import listed, made_here
 from pipeline.data.decode import DecodeError, decode
-from pipeline.errors import UserError
-from pipeline.writable import require_writable
 
 _PAGE, _FRAME, _EMPTY = (255, 255, 255), (214, 218, 224), (240, 241, 243)
 _INK, _QUIET = (24, 28, 34), (104, 112, 122)
@@ -50,7 +50,7 @@ def montage(query: Tile, neighbours: Sequence[Tile], path: str | Path, *, title:
     path = Path(path)
     require_name(path)
     image = draw(query, neighbours, title=title, max_pixels=max_pixels)
-    with schema.atomic_path(path) as tmp:
+    with disk.atomic_path(path) as tmp:
         image.save(tmp, FORMATS[path.suffix.lower()], exif=made_here.exif())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.errors import UserError
 from pipeline.config import MEMORY_MB
-from pipeline.errors import UserError
 
 # Images whose codes are in memory at once.
 _BLOCK = 256

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.index import INDEXES, make
 from pipeline.nets import layers

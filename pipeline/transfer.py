@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
-from pipeline.cache import cache_root, working_folder
+from pipeline.base.cache import cache_root, working_folder
+from pipeline.base.errors import UserError
+from pipeline.base.writable import require_writable
 from pipeline.config import MEMORY_MB, FinetuneParams
-from pipeline.errors import UserError
 from pipeline.workspace import (
     PRESET,
     Workspace,
@@ -31,7 +32,6 @@ from pipeline.workspace import (
     preset,
     preset_values,
 )
-from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import schema
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
 from pipeline.codes import extract
 from pipeline.codes.plan import check
 from pipeline.codes.weights_header import WeightsHeader, stated
 from pipeline.config import CodesParams, HashSpec, HeadsParams, RetrievalParams, TunedParams, validate
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.heads.run import fit_head
 from pipeline.retrieval.run import run_spec
 
@@ -101,7 +101,7 @@ def measure(
         "hashes": _beside({side: one.hashes for side, one in found.items()}),
         "left_out": {side: one.left_out for side, one in found.items()},
     }
-    schema.write_last_json(out / "metrics.json", record)
+    json_files.write_last(out / "metrics.json", record)
     return record
 
 
@@ -124,7 +124,7 @@ def _measure(
             continue
         folder = out / "retrieval" / name
         run_spec(spec, out / "codes", manifest, exact, folder)
-        record = schema.read_json(folder / "metrics.json")
+        record = json_files.read(folder / "metrics.json")
         if "skipped" in record:
             measured.left_out[name] = record["skipped"]
         else:
@@ -161,8 +161,8 @@ def _beside(sides: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str,
 def _write_skipped(out: Path, params: TunedParams, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the folders are there and say why they are empty."""
     for folder in (*FOLDERS, SOURCE):
-        schema.write_text(out / folder / "skipped.txt", f"{reason}\n")
+        disk.write_text(out / folder / "skipped.txt", f"{reason}\n")
     record = {"strategy": params.strategy, "skipped": reason}
     log.info("the tuned network: skipped: %s", reason)
-    schema.write_last_json(out / "metrics.json", record)
+    json_files.write_last(out / "metrics.json", record)
     return record

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipeline import config, schema, stopping
-from pipeline.cache import cache_root
+from pipeline import config
+from pipeline.base import disk, json_files, stopping
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
+from pipeline.base.writable import require_writable
 from pipeline.config.heads import HeadName
-from pipeline.errors import UserError
 from pipeline.nets import external_data
 from pipeline.nets.mistaken import require_not_mistaken
-from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from pipeline.codes import Codes
@@ -105,11 +107,11 @@ def preset_values() -> dict[str, Any]:
 
 def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:
     """The canonical file of these weights under `cache`, made once: what has it loads no torch. Raises UserError."""
-    source: dict[str, Any] = params.model_dump() | {"version": schema.VERSIONS["weights"]}
+    source: dict[str, Any] = params.model_dump() | {"version": VERSIONS["weights"]}
     if params.source == "file":
         named = [Path(params.file), Path(params.file + ".json"), *_beside(Path(params.file))]
-        source["file"] = [schema.sha256_file(path) for path in named if path.is_file()]
-    path = cache / "weights" / f"{schema.fingerprint(source)}.safetensors"
+        source["file"] = [disk.sha256(path) for path in named if path.is_file()]
+    path = cache / "weights" / f"{json_files.fingerprint(source)}.safetensors"
     if not path.is_file():
         from pipeline.nets.weights import resolve, write_canonical
 
@@ -218,7 +220,7 @@ def extract(
     manifest = build(data, space.root / "dataset", labels_needed=False, fleeting=fleeting, memory_mb=memory_mb)
     for folder in (folder for spec in lost for folder in space.heads_on(spec)):
         shutil.rmtree(folder)
-    with schema.atomic_path(space.weights_file) as tmp:
+    with disk.atomic_path(space.weights_file) as tmp:
         shutil.copyfile(canonical, tmp)
     run_extraction(manifest, space.weights_file, params, space.root / "codes", shard=shard)
     return space

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import config, front
-from pipeline.errors import UserError
+from pipeline import config
+from pipeline.base import front
+from pipeline.base.errors import UserError
 
 # Of what a matrix in dvc.yaml goes through; no folder's name can lead out of the one it is put in.
 _NAME = re.compile(r"\w(?!.*\.\.)[\w.-]*")
@@ -34,7 +35,7 @@ def item_of(stage: str, about: str | None) -> str:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Calls `main` and ends the process, as `pipeline.front` has it: 0, or a code and a line on stderr that say why.
+    """Calls `main` and ends the process, as `base.front` has it: 0, or a code and a line on stderr that say why.
 
     All of params.yaml is checked first, so that a mistake in what runs last is told before anything runs.
     """

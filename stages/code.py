@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline import schema
+from pipeline.base import disk
 from pipeline.dag.closure import Closure
 from pipeline.sections import Sections
 from stages._run import run
@@ -19,7 +19,7 @@ def main() -> None:
     Sections.load()
     closure = Closure(Path())
     digests = {stage: closure.digest(stage) for stage in closure.stages}
-    schema.write_text(Path("out/code.json"), json.dumps(digests, indent=2) + "\n")
+    disk.write_text(Path("out/code.json"), json.dumps(digests, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.run import run_strategy
 from pipeline.nets.weights import read_canonical

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
 from pipeline.heads.run import fit_head

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
 from pipeline.data.manifest import Manifest
 from pipeline.retrieval.run import run_spec
 from stages._run import item_of, run

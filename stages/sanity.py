@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.sanity.run import check
 from pipeline.finetune.sanity.step import write

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
 from pipeline.nets.weights import resolve, write_canonical
 from stages._run import run
 

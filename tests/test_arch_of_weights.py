@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline import transfer
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS, random, read_canonical, write_canonical
 from pipeline.workspace import canonical_weights, network
 from tests.finetune import world

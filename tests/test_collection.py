@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from pipeline import collection
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection, Where
 from pipeline.collection.encode import codes_column
 from pipeline.collection.methods import COSINE
 from pipeline.collection.network import WEIGHTS
-from pipeline.errors import UserError
 from pipeline.index import save
 from pipeline.nets.weights import Weights, resolve, write_canonical
 from tests.codes.conftest import count_images, draw  # noqa: F401  (a fixture)
@@ -303,15 +303,16 @@ def test_missing_files_are_told_and_removed(world: Path) -> None:
     assert collection.verify(world / "my.index") == []
 
 
-@pytest.mark.parametrize("moment", ["_write", "sync", "write_json"])
+@pytest.mark.parametrize("moment", ["_write", "sync", "write"])
 def test_killed_in_the_middle_of_an_add(world: Path, moment: str) -> None:
     draw(world / "more" / "x" / "40.png", 40)
     code = f"""
 import os, signal
-from pipeline import collection, schema
+from pipeline import collection
+from pipeline.base import json_files
 from pipeline.index import save
 def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
-setattr({"schema" if moment == "write_json" else "save"}, {moment!r}, die)
+setattr({"json_files" if moment == "write" else "save"}, {moment!r}, die)
 collection.add({str(world / "my.index")!r}, {str(world / "more")!r})
 """
     before = answers(Collection.open(world / "my.index"), world / "more" / "x" / "40.png", k=9)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline import collection
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
 from pipeline.collection.encode import codes_column
-from pipeline.errors import UserError
 from pipeline.index import INDEXES, make, save
 from pipeline.index.recall import measured
 from tests.codes.conftest import draw
@@ -168,15 +168,16 @@ def test_add_and_remove_keep_the_kind_and_measure_again(world: Path, kind: str) 
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "exact"])
-@pytest.mark.parametrize("moment", ["_write", "sync", "write_json"])
+@pytest.mark.parametrize("moment", ["_write", "sync", "write"])
 def test_killed_in_the_middle_of_an_add(world: Path, kind: str, moment: str) -> None:
     draw(world / "more" / "x" / "140.png", 140)
     code = f"""
 import os, signal
-from pipeline import collection, schema
+from pipeline import collection
+from pipeline.base import json_files
 from pipeline.index import save
 def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
-setattr({"schema" if moment == "write_json" else "save"}, {moment!r}, die)
+setattr({"json_files" if moment == "write" else "save"}, {moment!r}, die)
 collection.add({str(world / kind)!r}, {str(world / "more")!r})
 """
     before = collection.info(world / kind)

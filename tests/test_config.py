@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import load_yaml, modify_yaml
 
+from pipeline.base.errors import UserError
 from pipeline.config import (
     MEMORY_MB,
     SECTIONS,
@@ -21,7 +22,6 @@ from pipeline.config import (
     load_all,
     read_yaml,
 )
-from pipeline.errors import UserError
 from pipeline.workspace import preset
 from tests import yaml_files
 

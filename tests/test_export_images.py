@@ -11,12 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import export_images as module
-from pipeline import schema
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.cli.app import app
 from pipeline.config import DatasetParams
 from pipeline.data.build import build
 from pipeline.data.decode import decode
-from pipeline.errors import UserError
 from pipeline.export_images import export_images
 from pipeline.workspace import images_section, preset
 from tests import peak
@@ -121,7 +121,7 @@ def test_it_is_whole_or_not_there(photos: Path, tmp_path: Path, monkeypatch: pyt
         raise UserError("no space left on the device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "write_text", full)
+        patch.setattr(disk, "write_text", full)
         with pytest.raises(UserError, match="no space"):
             export_images(photos, tmp_path / "set", size=24)
     assert sorted(p for p in tmp_path.iterdir() if p.name != "cache") == before

@@ -12,15 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import collection, config, transfer, workspace
+from pipeline.base.errors import UserError
+from pipeline.base.writable import require_writable
 from pipeline.cli.app import app
 from pipeline.config import FinetuneParams, read_params
 from pipeline.data import build as build_module
 from pipeline.data.mapped import require_labels
 from pipeline.data.sources import Record
-from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.sections import Sections
-from pipeline.writable import require_writable
 from tests import yaml_files
 from tests.pictures import draw_classes
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from pipeline import collection
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
 from pipeline.collection.network import WEIGHTS, Network, Where
 from pipeline.collection.stated import require_whole
-from pipeline.errors import UserError
 from pipeline.index import save
 from tests.codes.conftest import draw
 from tests.test_collection import built, folder_of_images, world  # noqa: F401  (fixtures)

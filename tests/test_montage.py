@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline import montage
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.montage import Tile
 
 PIXELS = 1_000_000

@@ -98,7 +98,7 @@ def test_a_sound_shard_is_read_and_never_set_aside(run: Run, tmp_path: Path, err
         import numpy as np
         from pathlib import Path
         from pipeline.codes.store import Store
-        from pipeline.errors import UserError
+        from pipeline.base.errors import UserError
         digests = np.array([f"{n:064x}" for n in range(3)], dtype="S64")
         store = Store({"a": 1}, dim=2, dtype="float16", root=Path("cache"))
         store.append(digests, np.arange(6, dtype=np.float16).reshape(3, 2))
@@ -117,7 +117,7 @@ def test_a_sound_shard_is_read_and_never_set_aside(run: Run, tmp_path: Path, err
 def test_an_index_has_one_writer_at_a_time(run: Run, error: int) -> None:
     code = """
         from pathlib import Path
-        from pipeline.errors import UserError
+        from pipeline.base.errors import UserError
         from pipeline.index.lock import writing
         folder = Path("my.index")
         for _ in range(2):
@@ -180,6 +180,6 @@ def test_every_hdf5_file_is_opened_without_a_lock() -> None:
         if "h5py.File(" in line
     }
     assert found == {
-        "schema.py: return h5py.File(path, mode, locking=False, **settings)",
+        "disk.py: return h5py.File(path, mode, locking=False, **settings)",
         'store.py: with h5py.File(image, "w") as f:',
     }

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline import collection
+from pipeline.base.errors import UserError
 from pipeline.collection import Added, Collection
-from pipeline.errors import UserError
 from tests.codes.conftest import draw
 from tests.test_collection import SMALL
 

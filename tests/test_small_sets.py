@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.advice.run import advise
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.config import AdviseParams, DatasetParams, HashSpec, HeadsParams, RetrievalParams
 from pipeline.data.build import build
-from pipeline.errors import UserError
 from pipeline.retrieval.run import evaluate
 from pipeline.workspace import Workspace, compare, preset
 from tests.report.world import make_images, write_codes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from stages._run import item_of
 
 ROOT = Path(__file__).parent.parent

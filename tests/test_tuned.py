@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from pipeline import config
+from pipeline.base.errors import UserError
 from pipeline.codes import Codes
 from pipeline.collection import Collection
 from pipeline.config import CodesParams, HeadsParams, RetrievalParams, TunedParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import saved
 from pipeline.finetune.run import run_strategy
 from pipeline.hashing.save import read_bits, read_hasher

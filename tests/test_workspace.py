@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline import Workspace, compare, extract
+from pipeline.base.errors import UserError
 from pipeline.data import build as build_module
-from pipeline.errors import UserError
 from tests.pictures import draw_classes
 
 SMALL: dict[str, Any] = {

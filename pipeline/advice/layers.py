@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.base.errors import UserError
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams, LayerSpec
-from pipeline.errors import UserError
 from pipeline.nets import layers
 
 # Earlier layers tell edges and colours; from here on one may be the best for data unlike the source's.

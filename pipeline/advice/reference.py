@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from pipeline import plain_json, schema
+from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
-from pipeline.errors import UserError
 from pipeline.heads.model import ROUNDING
 
 Doubles = NDArray[np.float64]
@@ -62,7 +63,7 @@ def shared_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def default_path(settings: Mapping[str, Any], cache: Path) -> Path:
     """Where the reference of these weights and this preprocessing is kept; `settings` are those of any spec's codes."""
-    return cache / "references" / f"{schema.fingerprint(shared_settings(settings))}.h5"
+    return cache / "references" / f"{json_files.fingerprint(shared_settings(settings))}.h5"
 
 
 def make(codes: Mapping[str, Codes], *, name: str) -> Reference:
@@ -124,10 +125,10 @@ def write(reference: Reference, path: str | Path) -> str:
     rows = dict(sorted(reference.rows.items()))
     head = {"name": reference.name, "settings": dict(reference.settings)}
     mark = _fingerprint(head, rows)
-    with schema.new_hdf5(path) as f:
-        f.attrs["version"] = schema.VERSIONS["reference"]
+    with hdf5_files.new(path) as f:
+        f.attrs["version"] = VERSIONS["reference"]
         f.attrs["fingerprint"] = mark
-        f.attrs["head"] = schema.canonical_json(head)
+        f.attrs["head"] = json_files.canonical(head)
         for spec, values in rows.items():
             f.create_dataset(spec, data=values)
     return mark
@@ -138,10 +139,10 @@ def read(path: str | Path) -> Reference:
     if not Path(path).is_file():
         raise UserError(f"unknown reference {path}", see="`cnncodes weights reference --help`")
     try:
-        with schema.hdf5(path) as f:
+        with hdf5_files.opened(path) as f:
             version = int(f.attrs["version"])
-            if version != schema.VERSIONS["reference"]:
-                raise UserError(f"{path} has version {version}", allowed=str(schema.VERSIONS["reference"]))
+            if version != VERSIONS["reference"]:
+                raise UserError(f"{path} has version {version}", allowed=str(VERSIONS["reference"]))
             head = plain_json.loads(f.attrs["head"])
             rows = {spec: np.asarray(f[spec][()]) for spec in sorted(f)}
             if f.attrs["fingerprint"] != _fingerprint(head, rows):
@@ -171,4 +172,4 @@ def _fingerprint(head: Mapping[str, Any], rows: Mapping[str, NDArray[Any]]) -> s
         spec: [x.dtype.str, list(x.shape), hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()]
         for spec, x in rows.items()
     }
-    return schema.fingerprint({"version": schema.VERSIONS["reference"], "head": dict(head), "rows": digests})
+    return json_files.fingerprint({"version": VERSIONS["reference"], "head": dict(head), "rows": digests})

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from pipeline import schema
 from pipeline.advice import reference as references
 from pipeline.advice.measure import Layer, expected, measure
 from pipeline.advice.reference import Distance, Reference
 from pipeline.advice.rule import RULE, Depth, Likeness, Size, by_depth, top_half
 from pipeline.advice.seen import Seen, seen_of
 from pipeline.advice.words import say
+from pipeline.base import csv_files, disk, json_files
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.config import AdviseParams, HeadsParams
-from pipeline.data import csv_files
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def write(record: Mapping[str, Any], out: str | Path) -> None:
     _write_csv(out / LAYERS, columns, [[row[c] for c in columns] for row in rows])
     points = [[row["spec"], p["n"], p["accuracy"], p["se"]] for row in rows for p in row["curve"]]
     _write_csv(out / CURVE, ("spec", "n", "accuracy", "se"), points)
-    schema.write_last_json(out / METRICS, dict(record))
+    json_files.write_last(out / METRICS, dict(record))
 
 
 def _most_rows(codes: Mapping[str, Codes], params: AdviseParams, heads: HeadsParams) -> int:
@@ -182,4 +181,4 @@ def _distance(one: Distance) -> dict[str, Any]:
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
-    schema.write_text(path, csv_files.text([header, *shown]))
+    disk.write_text(path, csv_files.text([header, *shown]))

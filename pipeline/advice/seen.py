@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.data import splits
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.heads.base import Targets
 from pipeline.heads.curve import nested_order
 

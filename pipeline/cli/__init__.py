@@ -6,8 +6,8 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """The console script. How it ends is told by `pipeline.front`."""
-    from pipeline.front import run
+    """The console script. How it ends is told by `pipeline.base.front`."""
+    from pipeline.base.front import run
 
     def command() -> int:
         # Here, so that Ctrl-C during these imports too is told in words.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.base.errors import UserError
+from pipeline.base.front import ExitCode
 from pipeline.cli.computing import names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
-from pipeline.front import ExitCode
 
 if TYPE_CHECKING:
     from pipeline.advice.reference import Reference
@@ -64,7 +64,7 @@ def advise(
     """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
     from pipeline.advice.run import advise as run
     from pipeline.advice.run import write
-    from pipeline.cache import working_folder
+    from pipeline.base.cache import working_folder
     from pipeline.config import AdviseParams, HeadsParams
     from pipeline.workspace import Workspace, extract, images_section, preset
 
@@ -150,7 +150,7 @@ class Plan:
 def plan_of(arch: str | None, weights: str, layers: list[str], codes: dict[str, Any]) -> Plan:
     """The codes of `layers`, or if there are none of all from conv3_3 up. Raises UserError before an image is read."""
     from pipeline.advice.layers import upper_specs
-    from pipeline.cache import cache_root
+    from pipeline.base.cache import cache_root
     from pipeline.codes.plan import check
     from pipeline.codes.weights_header import WeightsHeader
     from pipeline.config import CodesParams, LayerSpec
@@ -168,7 +168,7 @@ def plan_of(arch: str | None, weights: str, layers: list[str], codes: dict[str, 
 def _reference(file: Path | None, settings: dict[str, dict[str, Any]]) -> Reference | None:
     """The reference to measure by, None if there is none. Raises UserError if `file` is none, or not of such codes."""
     from pipeline.advice import reference as references
-    from pipeline.cache import cache_root
+    from pipeline.base.cache import cache_root
 
     kept = references.default_path(next(iter(settings.values())), cache_root())
     found = file or (kept if kept.is_file() else None)

@@ -9,9 +9,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.base.errors import UserError
+from pipeline.base.front import MEANINGS, ExitCode
 from pipeline.cli import advise, codes, dvc, finetune, heads, reference, sanity, search, serve, weights
-from pipeline.errors import UserError
-from pipeline.front import MEANINGS, ExitCode
 
 # A command that was not asked for rightly: typer has no name for the class.
 _UsageError: Any = typer.BadParameter.__base__

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.errors import UserError
+from pipeline.base.front import ExitCode
+from pipeline.base.terminal import plain
 from pipeline.cli import export_images
 from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
-from pipeline.front import ExitCode
-from pipeline.terminal import plain
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
 WorkspaceArgument = Annotated[Path, typer.Argument(help="A folder filled by `cnncodes extract` or `dvc repro`.")]
@@ -209,9 +209,9 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Write over files that are there.")] = False,
 ) -> None:
     """Copy codes into another tool's format."""
+    from pipeline.base.writable import require_writable
     from pipeline.codes import export as run
     from pipeline.workspace import Workspace
-    from pipeline.writable import require_writable
 
     space = Workspace.open(folder)
     codes = space.codes(layer)
@@ -229,7 +229,7 @@ def export(
 @cache.command("size", cls=Command)
 def cache_size(json: JsonFlag = False) -> None:
     """Bytes of the store by kind of code, and of what training keeps."""
-    from pipeline.cache import cache_root, training_sizes
+    from pipeline.base.cache import cache_root, training_sizes
     from pipeline.codes import store_sizes
 
     rows = store_sizes(cache_root()) + training_sizes(cache_root())
@@ -255,7 +255,7 @@ def cache_gc(
     json: JsonFlag = False,
 ) -> None:
     """Drop from the store all codes but those of the workspaces you name. Codes in the workspaces stay."""
-    from pipeline.cache import cache_root, training_gc
+    from pipeline.base.cache import cache_root, training_gc
     from pipeline.codes import store_gc
     from pipeline.workspace import Workspace
 

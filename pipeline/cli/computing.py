@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 N = TypeVar("N", int, float)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.base.errors import UserError
+from pipeline.base.front import ExitCode
 from pipeline.cli.output import say
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
-from pipeline.front import ExitCode
 
 _FILE = Path("dvc.yaml")
 dvc = typer.Typer(

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.front import ExitCode
+from pipeline.base.terminal import plain
 from pipeline.cli.checkpoints import checkpoints
 from pipeline.cli.listing import (
     FollowLinks,
@@ -21,8 +23,6 @@ from pipeline.cli.listing import (
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
 from pipeline.cli.setting import changes, set_option, weights_of
 from pipeline.cli.shown import Command
-from pipeline.front import ExitCode
-from pipeline.terminal import plain
 
 Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that says its own decides.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
@@ -276,9 +276,9 @@ def _comparison(records: dict[str, dict[str, Any]]) -> str:
 
 
 def _groups(folder: Path) -> list[dict[str, Any]]:
-    from pipeline import schema
+    from pipeline.base import json_files
 
-    found: list[dict[str, Any]] = schema.read_json(folder / "groups.json")
+    found: list[dict[str, Any]] = json_files.read(folder / "groups.json")
     return found
 
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.front import ExitCode
+from pipeline.base.terminal import plain
 from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.computing import names, numbers
 from pipeline.cli.listing import FollowLinks
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, set_option
 from pipeline.cli.shown import Command
-from pipeline.front import ExitCode
-from pipeline.terminal import plain
 
 MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
 # By what `transfer.predict` says of a tuned network's scores.
@@ -43,7 +43,7 @@ def compare(
     json: JsonFlag = False,
 ) -> None:
     """Train the heads on every layer's codes and write the comparison page to FOLDER/report."""
-    from pipeline import schema
+    from pipeline.base import json_files
     from pipeline.workspace import Workspace
     from pipeline.workspace import compare as run
 
@@ -61,7 +61,7 @@ def compare(
         report_params=chosen["report"],
     )
     if json:
-        print_json(schema.read_json(page.with_name("metrics.json")))
+        print_json(json_files.read(page.with_name("metrics.json")))
     else:
         say(plain(page))
 

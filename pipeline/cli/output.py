@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.terminal import plain, plain_json
+from pipeline.base.terminal import plain, plain_json
 
 # Of whatever decodes images; None is the preset's.
 MemoryOption = Annotated[
@@ -28,7 +28,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def say(text: object = "", *, err: bool = False) -> None:
-    """Prints lines for people. Names and labels in them come from strangers: see `pipeline.terminal`."""
+    """Prints lines for people. Names and labels in them come from strangers: see `pipeline.base.terminal`."""
     typer.echo(plain(text, lines=True), err=err)
 
 

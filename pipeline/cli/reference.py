@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.base.errors import UserError
 from pipeline.cli.advise import plan_of
 from pipeline.cli.computing import Device, Precision, names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.config import CodesParams
@@ -60,13 +60,13 @@ def reference(
     """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
     from pipeline import config
     from pipeline.advice import reference as references
-    from pipeline.cache import cache_root, working_folder
+    from pipeline.base.cache import cache_root, working_folder
+    from pipeline.base.writable import require_writable
     from pipeline.codes import extract
     from pipeline.codes.plan import check
     from pipeline.codes.weights_header import WeightsHeader
     from pipeline.data.build import build
     from pipeline.workspace import Workspace, canonical_weights, network, preset
-    from pipeline.writable import require_writable
 
     if out is not None:
         require_writable(out, folder=False)

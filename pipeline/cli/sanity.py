@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.base.front import ExitCode
+from pipeline.base.terminal import plain
 from pipeline.cli.finetune import (
     Arch,
     BatchSize,
@@ -36,8 +38,6 @@ from pipeline.cli.listing import (
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
 from pipeline.cli.setting import changes, set_option, weights_of
 from pipeline.cli.shown import Command
-from pipeline.front import ExitCode
-from pipeline.terminal import plain
 
 
 def register(app: typer.Typer) -> None:

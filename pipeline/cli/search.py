@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.base.errors import UserError
+from pipeline.base.front import ExitCode
+from pipeline.base.terminal import plain
 from pipeline.cli.computing import (
     Arch,
     Device,
@@ -26,9 +29,6 @@ from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFile
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
-from pipeline.front import ExitCode
-from pipeline.terminal import plain
 
 if TYPE_CHECKING:
     from pipeline.collection import Answer, Collection

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.base.errors import UserError
 from pipeline.cli.computing import SameDevice, SamePrecision
 from pipeline.cli.output import MemoryOption, say
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
 
 
 def register(app: typer.Typer) -> None:

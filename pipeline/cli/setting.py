@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 # Keys of `dataset` that say where the images are.
 _ARGUMENTS = ("source", "root", "train", "test")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.base.errors import UserError
+from pipeline.base.front import ExitCode
+from pipeline.base.terminal import plain
 from pipeline.cli.output import JsonFlag, print_json, say, size, table
 from pipeline.cli.shown import Command
-from pipeline.errors import UserError
-from pipeline.front import ExitCode
-from pipeline.terminal import plain
 
 if TYPE_CHECKING:
     from pipeline.nets.weights.match import Entry

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import UserError
 from pipeline.codes.settings import Settings
 from pipeline.codes.stated import INDEX, read_stated
-from pipeline.errors import UserError
 
 # What tells the codes of one layer from those of another in one pass; all else must be equal to stay beside them.
 _OF_A_SPEC = frozenset({"layer", "pooling", "pooling_settings", "sigmoid", "l2"})

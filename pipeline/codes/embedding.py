@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.codes import loading
 from pipeline.codes.settings import Settings, resolve_device
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.nets.weights import Weights

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import stopping
-from pipeline.cache import cache_root
+from pipeline.base import stopping
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
+from pipeline.base.progress import Pace, progress
 from pipeline.codes import loading, parts
 from pipeline.codes.plan import Group, Plan, make_plan, require_space
-from pipeline.codes.progress import Pace, progress
 from pipeline.codes.reader import Codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writing import ShardWriter
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.codes.forward import Forward, Result

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline.base import disk, hdf5_files, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.failing import place
 from pipeline.codes.reader import Codes
-from pipeline.errors import UserError
-from pipeline.failing import place
 from pipeline.nets import layers
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def export(codes: Codes, *, to: str, path: str | Path, manifest: Manifest | None
 def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     """`path`: (n, dim) rows. Beside it `<stem>.ids.npy`, and `<stem>.labels.npy` where there are labels: (n,) text."""
     path = path.with_suffix(".npy")
-    schema.require_space(path.parent, len(codes) * codes.dim * codes.dtype.itemsize, what="the export")
+    disk.require_space(path.parent, len(codes) * codes.dim * codes.dtype.itemsize, what="the export")
     columns = {"ids": codes.ids}
     if manifest is not None and manifest.classes:
         columns["labels"] = manifest.labels[_manifest_rows(codes, manifest)]
@@ -50,7 +50,7 @@ def _npy(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
                 undo.callback(file.unlink, missing_ok=True)
         # All get their names at the end, the rows theirs last: while `path` is not there, nothing is.
         with contextlib.ExitStack() as writing:
-            tmp, *others = [writing.enter_context(schema.atomic_path(file)) for file in (path, *beside)]
+            tmp, *others = [writing.enter_context(disk.atomic_path(file)) for file in (path, *beside)]
             for other, column in zip(others, columns.values(), strict=True):
                 saved = io.BytesIO()  # numpy itself doesn't say why a file takes no more
                 np.save(saved, column, allow_pickle=False)
@@ -80,10 +80,10 @@ def _parquet(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path]:
     if manifest is not None:
         fields += [pa.field("path", pa.string()), pa.field("label", pa.string())]
     fields.append(pa.field("codes", pa.list_(value_type, codes.dim)))
-    about = {"spec": codes.spec, "settings": schema.canonical_json(codes.settings), "fingerprint": codes.fingerprint}
+    about = {"spec": codes.spec, "settings": json_files.canonical(codes.settings), "fingerprint": codes.fingerprint}
     table_schema = pa.schema(fields, metadata=about)
     done = 0
-    with schema.atomic_path(path) as tmp, pq.ParquetWriter(tmp, table_schema) as writer:
+    with disk.atomic_path(path) as tmp, pq.ParquetWriter(tmp, table_schema) as writer:
         for ids, block in codes.blocks(_block_rows(codes)):
             columns = [pa.array(ids.tolist())]
             if manifest is not None and rows is not None:
@@ -109,8 +109,8 @@ def _neon_hdf5(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path
         kept = targets >= 0
         if not kept.all():
             log.warning("%d of %d codes have no label and are left out of %s", np.sum(~kept), len(codes), path)
-    schema.require_space(path.parent, int(kept.sum()) * codes.dim * 4, what="the export")
-    with schema.atomic_path(path) as tmp, schema.hdf5(tmp, "w") as f:
+    disk.require_space(path.parent, int(kept.sum()) * codes.dim * 4, what="the export")
+    with disk.atomic_path(path) as tmp, hdf5_files.opened(tmp, "w") as f:
         data = f.create_dataset("input", shape=(int(kept.sum()), codes.dim), dtype=np.float32)
         data.attrs["lshape"] = np.array(shape, dtype=np.int64)
         data.attrs["mean"] = np.zeros(shape[0], dtype=np.float32)

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.codes.loading import Batch
 from pipeline.codes.pooling import POOLINGS, l2_normalise, soft
 from pipeline.codes.settings import Precision, Settings
-from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Weights

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.codes import views
 from pipeline.codes.cost import Cost
 from pipeline.codes.settings import Settings
@@ -22,7 +23,6 @@ from pipeline.data import cost
 from pipeline.data.cost import Header
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.room import NoRoomError, Room
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import torch

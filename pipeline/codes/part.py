@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline.base import disk, hdf5_files, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.stated import Stated
-from pipeline.errors import UserError
 
 # What HDF5 says of a file that is not what was written.
 _BROKEN = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -33,12 +34,12 @@ def write(
 ) -> str:
     """names (n,) ids ascending, codes (n, dim); `content` is the digest of ids and settings. Returns the checksum."""
     checksum = _checksum(names, codes)
-    with schema.new_hdf5(path) as f:
-        f.attrs["version"] = schema.VERSIONS["codes"]
+    with hdf5_files.new(path) as f:
+        f.attrs["version"] = VERSIONS["codes"]
         f.attrs["spec"] = spec
         f.attrs["dim"] = codes.shape[1]
-        f.attrs["fingerprint"] = schema.fingerprint(dict(settings))
-        f.attrs["settings"] = schema.canonical_json(dict(settings))
+        f.attrs["fingerprint"] = json_files.fingerprint(dict(settings))
+        f.attrs["settings"] = json_files.canonical(dict(settings))
         f.attrs["content"] = content
         f.attrs["checksum"] = checksum
         f.create_dataset("ids", data=names)
@@ -49,8 +50,8 @@ def write(
 def checksum_if_fresh(path: Path, content: str) -> str | None:
     """The checksum of a whole part of these ids and settings, None if there is none."""
     try:
-        with schema.hdf5(path) as f:
-            if f.attrs["content"] == content and (schema.states_digest(path) or _has_its_checksum(f)):
+        with hdf5_files.opened(path) as f:
+            if f.attrs["content"] == content and (hdf5_files.states_digest(path) or _has_its_checksum(f)):
                 return str(f.attrs["checksum"])
     except PermissionError as e:
         raise UserError(f"no permission to read {path}") from e
@@ -68,7 +69,7 @@ def opened(folder: Path, name: str, stated: Stated) -> Iterator[h5py.File]:
     """
     path = folder / name
     try:
-        with schema.hdf5(path) as f:
+        with hdf5_files.opened(path) as f:
             _require(f, path, name, stated)
             yield f
     except PermissionError as e:
@@ -90,7 +91,7 @@ def checked_ids(folder: Path, name: str, stated: Stated) -> NDArray[np.bytes_]:
 
 def _require(f: h5py.File, path: Path, name: str, stated: Stated) -> None:
     """Raises ValueError unless a part is of the codes that codes.json says."""
-    part, now = stated.parts[name], schema.state(path)
+    part, now = stated.parts[name], disk.state(path)
     key = (part.rows, part.checksum, stated.dim, stated.dtype, stated.fingerprint, now)
     if key in _checked:
         return
@@ -99,9 +100,9 @@ def _require(f: h5py.File, path: Path, name: str, stated: Stated) -> None:
         raise ValueError("its checksum or its fingerprint is another")
     if codes.shape != (part.rows, stated.dim) or codes.dtype != stated.dtype or ids.shape != (part.rows,):
         raise ValueError(f"it has {codes.shape} {codes.dtype}, not {(part.rows, stated.dim)} {stated.dtype}")
-    if not schema.states_digest(path) and not _has_its_checksum(f):
+    if not hdf5_files.states_digest(path) and not _has_its_checksum(f):
         raise ValueError("its rows do not match their checksum")
-    if schema.is_settled(now):
+    if disk.is_settled(now):
         _checked.add(key)
 
 

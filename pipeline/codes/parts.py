@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline.base import csv_files, disk, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.codes import part
 from pipeline.codes.reader import Codes
 from pipeline.codes.settings import Settings
 from pipeline.codes.stated import INDEX, Stated, read_stated
 from pipeline.codes.store import Digests, Store
-from pipeline.data import csv_files
-from pipeline.errors import UserError
 
 PART_BYTES = 64 << 20
 FAILURES = "failures.csv"
@@ -45,7 +45,7 @@ def export_parts(
             return None
         parts[name] = {"rows": rows.stop - rows.start, "checksum": checksum}
     about = {
-        "version": schema.VERSIONS["codes"],
+        "version": VERSIONS["codes"],
         "spec": settings.spec.name,
         "dim": store.dim,
         "dtype": settings.dtype,
@@ -55,7 +55,7 @@ def export_parts(
         "parts": parts,
     }
     if _stated(folder) != about:
-        schema.write_json(folder / INDEX, about)
+        json_files.write(folder / INDEX, about)
     for stale in {p.name for p in folder.glob("part-*.h5")} - parts.keys():
         (folder / stale).unlink()
     _clear_leftovers(folder)
@@ -89,8 +89,8 @@ def remove_other_specs(out: Path, keep: Sequence[str]) -> None:
 def write_failures(out: Path, failures: Mapping[str, tuple[str, str]]) -> None:
     """`failures`: id -> (path, reason). The file is there, with its header alone, when nothing failed."""
     rows = ((i, *failures[i]) for i in sorted(failures))
-    schema.write_text(out / FAILURES, csv_files.text([("id", "path", "reason"), *rows]))
-    schema.clear_leftovers(out, FAILURES)
+    disk.write_text(out / FAILURES, csv_files.text([("id", "path", "reason"), *rows]))
+    disk.clear_leftovers(out, FAILURES)
 
 
 def _stated(folder: Path) -> dict[str, Any] | None:
@@ -103,7 +103,7 @@ def _stated(folder: Path) -> dict[str, Any] | None:
 
 def _clear_leftovers(folder: Path) -> None:
     for pattern in ("part-*.h5", INDEX):
-        schema.clear_leftovers(folder, pattern)
+        disk.clear_leftovers(folder, pattern)
 
 
 def info(folder: str | Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema, stopping
-from pipeline.cache import cache_root
+from pipeline.base import disk, stopping
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
 from pipeline.codes import loading
 from pipeline.codes.settings import Settings, resolve
 from pipeline.codes.store import Digests, Store
@@ -19,7 +20,6 @@ from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 
 # Rows of a shard, at most. About two minutes of a slow processor, seconds of a GPU.
 _SHARD_ROWS = {"cpu": 256, "mps": 1024, "cuda": 8192}
@@ -140,9 +140,9 @@ def require_space(plan: Plan, out: Path | None, groups: Sequence[Group]) -> None
     missing = plan.missing_bytes(groups)
     parts = 0 if out is None else max(0, plan.row_bytes * len(plan.digests) - _bytes_below(out))
     together = out is not None and _device(store) == _device(out)
-    schema.require_space(store, missing + (parts if together else 0), what="the store of codes")
+    disk.require_space(store, missing + (parts if together else 0), what="the store of codes")
     if out is not None and not together:
-        schema.require_space(out, parts, what="the codes")
+        disk.require_space(out, parts, what="the codes")
 
 
 def _bytes_below(folder: Path) -> int:

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.codes.part import checked_ids, opened
 from pipeline.codes.stated import Stated, read_stated
-from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Codes:
             dim=codes.shape[1],
             dtype=codes.dtype,
             settings=settings,
-            fingerprint=schema.fingerprint(settings),
+            fingerprint=json_files.fingerprint(settings),
             ids=names[order],
             _rows=_MemoryPart(codes[order]),
         )
@@ -115,7 +115,7 @@ class Codes:
     def content(self) -> str:
         """64 hex digits of settings, ids and rows; those on disk are not read for it."""
         ids = hashlib.sha256("\n".join(self.ids.tolist()).encode()).hexdigest()
-        return schema.fingerprint({"settings": self.fingerprint, "ids": ids, "rows": self._rows.checksums()})
+        return json_files.fingerprint({"settings": self.fingerprint, "ids": ids, "rows": self._rows.checksums()})
 
     def rows(self, index: NDArray[np.int64] | slice) -> NDArray[Any]:
         """(len(index), dim) in the order asked; negative positions and masks are refused (IndexError)."""

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.codes import views
 from pipeline.codes.pooling import POOLINGS
 from pipeline.config import CodesParams, LayerSpec, Section
-from pipeline.errors import UserError
 from pipeline.nets import layers
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Settings(Section):
     @property
     def key(self) -> str:
         """64 hex digits, the store's folder for these codes."""
-        return schema.fingerprint(self.as_json())
+        return json_files.fingerprint(self.as_json())
 
     @property
     def views_per_image(self) -> int:

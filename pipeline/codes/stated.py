@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.config import LayerSpec, Section
-from pipeline.errors import UserError
 
 INDEX = "codes.json"
 _PART = re.compile(r"part-[0-9]{5}\.h5")
@@ -42,10 +43,10 @@ def read_stated(folder: Path) -> Stated:
     path = folder / INDEX
     if not path.is_file():
         raise UserError(f"{folder} holds no codes", allowed="a folder with codes.json", see="`cnncodes extract --help`")
-    values = schema.read_json(path)
+    values = json_files.read(path)
     version = values.get("version") if isinstance(values, dict) else None
-    if version != schema.VERSIONS["codes"]:
-        raise UserError(f"{folder} has codes of version {version!r}", allowed=str(schema.VERSIONS["codes"]))
+    if version != VERSIONS["codes"]:
+        raise UserError(f"{folder} has codes of version {version!r}", allowed=str(VERSIONS["codes"]))
     try:
         stated = Stated.model_validate(values)
     except ValidationError as e:
@@ -58,7 +59,7 @@ def read_stated(folder: Path) -> Stated:
 
 def _contradictions(stated: Stated) -> list[str]:
     settings, wrong = stated.settings, []
-    if schema.fingerprint(settings) != stated.fingerprint:
+    if json_files.fingerprint(settings) != stated.fingerprint:
         wrong.append("its settings do not match its fingerprint")
     if settings.get("dtype") != stated.dtype:
         wrong.append(f"dtype {stated.dtype} is not that of its settings")

@@ -29,12 +29,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import plain_json, schema
-from pipeline.cache import cache_root
+from pipeline.base import disk, hdf5_files, json_files, plain_json
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
-from pipeline.errors import UserError
-from pipeline.failing import reading
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Store:
     def __init__(self, settings: Mapping[str, Any], *, dim: int, dtype: str, root: Path | None = None) -> None:
         """`root` is the cache's folder. Nothing is made on disk before the first row."""
         self.settings = dict(settings)
-        self.key = schema.fingerprint(self.settings)
+        self.key = json_files.fingerprint(self.settings)
         self.dim = dim
         self.dtype = np.dtype(dtype)
         self.folder = (root or cache_root()) / "codes" / self.key
@@ -136,17 +137,17 @@ class Store:
         assert rows.shape == (len(digests), self.dim) and rows.dtype == self.dtype
         image = io.BytesIO()
         with h5py.File(image, "w") as f:
-            f.attrs["version"] = schema.VERSIONS["codes"]
+            f.attrs["version"] = VERSIONS["codes"]
             f.attrs["key"] = self.key
-            f.attrs["settings"] = schema.canonical_json(self.settings)
-            f.attrs["notes"] = schema.canonical_json(dict(notes or {}))
+            f.attrs["settings"] = json_files.canonical(self.settings)
+            f.attrs["notes"] = json_files.canonical(dict(notes or {}))
             f.create_dataset("sha256", data=digests)
             f.create_dataset("codes", data=rows)
         content = image.getbuffer()
         path = self.folder / f"shard-{hashlib.sha256(content).hexdigest()}.h5"
-        with schema.atomic_path(path) as tmp:
+        with disk.atomic_path(path) as tmp:
             tmp.write_bytes(content)
-        with schema.atomic_path(path.with_suffix(".ids")) as tmp:
+        with disk.atomic_path(path.with_suffix(".ids")) as tmp:
             tmp.write_bytes(_ids_bytes(digests, len(content)))
         self._shards[path.stem] = Shard(path, digests)
         if instead_of not in (None, path.stem):
@@ -156,7 +157,7 @@ class Store:
 
     def clear_leftovers(self) -> None:
         """Removes the temporary files of runs that were killed."""
-        schema.clear_abandoned(self.folder, "shard-*")
+        disk.clear_abandoned(self.folder, "shard-*")
 
     def _remove(self, name: str) -> None:
         """First the list, so that nobody looks for rows in a shard that is gone."""
@@ -219,7 +220,7 @@ def _read_rows(path: Path, rows: NDArray[np.int32]) -> Rows:
     have changed since they were checked.
     """
     try:
-        with schema.hdf5(path) as f:
+        with hdf5_files.opened(path) as f:
             # Shards and requests are both sorted by digest, so the wanted rows lie close together.
             first, last = int(rows.min()), int(rows.max())
             found: Rows = f["codes"][first : last + 1][rows - first]
@@ -230,7 +231,7 @@ def _read_rows(path: Path, rows: NDArray[np.int32]) -> Rows:
 
 
 def _check_bytes(path: Path) -> None:
-    if f"shard-{schema.sha256_file(path)}" != path.stem:
+    if f"shard-{disk.sha256(path)}" != path.stem:
         raise _DamagedError("its content does not match its name, which is its checksum")
 
 
@@ -241,7 +242,7 @@ class _DamagedError(Exception):
 def _ids_bytes(digests: Digests, shard_bytes: int) -> bytes:
     """A line of magic, version, number of images, bytes of the shard and sha256 of the rest; then the digests."""
     rest = np.ascontiguousarray(digests).tobytes()
-    head = (_IDS_MAGIC, schema.VERSIONS["codes"], len(digests), shard_bytes, hashlib.sha256(rest).hexdigest())
+    head = (_IDS_MAGIC, VERSIONS["codes"], len(digests), shard_bytes, hashlib.sha256(rest).hexdigest())
     return " ".join(map(str, head)).encode() + b"\n" + rest
 
 
@@ -298,7 +299,7 @@ def store_gc(root: Path | None = None, *, keep: Iterable[Codes], dry_run: bool =
 def _name_of(path: Path) -> str:
     """Architecture and spec of a shard. Raises _DamagedError if its bytes have changed."""
     _check_bytes(path)
-    with schema.hdf5(path) as f:
+    with hdf5_files.opened(path) as f:
         about = plain_json.loads(f.attrs["settings"])
     return f"{about['arch']}-{LayerSpec.named_in(about).name}"
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pipeline import plain_json
+from pipeline.base import plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.settings import Normalisation
-from pipeline.errors import UserError
-from pipeline.failing import reading
 from pipeline.nets import layers
-from pipeline.schema import VERSIONS
 
 if TYPE_CHECKING:
     from pipeline.nets.weights import Weights

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.stopping import Timer
 from pipeline.codes.store import Digests, Store
-from pipeline.stopping import Timer
 
 
 class ShardWriter:

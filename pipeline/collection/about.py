@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import UserError
 from pipeline.collection.collection import Collection, load
 from pipeline.collection.methods import methods_of
 from pipeline.collection.network import weights_file
 from pipeline.collection.stated import require_collection
 from pipeline.data import listed
-from pipeline.errors import UserError
 from pipeline.index import INDEXES, recall, save
 
 

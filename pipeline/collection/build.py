@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import held, schema
-from pipeline.cache import cache_root
+from pipeline.base import disk, held
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
+from pipeline.base.writable import require_writable
 from pipeline.codes.plan import check as check_codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.collection.change import measure
@@ -27,14 +30,12 @@ from pipeline.config import CodesParams, DatasetParams, HashSpec, IndexParams, L
 from pipeline.data.manifest import IMAGES
 from pipeline.data.sources import Record
 from pipeline.data.sources.folder import require_folder
-from pipeline.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.hashing import check
 from pipeline.hashing.sigmoid import Sigmoid
 from pipeline.index import make, save
 from pipeline.nets import layers as nets
 from pipeline.workspace import canonical_weights, images_section, network, preset
-from pipeline.writable import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def build(
         with held.staging(out) as staging:
             about = {"arch": source.arch, "source": weights, "sha256": header.sha256}
             network_file = staging / WEIGHTS / f"{header.sha256}.safetensors"
-            with schema.atomic_path(network_file) as tmp:
+            with disk.atomic_path(network_file) as tmp:
                 shutil.copyfile(canonical, tmp)
             known = functools.partial(_require_enough, hasher, nbits)
             with photos(data, params, network_file, known=known) as pictures:
@@ -126,7 +127,7 @@ def build(
     except OSError as e:
         if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise UserError(f"{out} is there already: another run has made it meanwhile", see=_ADD) from None
-        schema.raise_if_disk(e, out)
+        disk.raise_if_disk(e, out)
         raise
     return Collection.open(out)
 
@@ -196,7 +197,7 @@ def _saved(
         files[f"{name}.h5"], marks[name] = hasher_bytes(fitted, found.codes[spec_of[name]].settings)
     one = next(iter(found.codes.values())).settings
     made_by: dict[str, Any] = {
-        "version": schema.VERSIONS["collection"],
+        "version": VERSIONS["collection"],
         "weights": weights,
         # As resolved here, so that images added on another machine get codes of the same kind; its memory is its own.
         "params": params.model_dump(mode="json", exclude={"memory_mb"})

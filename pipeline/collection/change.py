@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
+from pipeline.base.writable import require_writable
 from pipeline.codes.plan import check as check_codes
 from pipeline.codes.settings import resolve_device
 from pipeline.codes.weights_header import WeightsHeader
@@ -22,10 +24,8 @@ from pipeline.collection.stated import require_collection, require_whole
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
 from pipeline.data.manifest import pixel_digest
 from pipeline.data.sources import labels_csv
-from pipeline.errors import UserError
 from pipeline.index import recall, save
 from pipeline.workspace import preset
-from pipeline.writable import require_writable
 
 # What may be another for rows that are added: it changes the last digits of codes, not what they mean.
 COMPUTED = ("device", "precision")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.codes.settings import Settings
 from pipeline.collection.encode import codes_column, hasher_from
 from pipeline.collection.find import Finder, Query, Rows
@@ -25,7 +26,6 @@ from pipeline.collection.methods import Method, choose, methods_of
 from pipeline.collection.network import Network, Where
 from pipeline.collection.stated import require_whole
 from pipeline.data.spelling import spelled
-from pipeline.errors import UserError
 from pipeline.hashing.base import Hasher
 from pipeline.index import save
 from pipeline.index.base import require_k, require_rows

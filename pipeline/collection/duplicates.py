@@ -13,9 +13,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.collection.collection import Collection
 from pipeline.collection.methods import Method, choose
-from pipeline.errors import UserError
 from pipeline.index import PackedIndex, kernels, make
 
 # Of the bits in which two topk codes can differ, twice k = 512. The same drawing saved as JPEG (quality 90 and 50) or a

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache import working_folder
+from pipeline.base.cache import working_folder
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 from pipeline.config import CodesParams, DatasetParams
-from pipeline.errors import UserError
-from pipeline.failing import reading
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.pack import pack
 from pipeline.hashing.save import read_hasher, write_hasher

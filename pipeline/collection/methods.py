@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pipeline.base.errors import UserError
 from pipeline.config import POOLINGS
-from pipeline.errors import UserError
 
 Kind = Literal["hamming", "cosine", "two-stage"]
 

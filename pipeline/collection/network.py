@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.codes import Embedder

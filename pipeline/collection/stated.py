@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import schema
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.collection.encode import codes_column
 from pipeline.data.listed import stays_below
-from pipeline.errors import UserError
 from pipeline.index.save import Saved
 
 _MEND = "`cnncodes index`, which makes it again"
@@ -109,9 +109,9 @@ def require_collection(folder: Path, made_by: Mapping[str, Any]) -> Stated:
     """Raises UserError if an index is not that of a collection, of another version, or contradicts itself."""
     if "short" not in made_by:
         raise UserError(f"{folder} is an index of bare codes", allowed="a folder made by `cnncodes index`")
-    if made_by.get("version") != schema.VERSIONS["collection"]:
+    if made_by.get("version") != VERSIONS["collection"]:
         what = f"{folder} is a collection of version {made_by.get('version')!r}"
-        raise UserError(what, allowed=[schema.VERSIONS["collection"]], see=_MEND)
+        raise UserError(what, allowed=[VERSIONS["collection"]], see=_MEND)
     try:
         return Stated.model_validate(dict(made_by))
     except ValidationError as e:

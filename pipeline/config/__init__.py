@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.base.errors import UserError
 from pipeline.config.advise import AdviseParams
 from pipeline.config.assigned import assigned, merged
 from pipeline.config.base import S, Section, validate
@@ -25,7 +26,6 @@ from pipeline.config.specs import HASHER_NUMBERS, POOLINGS, HashSpec, LayerSpec
 from pipeline.config.tuned import TunedParams
 from pipeline.config.weights import WeightsParams
 from pipeline.config.yaml12 import read_yaml
-from pipeline.errors import UserError
 
 __all__ = [
     "HASHER_NUMBERS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at, nearest, takes_any_name
 from pipeline.config.yaml12 import parse_yaml
-from pipeline.errors import UserError
 
 
 def assigned(texts: Sequence[str], sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at
-from pipeline.errors import UserError
 
 
 class Section(BaseModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 POOLINGS = ("flatten", "avg", "max", "spp", "gem")
 _SPEC = re.compile(

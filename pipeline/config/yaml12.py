@@ -19,8 +19,8 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
-from pipeline.errors import UserError
-from pipeline.failing import reading
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 
 _LEADING_POINT = re.compile(r"[-+]?\.[0-9]+[eE][0-9]+")
 

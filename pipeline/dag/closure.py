@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 
 # Top-level packages of the project.
 PACKAGES = ("pipeline", "stages")
@@ -76,7 +77,8 @@ class Closure:
         digest = hashlib.sha256()
         for path in sorted(self.files(stage)):
             if path not in self._sha256:
-                self._sha256[path] = hashlib.sha256((self._root / path).read_bytes()).digest()
+                with reading(self._root / path) as file:
+                    self._sha256[path] = hashlib.file_digest(file, "sha256").digest()
             digest.update(path.as_posix().encode() + b"\0" + self._sha256[path])
         return digest.hexdigest()[:_DIGITS]
 
@@ -102,7 +104,8 @@ class Closure:
 
     def _module(self, path: Path) -> _Module:
         if path not in self._modules:
-            text = (self._root / path).read_text(encoding="utf-8")
+            with reading(self._root / path) as file:
+                text = file.read().decode("utf-8")
             try:
                 body = ast.parse(text).body
             except SyntaxError as e:

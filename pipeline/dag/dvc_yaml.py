@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline import schema
+from pipeline.base import disk
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 from pipeline.dag.stages import CODE, METRICS, PLAIN_NAMES, PLOTS, STAGES, Stage
-from pipeline.errors import UserError
 
 _WIDTH = 120
 _ABOUT = (
@@ -31,20 +32,25 @@ def text() -> str:
 
 def write(path: Path, *, replace: bool = False) -> None:
     """Writes dvc.yaml. Raises UserError if what is there was not written by this, unless `replace`."""
-    if not replace and path.exists() and not _is_ours(path.read_text(encoding="utf-8", errors="replace")):
+    if not replace and path.exists() and not _is_ours(_there(path)):
         raise UserError(
             f"{path} was not made by `cnncodes dvc write`, or was changed since",
             allowed="--replace, which loses what is there",
             see="`cnncodes dvc write --check`, which shows what differs",
         )
-    schema.write_text(path, text())
+    disk.write_text(path, text())
 
 
 def differences(path: Path) -> str:
     """How a file differs from what `write` makes, as a unified diff; "" if it doesn't. A file may be missing."""
-    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    there = _there(path) if path.exists() else ""
     lines = (there.splitlines(keepends=True), text().splitlines(keepends=True))
     return "".join(difflib.unified_diff(*lines, str(path), "`cnncodes dvc write`"))
+
+
+def _there(path: Path) -> str:
+    with reading(path) as file:
+        return file.read().decode("utf-8", "replace")
 
 
 def _marked(body: str) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.base.errors import UserError
 from pipeline.data import kinds
 from pipeline.data.left_out import LeaveOut
 from pipeline.data.links import NOT_FOLLOWED, Links
 from pipeline.data.manifest import Failure
 from pipeline.data.sources import folder
-from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import schema
-from pipeline.cache import cache_root
+from pipeline.base import disk, json_files
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
 from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
 from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Manifest, printable, write_failures
@@ -23,7 +24,6 @@ from pipeline.data.room import Room
 from pipeline.data.sources import SOURCES, Listing, Record
 from pipeline.data.spelling import spelled
 from pipeline.data.verify import verify
-from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def build(
         write_failures(to, failures)
         raise UserError(e.what, allowed=e.allowed, see=" and ".join(filter(None, [str(to / FAILURES), e.see]))) from e
     except OSError as e:
-        schema.raise_if_disk(e, out)
+        disk.raise_if_disk(e, out)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -109,7 +109,7 @@ def _below(listing: Listing, folder: str) -> Listing:
 
 def kept_failures(root: str | Path) -> Path:
     """The folder in the cache with the failures.csv of a set whose command has no folder of its own for it."""
-    return cache_root() / "failures" / schema.fingerprint(os.path.abspath(root))[:16]
+    return cache_root() / "failures" / json_files.fingerprint(os.path.abspath(root))[:16]
 
 
 def _require_ours(out: Path) -> None:

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
-from pipeline import budget
+from pipeline.base import budget
 from pipeline.data import colours, jpeg, kinds, png
 from pipeline.data.colours import Pixels
 from pipeline.data.jpeg import Jpeg
@@ -228,8 +228,8 @@ def _require_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def require_proportion(width: int, height: int, file: BinaryIO, *, work: float = 1.0) -> None:
-    """Raises DecodeError on more pixels than a file of this length may have (`pipeline.budget`), where each counts as
-    `work` of them.
+    """Raises DecodeError on more pixels than a file of this length may have (`pipeline.base.budget`), where each counts
+    as `work` of them.
     """
     at = file.tell()
     size_bytes = file.seek(0, os.SEEK_END)

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline import schema
-from pipeline.cache import cache_root
-from pipeline.data import csv_files
+from pipeline.base import csv_files, disk
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
 from pipeline.data.left_out import LeaveOut
 from pipeline.data.links import Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Memory, Stamp
 from pipeline.data.sources.folder import missing, walk
-from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def write(root: str, file: Path, *, leave_out: Sequence[str], follow_links: bool
         rows = [(name, _digest(Links(parent, follow=True), name))]
     else:
         raise UserError(missing(root), allowed="a folder of images, or a file")
-    schema.write_text(file, csv_files.text([("path", "sha256"), *sorted(rows)]))
+    disk.write_text(file, csv_files.text([("path", "sha256"), *sorted(rows)]))
 
 
 def _digests(root: str, paths: Sequence[str], links: Links) -> list[str]:

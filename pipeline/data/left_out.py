@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pathspec
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 
 class Rule(NamedTuple):

@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
-from pipeline.data import csv_files
+from pipeline.base import csv_files, disk, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.data.listed import stays_below
-from pipeline.errors import UserError
 
 SPLITS = ("train", "val", "test")
 FAILURES = "failures.csv"
@@ -151,12 +151,12 @@ class Manifest:
         columns = [self.ids, self.paths, self.labels, self.groups, *facts, *self.splits]
         header = (*_COLUMNS, *(f"split_{r}" for r in range(self.repeats)))
         text = csv_files.text([header, *zip(*(c.tolist() for c in columns), strict=True)])
-        schema.write_text(folder / "manifest.csv", text)
+        disk.write_text(folder / "manifest.csv", text)
         write_failures(folder, failures)
         inside = self.root == folder / IMAGES
         counts = {s: [int(np.sum(row == s)) for row in self.splits] for s in SPLITS}
         record = {
-            "version": schema.VERSIONS["manifest"],
+            "version": VERSIONS["manifest"],
             "source": self.source,
             "root": IMAGES if inside else self.root.as_posix(),
             "root_is_inside": inside,
@@ -169,11 +169,11 @@ class Manifest:
             "repeats": self.repeats,
             "from_source": list(self.from_source),
             "numbered": list(self.numbered),
-            "manifest_sha256": schema.sha256_file(folder / "manifest.csv"),
+            "manifest_sha256": disk.sha256(folder / "manifest.csv"),
         }
         if csv_files.holds_marks(text):
             record[_MARKED] = True  # missing in a manifest of earlier versions, whose apostrophes are the label's own
-        schema.write_json(folder / "dataset.json", record)
+        json_files.write(folder / "dataset.json", record)
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -183,7 +183,7 @@ class Manifest:
         if path.exists() and not path.is_file():  # a pipe has no end, nor have some devices
             raise UserError(f"{path} is not a file", see=_REMAKE)
         try:
-            if schema.sha256_file(path) != record["manifest_sha256"]:
+            if disk.sha256(path) != record["manifest_sha256"]:
                 raise UserError(f"{path} is not the one that {folder / 'dataset.json'} describes", see=_REMAKE)
             header, *rows = csv_files.read(path, marks=record.get(_MARKED, False))
             columns = dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -228,7 +228,7 @@ def printable(path: str) -> str:
 
 def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
     """failures.csv, sorted by path."""
-    schema.write_text(folder / FAILURES, csv_files.text([Failure._fields, *sorted(failures)]))
+    disk.write_text(folder / FAILURES, csv_files.text([Failure._fields, *sorted(failures)]))
 
 
 def read_failures(folder: str | Path) -> list[Failure]:
@@ -248,10 +248,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not path.exists():
         raise UserError(f"{folder} holds no dataset: it lacks {path.name}", see=_REMAKE)
-    record = schema.read_json(path)
+    record = json_files.read(path)
     version = record.get("version") if isinstance(record, dict) else None
-    if version != schema.VERSIONS["manifest"]:
-        raise UserError(f"{path} is of version {version}", allowed=[schema.VERSIONS["manifest"]], see=_REMAKE)
+    if version != VERSIONS["manifest"]:
+        raise UserError(f"{path} is of version {version}", allowed=[VERSIONS["manifest"]], see=_REMAKE)
     return dict(record)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
 from pipeline.data.sources import Record
 from pipeline.data.spelling import spelled
-from pipeline.errors import UserError
 
 
 def require_labels(params: FinetuneParams, listed: Sequence[Record]) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pipeline import schema, stopping
-from pipeline.errors import UserError
+from pipeline.base import disk, stopping
+from pipeline.base.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Memory:
                 allowed="CNNCODES_CACHE with a folder that you can write",
             ) from e
         try:
-            self._in_memory = not schema.has_locks(path.parent)
+            self._in_memory = not disk.has_locks(path.parent)
             if self._in_memory:
                 self._path = path.with_name(f"{path.stem}-nolocks{path.suffix}")
             self._db = self._opened()
@@ -154,7 +154,7 @@ class Memory:
         if self._db is None or not self._in_memory or self._db.total_changes == self._saved_changes:
             return
         try:
-            with schema.atomic_path(self._path) as tmp:
+            with disk.atomic_path(self._path) as tmp:
                 tmp.write_bytes(self._db.serialize())
             self._saved_changes = self._db.total_changes
         except (OSError, UserError) as e:

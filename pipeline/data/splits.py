@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import SPLITS, Strings
-from pipeline.errors import UserError
 
 
 class Unit(NamedTuple):

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import stopping
-from pipeline.cache import cache_root
+from pipeline.base import stopping
+from pipeline.base.cache import cache_root
 from pipeline.data import cost, kinds, made_here
 from pipeline.data.decode import DecodeError, examine
 from pipeline.data.links import NOT_FOLLOWED, Links, NotFollowedError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.base import json_files
 from pipeline.data.manifest import Manifest
 from pipeline.figures.advised import of_head, standing
 from pipeline.figures.computed import Computed
@@ -16,7 +17,6 @@ from pipeline.figures.records.runs import Run
 from pipeline.figures.records.strategies import Baseline
 from pipeline.figures.runs import predictions
 from pipeline.metrics.significance import mcnemar_exact
-from pipeline.schema import read_json
 
 if TYPE_CHECKING:
     from pipeline.figures.inputs import Inputs
@@ -29,7 +29,7 @@ def read_advice(folder: Path, manifest: Manifest, specs: Sequence[str]) -> Mappi
     """metrics.json; None if there is none, or it was made of other images or other codes."""
     if not (folder / "metrics.json").is_file():
         return None
-    record: Mapping[str, Any] = read_json(folder / "metrics.json")
+    record: Mapping[str, Any] = json_files.read(folder / "metrics.json")
     if "skipped" in record or {row["spec"] for row in record["layers"]} != set(specs):
         return None
     seen = int(((manifest.splits[0] != "test") & (manifest.targets >= 0)).sum())

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import csv_files
 from pipeline.codes.reader import Codes
 from pipeline.config import ReportParams
-from pipeline.data import csv_files
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.answers import CodesMap, Placed

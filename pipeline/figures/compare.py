@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.figures.records.runs import Comparison, Run, Test, Verdict
 from pipeline.figures.runs import predictions
 from pipeline.metrics.significance import corrected_resampled_t_test, mcnemar_exact

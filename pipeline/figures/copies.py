@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.base import csv_files
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
-from pipeline.data import csv_files, listed
+from pipeline.data import listed
 from pipeline.data.decode import DecodeError, decode
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs

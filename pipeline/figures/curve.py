@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline import stopping, unfinished
-from pipeline.cache import cache_root
+from pipeline.base import stopping, unfinished
+from pipeline.base.cache import cache_root
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.answers import CurvePoint

@@ -10,12 +10,12 @@ from typing import Any, Required, TypedDict, Unpack
 
 from safetensors import SafetensorError, safe_open
 
-from pipeline import plain_json
+from pipeline.base import plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.failing import place
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
-from pipeline.errors import UserError
-from pipeline.failing import place
 from pipeline.figures.advice import read_advice
 from pipeline.figures.compare import compare
 from pipeline.figures.records.retrieval import Retrieved

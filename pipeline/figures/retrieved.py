@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.base import csv_files, json_files
+from pipeline.base.errors import UserError
 from pipeline.config import HashSpec
-from pipeline.data import csv_files
-from pipeline.errors import UserError
 from pipeline.figures.records.retrieval import Retrieved
-from pipeline.schema import read_json
 
 
 def read_retrieved(folder: Path, names: Sequence[str]) -> tuple[Retrieved, ...]:
@@ -18,7 +17,7 @@ def read_retrieved(folder: Path, names: Sequence[str]) -> tuple[Retrieved, ...]:
     if missing:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro retrieval`")
     return tuple(
-        Retrieved(HashSpec.parse(name), read_json(folder / name / "metrics.json"), _training(folder / name))
+        Retrieved(HashSpec.parse(name), json_files.read(folder / name / "metrics.json"), _training(folder / name))
         for name in names
     )
 

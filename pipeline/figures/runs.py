@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import hdf5_files, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.config import LayerSpec
-from pipeline.errors import UserError
 from pipeline.figures.records.runs import Run
 from pipeline.metrics.classify import predicted
-from pipeline.schema import VERSIONS, hdf5, read_json
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ def _read_predictions(path: Path, repeat: int) -> Predictions:
 
 
 def _repeat_of(path: Path, repeat: int) -> Predictions:
-    with hdf5(path) as file:
+    with hdf5_files.opened(path) as file:
         if file.attrs.get("version") != VERSIONS["predictions"]:
             raise UserError(
-                f"{path} has predictions of version {file.attrs.get('version')}", allowed=str(VERSIONS["predictions"])
+                f"{path} has predictions of version {file.attrs.get('version')}",
+                allowed=str(VERSIONS["predictions"]),
             )
         if f"repeat_{repeat}" not in file:
             raise UserError(f"{path} has no repeat {repeat}", allowed=list(file))
@@ -85,7 +87,7 @@ def read_runs(folder: Path, specs: Sequence[str], heads: Sequence[str]) -> list[
 
 
 def _read_run(folder: Path) -> Run | None:
-    record = read_json(folder / "metrics.json")
+    record = json_files.read(folder / "metrics.json")
     if "skipped" in record:
         return None
     return Run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.class_recall import recall_of
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.figures.records.runs import Run
 from pipeline.figures.records.strategies import Baseline, Tuned
 from pipeline.finetune.outputs import read_correct, read_curves
-from pipeline.schema import read_json
 
 
 def read_tuned(folder: Path, names: Sequence[str]) -> tuple[Tuned, ...]:
@@ -19,7 +19,7 @@ def read_tuned(folder: Path, names: Sequence[str]) -> tuple[Tuned, ...]:
     missing = [name for name in names if not (folder / name / "metrics.json").is_file()]
     if missing:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro finetune`")
-    found = [(name, read_json(folder / name / "metrics.json")) for name in names]
+    found = [(name, json_files.read(folder / name / "metrics.json")) for name in names]
     return tuple(
         Tuned(name, record, read_curves(folder / name / "curves.csv"))
         for name, record in found

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import json_files
 from pipeline.figures.records.training import Pair, TunedNetwork
 from pipeline.figures.runs import predictions, read_runs
 from pipeline.metrics.significance import mcnemar_exact
-from pipeline.schema import read_json
 
 
 def read_tuned_network(folder: Path) -> TunedNetwork | None:
     """None where the stage did not run, or was skipped."""
     if not (folder / "metrics.json").is_file():
         return None
-    record = read_json(folder / "metrics.json")
+    record = json_files.read(folder / "metrics.json")
     if "skipped" in record:
         return None
     pairs = []

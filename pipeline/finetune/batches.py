@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pipeline.base.seeds import seed_of
 from pipeline.finetune.augment import centre
 from pipeline.finetune.images import Images
 from pipeline.finetune.rows_file import RowsFile
-from pipeline.finetune.seeds import seed_of
 
 Batch = tuple[Tensor, Tensor]
 Place = tuple[int, int]  # (epoch, position in the dataset)

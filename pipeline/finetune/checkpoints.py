@@ -21,8 +21,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from pipeline import schema, stopping
-from pipeline.errors import UserError
+from pipeline.base import disk, stopping
+from pipeline.base.errors import UserError
 from pipeline.finetune import batches, tree
 from pipeline.finetune.batches import Batch
 from pipeline.finetune.kept import Keeping, files, name_of
@@ -110,7 +110,7 @@ class Keeper(Checkpoint):
     def _write(self, trainer: L.Trainer, name: str) -> None:
         started_s = time.monotonic()
         if trainer.is_global_zero:
-            with schema.atomic_path(self.folder / name) as tmp:
+            with disk.atomic_path(self.folder / name) as tmp:
                 _save(trainer, tmp)
         else:
             # Writes nothing here: it waits until the first process has.
@@ -135,7 +135,7 @@ class Keeper(Checkpoint):
         if self.keeping is not None and self.keep_every and epoch % self.keep_every == 0:
             self._keep(self.keeping, pl_module)
         (self.folder / _NEXT).replace(self.folder / LAST)
-        schema.sync(self.folder)
+        disk.sync(self.folder)
 
     def _keep(self, keeping: Keeping, training: Training) -> None:
         row = training.curve[-1]
@@ -143,7 +143,7 @@ class Keeper(Checkpoint):
         best = None if self.best_epoch == row["epoch"] else read(self.folder / BEST)["state_dict"]
         about = keeping.about | {"key": self.key, "best_epoch": self.best_epoch}
         about |= {name: value for name, value in row.items() if name != "rates"}
-        with schema.atomic_path(path) as tmp:
+        with disk.atomic_path(path) as tmp:
             write_kept(tmp, about, state=read(self.folder / _NEXT), best=best, model=training.model.state_dict())
         _duplicate(path, keeping.out / path.name)
 
@@ -225,7 +225,7 @@ def seed(folder: Path, key: str, state: dict[str, Any], best: dict[str, Any], *,
     stopped = bool(patience) and len(state["curve"]) - own["best_epoch"] >= patience
     state["callbacks"]["cnncodes"] = own | {"key": key, "stopped": stopped}
     for name, content in ((BEST, {"state_dict": best}), (LAST, state)):
-        with schema.atomic_path(folder / name) as tmp:
+        with disk.atomic_path(folder / name) as tmp:
             tree.write(tmp, content)
 
 
@@ -256,7 +256,7 @@ def _duplicate(source: Path, target: Path) -> None:
     """A second name for immutable content, or a copy where the file system has no links."""
     if target.exists() and target.samefile(source):
         return
-    with schema.atomic_path(target) as tmp:
+    with disk.atomic_path(target) as tmp:
         tmp.unlink()
         try:
             os.link(source, tmp)

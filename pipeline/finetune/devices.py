@@ -25,8 +25,8 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.finetune.batches import Part
 from pipeline.finetune.nodes import WAIT_S, Nodes, connect, meet
 
@@ -100,7 +100,7 @@ def spread(
         except ProcessRaisedException:
             # What is wrong here before that others are gone, which may come of it.
             for path in sorted(group.scratch.glob("error-*.json")) + sorted(group.scratch.glob("lost-*.json")):
-                raise UserError(**schema.read_json(path)) from None
+                raise UserError(**json_files.read(path)) from None
             raise
         except ProcessExitedException as e:
             if e.signal_name == signal.SIGINT.name:
@@ -119,7 +119,7 @@ def spread(
                     process.kill()
                     process.join()
             del meeting
-        return schema.read_json(group.scratch / "answer.json")
+        return json_files.read(group.scratch / "answer.json")
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def _work(local: int, payload: bytes, group: Group) -> None:
         group.join(local)
         answer = function(group.part(local), *arguments)
         if local == 0:
-            schema.write_json(group.scratch / "answer.json", answer)
+            json_files.write(group.scratch / "answer.json", answer)
         distributed.barrier()
     except UserError as e:
         _tell(group.scratch / f"error-{local}.json", e)
@@ -164,7 +164,7 @@ def _work(local: int, payload: bytes, group: Group) -> None:
 
 
 def _tell(path: Path, error: UserError) -> None:
-    schema.write_json(path, {"what": error.what, "allowed": error.allowed, "see": error.see})
+    json_files.write(path, {"what": error.what, "allowed": error.allowed, "see": error.see})
 
 
 def _is_of_group(error: RuntimeError) -> bool:

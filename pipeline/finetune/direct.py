@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.data.spelling import spelled
-from pipeline.errors import UserError
 from pipeline.finetune.model import Classifier
 from pipeline.nets import layers
 from pipeline.nets.network import Network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.finetune.groups import layer_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from pipeline.codes.progress import Pace
+from pipeline.base.progress import Pace
 from pipeline.finetune.training import Training
 
 # A pass forward beside a step, which goes back too: the products of the layers' inputs and of their weights.

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import schema
-from pipeline.codes.progress import Pace
+from pipeline.base import disk, json_files
+from pipeline.base.progress import Pace
 from pipeline.finetune.batches import PixelRows, begin_at, loader
 from pipeline.finetune.filling import filling
 from pipeline.finetune.images import Images
@@ -53,7 +53,7 @@ def codes_of(
 
     `made_by` names the body's weights, `ids` the images, which a view is drawn by.
     """
-    key = schema.fingerprint(
+    key = json_files.fingerprint(
         {
             "body": made_by,
             "images": images.key,
@@ -69,7 +69,7 @@ def codes_of(
     path = cache / FOLDER / f"{key}.npy"
     if not path.is_file():
         shape = (1 + (views.count if views else 0), len(rows), dim)
-        schema.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
+        disk.require_space(path.parent, int(np.prod(shape)) * 4, what=f"codes of {len(rows)} images")
         log.info("computing the frozen part's codes of %d images, views of each: %d", len(rows), shape[0])
         pace = Pace(shape[0] * len(rows), "for these codes")
         what = "codes of the frozen part"

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline import schema, stopping
-from pipeline.errors import UserError
+from pipeline.base import disk, json_files, stopping
+from pipeline.base.errors import UserError
 from pipeline.finetune import rows_file
 
 
@@ -52,7 +52,7 @@ class Filling:
     def _found(self) -> tuple[int, dict[str, Any]]:
         """What a run that was stopped left: rows that are done, and their notes."""
         try:
-            found = schema.read_json(self._about)
+            found = json_files.read(self._about)
             whole = self.path.stat().st_size >= self._start + found["done"] * self._row_bytes
             if whole and found["head"] == self._head:
                 return int(found["done"]), dict(found["notes"])
@@ -71,7 +71,7 @@ class Filling:
         """Rows before the file that counts them."""
         started_s = time.monotonic()
         self._sync()
-        schema.write_json(self._about, {"head": self._head, "done": self.done, "notes": self.notes})
+        json_files.write(self._about, {"head": self._head, "done": self.done, "notes": self.notes})
         self._timer.written(time.monotonic() - started_s)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Filling:
         """Gives the whole array its name."""
         self._sync()
         self.path.replace(path)
-        schema.sync(path.parent)
+        disk.sync(path.parent)
         self._about.unlink(missing_ok=True)
 
     def _sync(self) -> None:
@@ -120,7 +120,7 @@ def filling(path: Path, shape: tuple[int, ...], dtype: DTypeLike, *, what: str, 
             finally:
                 rows.close()
     except OSError as e:
-        schema.raise_if_disk(e, path)
+        disk.raise_if_disk(e, path)
         raise
 
 
@@ -136,7 +136,7 @@ def _held(path: Path) -> Iterator[Path]:
     except BlockingIOError:
         free = False
     except OSError as e:
-        if not schema.lacks_locks(e):
+        if not disk.lacks_locks(e):
             raise
         free = False
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.base.errors import UserError
+from pipeline.base.seeds import seed_of
 from pipeline.codes.settings import resolve_device
 from pipeline.config import FinetuneParams
-from pipeline.errors import UserError
 from pipeline.finetune import devices, groups
-from pipeline.finetune.seeds import seed_of
 from pipeline.finetune.strategies import Task, prepare
 from pipeline.nets.weights import Weights
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 # The share of the way from start to asymptote at which a curve counts as risen.
 RISEN = 0.9

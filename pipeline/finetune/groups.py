@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.base.errors import UserError
 from pipeline.config import TableEntry
-from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)

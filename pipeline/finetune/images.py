@@ -20,7 +20,8 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
 from pipeline.codes import views
 from pipeline.codes.cost import made_bytes
 from pipeline.codes.settings import PREPROCESSING_VERSION
@@ -29,7 +30,6 @@ from pipeline.data import cost
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import NoRoomError, Room
-from pipeline.errors import UserError
 from pipeline.finetune.filling import filling
 from pipeline.finetune.rows_file import RowsFile
 
@@ -74,7 +74,7 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
     """
     digests, inverse = np.unique(manifest.pixel_digests, return_inverse=True)
     first = np.unique(inverse, return_index=True)[1]
-    key = schema.fingerprint(
+    key = json_files.fingerprint(
         {
             "view": view.view,
             "scale": view.scale,
@@ -106,7 +106,7 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
 
 def _left_out(path: Path) -> dict[int, str]:
     """Position among the digests -> the reason, of the images that have no pixels."""
-    return {int(i): reason for i, reason in schema.read_json(path).items()}
+    return {int(i): reason for i, reason in json_files.read(path).items()}
 
 
 def _decode_all(
@@ -118,7 +118,7 @@ def _decode_all(
     """
     shape = (len(rows), view.scale, view.scale, 3)
     image_bytes = math.prod(shape[1:])
-    schema.require_space(folder, len(rows) * image_bytes, what=f"a cache of {len(rows)} decoded images")
+    disk.require_space(folder, len(rows) * image_bytes, what=f"a cache of {len(rows)} decoded images")
     log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
     count = max(1, _BLOCK_BYTES // image_bytes)
     blank = np.zeros((1, *shape[1:]), dtype=np.uint8)
@@ -139,7 +139,7 @@ def _decode_all(
                     out.append(blank)
         name = names["refused" in out.notes]
         out.keep()
-        schema.write_json(folder / f"{name}.json", reasons)
+        json_files.write(folder / f"{name}.json", reasons)
         out.finish(folder / f"{name}.npy")
     return name
 

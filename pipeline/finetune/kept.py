@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.finetune import tree
 
 FOLDER, TESTS = "kept-checkpoints", "tests.json"
@@ -181,7 +182,7 @@ def clear(out: Path, stays: Callable[[Kept], bool]) -> None:
                 own.rmdir()
         (folder / TESTS).unlink(missing_ok=True)
     except OSError as e:
-        schema.raise_if_disk(e, folder)
+        disk.raise_if_disk(e, folder)
         raise
 
 
@@ -194,7 +195,7 @@ def _stays(path: Path, stays: Callable[[Kept], bool]) -> bool:
 
 def write_tests(strategy: Path, accuracies: Mapping[str, float]) -> None:
     """By digest."""
-    schema.write_json(strategy / FOLDER / TESTS, {"version": schema.VERSIONS["checkpoint"], "accuracy": accuracies})
+    json_files.write(strategy / FOLDER / TESTS, {"version": VERSIONS["checkpoint"], "accuracy": accuracies})
 
 
 def read_tests(strategy: Path) -> dict[str, float]:
@@ -202,7 +203,7 @@ def read_tests(strategy: Path) -> dict[str, float]:
     path = strategy / FOLDER / TESTS
     if not path.is_file():
         return {}
-    found = schema.read_json(path)
+    found = json_files.read(path)
     accuracies = found.get("accuracy") if isinstance(found, dict) else None
     if not isinstance(accuracies, dict) or not all(isinstance(v, float) for v in accuracies.values()):
         raise UserError(f"{path} is not a file of test accuracies: delete it")

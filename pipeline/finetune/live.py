@@ -15,7 +15,7 @@ from urllib.parse import quote
 import lightning.pytorch as L
 from dvclive.live import Live
 
-from pipeline import schema
+from pipeline.base import disk
 from pipeline.finetune.training import Training
 
 FOLDER = "live-curves"
@@ -65,7 +65,7 @@ class LiveCurve(L.Callback):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.files, self.shown = Files(self.folder), 0
         except OSError as e:
-            schema.raise_if_disk(e, self.folder)
+            disk.raise_if_disk(e, self.folder)
             raise
         self._catch_up(pl_module.curve)
 
@@ -88,7 +88,7 @@ class LiveCurve(L.Callback):
                 for name, value in _values(row):
                     self.files.log_metric(name, value)
         except OSError as e:
-            schema.raise_if_disk(e, self.folder)
+            disk.raise_if_disk(e, self.folder)
             raise
         self.shown = len(curve)
 
@@ -99,7 +99,7 @@ def clear(out: Path) -> None:
     try:
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        schema.raise_if_disk(e, out / FOLDER)
+        disk.raise_if_disk(e, out / FOLDER)
         raise
 
 

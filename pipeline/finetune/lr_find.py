@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pipeline import stopping
+from pipeline.base import stopping
+from pipeline.base.errors import UserError
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import optimisers
 from pipeline.finetune.batches import Batch, EpochSampler
 from pipeline.finetune.prepared import place_of, prepared

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.base import disk
+from pipeline.base.errors import UserError
+from pipeline.base.writable import require_writable
 from pipeline.data import made_here
-from pipeline.errors import UserError
 from pipeline.finetune.lr_find import Sweep
-from pipeline.schema import atomic_path
-from pipeline.writable import require_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,5 +49,5 @@ def draw(sweep: Sweep, path: Path, *, title: str) -> None:
         if sweep.suggested is not None:
             axes.axvline(sweep.suggested, color="#c2500a", linestyle="--")
             axes.annotate(f" {sweep.suggested:.2g}", (sweep.suggested, max(sweep.losses)), color="#c2500a")
-        with atomic_path(path) as tmp:
+        with disk.atomic_path(path) as tmp:
             save(figure, tmp)

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Preprocessing, Weights

@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.finetune.groups import Group
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
-from pipeline.data import csv_files
+from pipeline.base import csv_files, disk
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune.groups import Group
 
 PLAIN_TEXT = ("inference.txt", "probabilities.txt")
@@ -42,7 +41,7 @@ def write_curves(path: Path, curves: Sequence[Sequence[dict[str, Any]]]) -> None
         for repeat, curve in enumerate(curves)
         for row in curve
     ]
-    schema.write_text(path, csv_files.text([header, *rows]))
+    disk.write_text(path, csv_files.text([header, *rows]))
 
 
 def read_curves(path: Path) -> list[list[dict[str, Any]]]:
@@ -79,7 +78,7 @@ def write_predictions(
         answers = shown.argmax(axis=1)
         for name, row, answer, own in zip(ids, shown, answers, true, strict=True):
             rows.append([repeat, name, *(f"{p:.6g}" for p in row), classes[answer], classes[own]])
-    schema.write_text(path, csv_files.text(rows))
+    disk.write_text(path, csv_files.text(rows))
 
 
 def read_correct(path: Path, repeat: int) -> dict[str, bool]:
@@ -107,13 +106,13 @@ def write_plain_text(folder: Path, manifest: Manifest, rows: NDArray[np.int64], 
     the order of the test file where there is one. Classes stand in the order of the source's numbers, 0 for one that
     no image has, so that the number behind the brackets is the place in them, from 0, of the true class.
     """
-    schema.write_text(folder / "probabilities.txt", "".join(_decimals(row) + "\n" for row in shown))
+    disk.write_text(folder / "probabilities.txt", "".join(_decimals(row) + "\n" for row in shown))
     numbers = manifest.class_numbers
     whole = np.zeros((len(shown), int(numbers.max(initial=-1)) + 1), dtype=shown.dtype)
     whole[:, numbers] = shown
     order = np.searchsorted(rows, manifest.as_stored(rows))
     lines = (f"[{_decimals(whole[i])}], {numbers[manifest.targets[rows[i]]]}\n" for i in order)
-    schema.write_text(folder / "inference.txt", "inference, target\n" + "".join(lines))
+    disk.write_text(folder / "inference.txt", "inference, target\n" + "".join(lines))
 
 
 def clear_plain_text(folder: Path) -> None:

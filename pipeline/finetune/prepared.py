@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
+from pipeline.base.seeds import seed_of
 from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import MEMORY_MB, FinetuneParams, StrategyParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import augment, batches, features, groups, optimisers
 from pipeline.finetune.foreseen import require_known
 from pipeline.finetune.images import CachedView, Images, cached
@@ -28,7 +29,6 @@ from pipeline.finetune.kept import Kept
 from pipeline.finetune.losses import LOSSES
 from pipeline.finetune.model import Tuned
 from pipeline.finetune.schedules import Schedule, scaled_rate
-from pipeline.finetune.seeds import seed_of
 from pipeline.finetune.strategies import Ready, Task, prepare
 from pipeline.finetune.training import Recipe, Training
 from pipeline.heads.sets import Sets
@@ -279,7 +279,7 @@ def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets], seed: int) -> M
 def run_key(place: Place, repeat: int) -> str:
     """Everything that changes a repeat's result: its checkpoint is good for no other."""
     params = place.params.model_dump(mode="json", exclude={"run", "strategies", "repeats", "inference_txt", "workers"})
-    return schema.fingerprint(
+    return json_files.fingerprint(
         {
             "params": params,
             "strategy": place.strategy.model_dump(mode="json"),

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, kept, saved
 from pipeline.finetune.kept import Keeping, Kept
 from pipeline.finetune.prepared import Place, Prepared, run_key, strategy_of, view_of
@@ -54,9 +54,9 @@ class Run:
             "data": {
                 "images": len(manifest),
                 **{f"{split} images": len(manifest.rows(split, repeat)) for split in ("train", "val", "test")},
-                "ids": schema.fingerprint(manifest.ids.tolist()),
-                "labels": schema.fingerprint(manifest.labels.tolist()),
-                "split": schema.fingerprint(manifest.splits[repeat].tolist()),
+                "ids": json_files.fingerprint(manifest.ids.tolist()),
+                "labels": json_files.fingerprint(manifest.labels.tolist()),
+                "split": json_files.fingerprint(manifest.splits[repeat].tolist()),
             },
             "settings": strategy_of(self.name, self.params).model_dump(mode="json"),
             "params": self.params.model_dump(mode="json", exclude={"run", "strategies"}),

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pipeline.failing import place, reading
+from pipeline.base.failing import place, reading
 
 
 def begin(file: BinaryIO, dtype: DTypeLike, shape: tuple[int, ...]) -> None:

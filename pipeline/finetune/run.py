@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema, stopping
+from pipeline.base import disk, json_files, stopping
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, finished, groups, kept, live, outputs, saved
@@ -68,7 +68,7 @@ def run_strategy(
     repeats = range(len(sets))
     # With what could be read, so that images that are back are not passed by.
     wanted = {"inference_txt": params.inference_txt, "left_out": sets[0].left_out}
-    mark = schema.fingerprint({"runs": [run_key(place, r) for r in repeats], **wanted})
+    mark = json_files.fingerprint({"runs": [run_key(place, r) for r in repeats], **wanted})
     if (before := finished.result(cache, mark, out)) is not None:
         log.info("%s: finished before, in %s", name, out)
         _forget_checkpoints(place, repeats)  # stopped in between, that run has not come to it
@@ -118,7 +118,7 @@ def run_strategy(
         **outputs.over_repeats(records),
         "majority": majority(sets, len(manifest.classes)),
     }
-    schema.write_last_json(out / "metrics.json", result)
+    json_files.write_last(out / "metrics.json", result)
     kept_ones = [str(path.relative_to(out)) for path in (out / kept.FOLDER).rglob("*") if path.is_file()]
     finished.remember(cache, mark, out, [*OUTS, *outputs.PLAIN_TEXT, *kept_ones])
     _forget_checkpoints(place, repeats)
@@ -258,7 +258,7 @@ def _reading(place: Place, fitted: Fitted | None, sets: Sets) -> str:
 
 
 def _write_model(place: Place, made: Prepared, fitted: Fitted | None, out: Path) -> None:
-    schema.write_json(out / "groups.json", groups.as_json(made.table))
+    json_files.write(out / "groups.json", groups.as_json(made.table))
     provenance = {
         "source": f"finetune:{place.name}",
         "kind": place.strategy.kind,
@@ -302,6 +302,6 @@ def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
     kept.clear(out, lambda _: False)
     kept.write_tests(out, {})
     for file in OUTS:
-        schema.write_text(out / file, f"skipped: {reason}\n")
-    schema.write_last_json(out / "metrics.json", result)
+        disk.write_text(out / file, f"skipped: {reason}\n")
+    json_files.write_last(out / "metrics.json", result)
     return result

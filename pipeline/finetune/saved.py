@@ -20,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline import held, plain_json
+from pipeline.base import disk, held, json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.settings import resolve_device, resolve_precision
 from pipeline.config import MEMORY_MB
 from pipeline.data.room import NoRoomError, Room
-from pipeline.errors import UserError
 from pipeline.finetune import baselines, images
 from pipeline.finetune.augment import centre
 from pipeline.finetune.direct import Direct
@@ -32,7 +33,6 @@ from pipeline.finetune.images import CachedView
 from pipeline.finetune.kept import Kept
 from pipeline.finetune.model import Classifier, Tuned, autocast
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
-from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 MODEL, HEAD = "model.safetensors", "head.safetensors"
 # Version 1 did not say the loss.
@@ -228,10 +228,10 @@ def _fill(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    with atomic_path(path) as tmp:
+    with disk.atomic_path(path) as tmp:
         mode = tmp.stat().st_mode
         held.clear_old(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
-        save_file(tensors, tmp, metadata={_KEY: canonical_json(about)})
+        save_file(tensors, tmp, metadata={_KEY: json_files.canonical(about)})
         tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 # The batch for which learning rates are stated when they scale with it (Goyal et al. 2017).
 REFERENCE_BATCH = 256

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
+from pipeline.base.seeds import seed_of
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune.images import Images
-from pipeline.finetune.seeds import seed_of
 from pipeline.heads.sets import Sets
 
 Ints = NDArray[np.int64]

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.base.errors import UserError
+from pipeline.base.seeds import seed_of
 from pipeline.config import FinetuneParams, StrategyParams, TableEntry
-from pipeline.errors import UserError
 from pipeline.finetune import baselines, model
 from pipeline.finetune.direct import Direct
 from pipeline.finetune.groups import layer_of
 from pipeline.finetune.model import Classifier, Tuned
-from pipeline.finetune.seeds import seed_of
 from pipeline.nets import layers
 from pipeline.nets.weights import Weights
 

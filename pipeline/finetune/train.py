@@ -18,9 +18,9 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from pipeline import schema
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
-from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices
 from pipeline.finetune.batches import Batch, Part, part_of
 from pipeline.finetune.checkpoints import Files, Keeper
@@ -171,7 +171,7 @@ def _require_one_start(loop: Loop, part: Part) -> None:
     """Raises UserError if machines would go on from different checkpoints."""
     if loop.nodes.count == 1:
         return
-    own = 0 if loop.start is None else int(schema.sha256_file(loop.start)[:15], 16)
+    own = 0 if loop.start is None else int(disk.sha256(loop.start)[:15], 16)
     starts = [torch.zeros((), dtype=torch.int64, device=loop.limits.device) for _ in range(part.world)]
     distributed.all_gather(starts, torch.tensor(own, device=loop.limits.device))
     names = [f"{int(start):015x}"[:8] if start else "none" for start in starts]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from pipeline.base.seeds import seed_of
 from pipeline.finetune import begun, optimisers
 from pipeline.finetune.augment import Mix
 from pipeline.finetune.batches import Batch, PartBatches, Steps
@@ -20,7 +21,6 @@ from pipeline.finetune.groups import Group
 from pipeline.finetune.losses import Loss, soft_labels
 from pipeline.finetune.model import Classifier, autocast
 from pipeline.finetune.schedules import Schedule
-from pipeline.finetune.seeds import seed_of
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline import plain_json
-from pipeline.errors import UserError
-from pipeline.schema import VERSIONS, canonical_json
+from pipeline.base import json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 
 _KEY = "cnncodes"
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -29,11 +29,15 @@ def write(path: Path, tree: Any, *, about: Mapping[str, Any] | None = None) -> N
     """Over the file at `path`, which has its rights already. `tree`: dicts, lists and tuples of tensors, numbers, texts
     and None; `about`: plain values that `head` gives without the tensors. Raises OSError."""
     tensors: dict[str, Tensor] = {}
-    content = {"version": VERSIONS["checkpoint"], "about": dict(about or {}), "tree": _encoded(tree, "", tensors)}
+    content = {
+        "version": VERSIONS["checkpoint"],
+        "about": dict(about or {}),
+        "tree": _encoded(tree, "", tensors),
+    }
     content["sha256"] = _digest(content, tensors)
     mode = path.stat().st_mode if path.exists() else None
     try:
-        save_file(tensors, path, metadata={_KEY: canonical_json(content)})
+        save_file(tensors, path, metadata={_KEY: json_files.canonical(content)})
     except SafetensorError as e:
         # The library tells the system's error in words alone.
         found = _OS_ERROR.search(str(e))
@@ -130,7 +134,7 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """sha256 of the JSON, and of each tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(canonical_json(content).encode())
+    digest = hashlib.sha256(json_files.canonical(content).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

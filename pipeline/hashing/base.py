@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes
 from pipeline.hashing.dbn.hasher import Dbn

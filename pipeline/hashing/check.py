@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 Codes: TypeAlias = NDArray[np.floating[Any]]
 Bits: TypeAlias = NDArray[np.bool_]

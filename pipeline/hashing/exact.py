@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.special import expit
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing.check import Bits, Codes, Float32, Float64
 
 BLOCK_VALUES = 1 << 22  # of a block of codes in float64: 32 MB

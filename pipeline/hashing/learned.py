@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Codes, Float32, Float64
 from pipeline.hashing.exact import blocks, power_rows, unit_rows

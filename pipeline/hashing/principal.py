@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Codes, Float64
 from pipeline.hashing.exact import blocks

@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import plain_json, schema
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.hashing.base import HASHERS, Hasher
 from pipeline.hashing.pack import BIT_ORDER, pack, unpack
 
@@ -62,7 +63,7 @@ def write_hasher(path: str | Path, hasher: Hasher, *, settings: dict[str, Any]) 
     arrays = dict(sorted(hasher.arrays().items()))
     head = {"kind": "hasher", "hasher": hasher.name, "params": hasher.params(), "settings": settings}
     mark = _fingerprint(head, arrays)
-    with schema.new_hdf5(path) as f:
+    with hdf5_files.new(path) as f:
         _write_head(f, head, mark)
         for name, value in arrays.items():
             f.create_dataset(name, data=value)
@@ -99,7 +100,7 @@ def write_bits(
         "bit_order": BIT_ORDER,
     }
     mark = _fingerprint(head, arrays)
-    with schema.new_hdf5(path) as f:
+    with hdf5_files.new(path) as f:
         _write_head(f, head, mark)
         f.create_dataset("ids", data=arrays["ids"])
         rows = max(1, min(len(packed), _CHUNK_BYTES // packed.shape[1]))
@@ -127,22 +128,22 @@ def _fingerprint(head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
         name: [a.dtype.str, list(a.shape), hashlib.sha256(np.ascontiguousarray(a).data).hexdigest()]
         for name, a in arrays.items()
     }
-    return schema.fingerprint({"version": schema.VERSIONS["bits"], "head": head, "arrays": digests})
+    return json_files.fingerprint({"version": VERSIONS["bits"], "head": head, "arrays": digests})
 
 
 def _write_head(f: h5py.File, head: dict[str, Any], mark: str) -> None:
-    f.attrs["version"] = schema.VERSIONS["bits"]
+    f.attrs["version"] = VERSIONS["bits"]
     f.attrs["fingerprint"] = mark
     for key, value in head.items():
-        f.attrs[key] = schema.canonical_json(value) if isinstance(value, dict) else value
+        f.attrs[key] = json_files.canonical(value) if isinstance(value, dict) else value
 
 
 def _read_head(f: h5py.File, path: str | Path, *, kind: str) -> dict[str, Any]:
     version = f.attrs.get("version")
     if f.attrs.get("kind") != kind:
         raise UserError(f"{path} is not a {kind} file", allowed=f"a {kind} file that cnncodes wrote")
-    if version != schema.VERSIONS["bits"]:
-        raise UserError(f"{path} has layout version {version}", allowed=f"version {schema.VERSIONS['bits']}")
+    if version != VERSIONS["bits"]:
+        raise UserError(f"{path} has layout version {version}", allowed=f"version {VERSIONS['bits']}")
     head = {k: v for k, v in f.attrs.items() if k not in ("version", "fingerprint")}
     for key in ("params", "settings"):
         if key in head:
@@ -163,7 +164,7 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist")
     try:
-        with schema.hdf5(path) as f:
+        with hdf5_files.opened(path) as f:
             yield f
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as e:
         detail = " ".join(str(e).split())[:200]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32
 from pipeline.hashing.exact import blocks

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, SoFar
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.base import LinearHead, Targets
 from pipeline.heads.newton import Span, space_of
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 MAX_PASSES = 100_000  # liblinear's own limit, whatever scikit-learn passes on
 

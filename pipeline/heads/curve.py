@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.data.manifest import Manifest
@@ -17,7 +18,6 @@ from pipeline.heads.registry import head_type
 from pipeline.heads.select import fit_scaling, rows_of, score
 from pipeline.heads.sets import sets_of
 from pipeline.metrics import classify
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 Ints = NDArray[np.int64]
 

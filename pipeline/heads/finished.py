@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline import schema
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.heads.run import what_decides
 
 FOLDER = "heads-done"
@@ -22,13 +22,13 @@ _TIMES = frozenset({"fit_s", "predict_s"})
 
 def mark(codes: Codes, manifest: Manifest, params: HeadsParams, head: str, out: Path) -> str:
     """Names a head by all that changes it, and the folder that it is in."""
-    return schema.fingerprint({"head": head, "out": os.path.abspath(out), **what_decides(codes, manifest, params)})
+    return json_files.fingerprint({"head": head, "out": os.path.abspath(out), **what_decides(codes, manifest, params)})
 
 
 def remember(cache: Path, name: str, out: Path) -> None:
     """What is in `out` now is the head of that mark. Where the cache can't be written it is forgotten."""
     with contextlib.suppress(UserError, OSError):
-        schema.write_json(_file(cache, name), _digests(out))
+        json_files.write(_file(cache, name), _digests(out))
 
 
 def forget(cache: Path, name: str) -> None:
@@ -40,14 +40,14 @@ def forget(cache: Path, name: str) -> None:
 def is_there(cache: Path, name: str, out: Path) -> bool:
     """Whether the files in `out` are those that were remembered."""
     try:
-        return bool(schema.read_json(_file(cache, name)) == _digests(out))
+        return bool(json_files.read(_file(cache, name)) == _digests(out))
     except (UserError, OSError):
         return False
 
 
 def _digests(out: Path) -> dict[str, str]:
-    found = {name: schema.sha256_file(out / name) for name in _FILES}
-    return found | {_METRICS: schema.fingerprint(_timeless(schema.read_json(out / _METRICS)))}
+    found = {name: disk.sha256(out / name) for name in _FILES}
+    return found | {_METRICS: json_files.fingerprint(_timeless(json_files.read(out / _METRICS)))}
 
 
 def _timeless(value: Any) -> Any:

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.heads.base import Targets
 from pipeline.heads.neighbours import Neighbours, unit_rows
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, SoFar
 
 # Equal votes go to the class whose nearest voter is nearer: a nudge this small changes no other order for k <= 1000.
 _NUDGE = 5e-4

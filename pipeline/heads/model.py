@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import plain_json, schema
+from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
-from pipeline.errors import UserError
 from pipeline.heads.base import Head
 from pipeline.heads.registry import head_type
 from pipeline.heads.scaling import Scaling
@@ -39,17 +40,17 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Writes HDF5: attributes, the head's arrays in group `head`, the scaling's in `scaling`."""
         attributes = {
-            "version": schema.VERSIONS["head"],
+            "version": VERSIONS["head"],
             "head": self.name,
             "spec": self.spec,
             "dim": self.dim,
             "scaling": self.scaling.kind,
-            "classes": schema.canonical_json(list(self.classes)),
-            "codes_settings": schema.canonical_json(dict(self.codes_settings)),
+            "classes": json_files.canonical(list(self.classes)),
+            "codes_settings": json_files.canonical(dict(self.codes_settings)),
         }
         arrays = {f"head/{name}": np.asarray(a) for name, a in self.head.arrays().items()}
         arrays |= {"scaling/shift": self.scaling.shift, "scaling/factor": self.scaling.factor}
-        with schema.new_hdf5(path) as f:
+        with hdf5_files.new(path) as f:
             f.attrs.update(attributes | {"fingerprint": _fingerprint(attributes, arrays)})
             for name, array in arrays.items():
                 f.create_dataset(name, data=array)
@@ -61,7 +62,7 @@ class Model:
         if not path.is_file():
             raise UserError(f"{path} does not exist", allowed="the model.h5 of a trained head", see="`dvc repro heads`")
         try:
-            with schema.hdf5(path) as f:
+            with hdf5_files.opened(path) as f:
                 attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in f.attrs.items()}
                 if "skipped" in attributes:
                     raise UserError(f"{path} holds no head: {attributes['skipped']}", allowed="images with labels")
@@ -71,8 +72,8 @@ class Model:
         except (OSError, AttributeError, KeyError, RuntimeError, ValueError, TypeError) as e:
             raise UserError(f"{path} is not a head's model.h5 or is cut short ({e})", see="`dvc repro heads`") from None
         version = attributes.get("version")
-        if version != schema.VERSIONS["head"]:
-            raise UserError(f"{path} has version {version}", allowed=str(schema.VERSIONS["head"]), see="CHANGELOG.md")
+        if version != VERSIONS["head"]:
+            raise UserError(f"{path} has version {version}", allowed=str(VERSIONS["head"]), see="CHANGELOG.md")
         written = attributes.pop("fingerprint", None)
         if written != _fingerprint(attributes, arrays):
             raise UserError(f"{path} is damaged: its fingerprint does not fit its content", see="`dvc repro heads`")
@@ -117,7 +118,7 @@ def predict(model: Model, codes: Codes) -> tuple[list[str], NDArray[np.float32]]
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = plain_json.loads(schema.canonical_json(dict(settings)))
+    plain: dict[str, Any] = plain_json.loads(json_files.canonical(dict(settings)))
     return {k: v for k, v in plain.items() if k not in ROUNDING}
 
 
@@ -126,4 +127,4 @@ def _fingerprint(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
         name: [str(a.dtype), list(a.shape), hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()]
         for name, a in arrays.items()
     }
-    return schema.fingerprint({"attributes": dict(attributes), "arrays": digests})
+    return json_files.fingerprint({"attributes": dict(attributes), "arrays": digests})

@@ -27,8 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]

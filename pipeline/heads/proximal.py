@@ -20,9 +20,9 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.newton import Curvature, Doubles, Loss
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 MAX_STEPS = 200
 MAX_TURNS = 20  # of one model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.heads.base import Head
 from pipeline.heads.crammer_singer import CrammerSinger
 from pipeline.heads.knn import Knn

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema, stopping, unfinished
+from pipeline.base import hdf5_files, json_files, stopping, unfinished
+from pipeline.base.unfinished import Part, SoFar
+from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.data.manifest import Manifest
@@ -24,7 +26,6 @@ from pipeline.heads.scaling import Scaling
 from pipeline.heads.select import choose, rows_of, score
 from pipeline.heads.sets import Sets, sets_of
 from pipeline.metrics import classify
-from pipeline.unfinished import Part, SoFar
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def what_decides(codes: Codes, manifest: Manifest, params: HeadsParams) -> dict[
     told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist()]
     return {
         "codes": codes.content(),
-        "images": hashlib.sha256(schema.canonical_json(told).encode()).hexdigest(),
+        "images": hashlib.sha256(json_files.canonical(told).encode()).hexdigest(),
         "classes": list(manifest.classes),
         "params": params.model_dump(exclude={"heads"}),
     }
@@ -129,7 +130,7 @@ def _fit(
     Model(head, first.head, first.scaling, manifest.classes, codes.spec, codes.dim, codes.settings).save(
         out / "model.h5"
     )
-    schema.write_last_json(out / "metrics.json", result)
+    json_files.write_last(out / "metrics.json", result)
     return result
 
 
@@ -210,13 +211,13 @@ def _write_predictions(
     probabilities: bool,
     predictions: Sequence[tuple[Sets, NDArray[np.float32]]],
 ) -> None:
-    with schema.new_hdf5(path) as f:
+    with hdf5_files.new(path) as f:
         f.attrs.update(
             {
-                "version": schema.VERSIONS["predictions"],
+                "version": VERSIONS["predictions"],
                 "spec": codes.spec,
                 "head": head,
-                "classes": schema.canonical_json(list(classes)),
+                "classes": json_files.canonical(list(classes)),
                 "probabilities": probabilities,
             }
         )
@@ -230,8 +231,8 @@ def _write_predictions(
 def _write_skipped(out: Path, spec: str, head: str, reason: str) -> dict[str, Any]:
     """DVC asks for every out of a stage, so the HDF5 files are there and say why they are empty."""
     for name, kind in (("model.h5", "head"), ("predictions.h5", "predictions")):
-        with schema.new_hdf5(out / name) as f:
-            f.attrs.update({"version": schema.VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
+        with hdf5_files.new(out / name) as f:
+            f.attrs.update({"version": VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
     result = {"spec": spec, "head": head, "skipped": reason}
-    schema.write_last_json(out / "metrics.json", result)
+    json_files.write_last(out / "metrics.json", result)
     return result

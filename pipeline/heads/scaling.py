@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 Floats = NDArray[np.floating[Any]]
 KINDS = ("l2", "standardise", "none")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.heads.base import Head, Targets
@@ -18,7 +19,6 @@ from pipeline.heads.scaling import Scaling
 from pipeline.heads.sets import Sets
 from pipeline.heads.stream import Rows
 from pipeline.metrics import classify
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 Ints = NDArray[np.int64]
 MEBIBYTE = 1 << 20

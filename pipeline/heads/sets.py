@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 
 Ints = NDArray[np.int64]
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads import proximal
 from pipeline.heads.base import LinearHead, Targets, shortfall, softmax
 from pipeline.heads.newton import Curvature, Doubles, Point, Singles, path, space_of
 from pipeline.heads.proximal import Penalty
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 TOLERANCE = 1e-5  # relative gap of the objective
 ROUGH = 0.01  # the same of the sparse fits on the way to a C

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv, sposv
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.base import LinearHead, Targets, shortfall
 from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, path, space_of
 from pipeline.heads.stream import Rows
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 TOLERANCE = 1e-5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.index.base import Capabilities, Change, Index, PackedIndex
 from pipeline.index.exact import Exact
 from pipeline.index.hnsw import Hnsw

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.index.base import Change, Ids, Ints, at_most, checked_ids
 from pipeline.index.points import Points
 

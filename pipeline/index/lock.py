@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 
 _LOCK = ".lock"
 _HELD = ".lock-held"
@@ -31,7 +31,7 @@ def writing(folder: Path, *, make: bool) -> Iterator[None]:
             raise UserError(f"{folder} is not an index", allowed="a folder made by `cnncodes index`")
         fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as e:
-        schema.raise_if_disk(e, folder)
+        disk.raise_if_disk(e, folder)
         raise
     with os.fdopen(fd), contextlib.nullcontext() if _flock(fd, folder) else _held(folder):
         yield
@@ -44,7 +44,7 @@ def _flock(fd: int, folder: Path) -> bool:
     except BlockingIOError:
         raise UserError(f"{folder} is being changed by another process", allowed="try again when it is done") from None
     except OSError as e:
-        if schema.lacks_locks(e):
+        if disk.lacks_locks(e):
             return False
         raise
     return True

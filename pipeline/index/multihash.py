@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.index.base import Capabilities, Distances, Ints, Packed, PackedIndex, State, require_settings
 from pipeline.index.faiss_backend import copied
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.index.base import Ids, Ints, Packed, PackedIndex, at_most
 
 

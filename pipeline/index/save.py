@@ -31,13 +31,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import plain_json, schema
-from pipeline.errors import UserError
-from pipeline.failing import place
+from pipeline.base import disk, hdf5_files, json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.failing import place
+from pipeline.base.versions import VERSIONS
 from pipeline.index import INDEXES
 from pipeline.index.base import Change, Ids, Packed, PackedIndex, checked_ids
 from pipeline.index.lock import LOCKS, writing
-from pipeline.schema import sync
 
 POINTER = "current.json"
 _ROWS, _BACKEND = "rows.h5", "backend.bin"
@@ -157,13 +157,13 @@ def _publish(folder: Path, saved: Saved) -> str:
         (staging / "files").mkdir(parents=True)
         digest = _write(staging, saved)
         staging.rename(final)
-        sync(folder)  # the generation must be on disk before the pointer can name it
+        disk.sync(folder)  # the generation must be on disk before the pointer can name it
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    schema.write_json(
+    json_files.write(
         folder / POINTER,
-        {"version": schema.VERSIONS["index"], "generation": final.name, "manifest_sha256": digest},
+        {"version": VERSIONS["index"], "generation": final.name, "manifest_sha256": digest},
     )
     for old in generations[: -(_KEPT_GENERATIONS - 1)]:
         shutil.rmtree(old)
@@ -174,9 +174,9 @@ def _write(folder: Path, saved: Saved) -> str:
     """Writes a generation's files and returns the sha256 of its manifest, a function of the content alone."""
     index, state = saved.index, saved.index.state
     need = state.packed.nbytes * 2 + sum(v.nbytes for v in saved.columns.values()) + state.ids.nbytes
-    schema.require_space(folder, need, what="the index")
+    disk.require_space(folder, need, what="the index")
     names = [_ROWS]
-    with schema.atomic_path(folder / _ROWS) as tmp, schema.hdf5(tmp, "w") as f:
+    with disk.atomic_path(folder / _ROWS) as tmp, hdf5_files.opened(tmp, "w") as f:
         _put(f, "ids", state.ids)
         f.create_dataset("packed", data=state.packed)
         f.create_dataset("row_of", data=state.row_of)  # for earlier versions, which kept each index's own order
@@ -187,11 +187,11 @@ def _write(folder: Path, saved: Saved) -> str:
     if kept := index.kept():
         blobs[_BACKEND] = kept
     for name, data in blobs.items():
-        with schema.atomic_path(folder / name) as tmp:
+        with disk.atomic_path(folder / name) as tmp:
             tmp.write_bytes(data)
         names.append(name)
     manifest = {
-        "version": schema.VERSIONS["index"],
+        "version": VERSIONS["index"],
         "kind": "index",
         "index": index.name,
         "nbits": index.nbits,
@@ -200,12 +200,12 @@ def _write(folder: Path, saved: Saved) -> str:
         "made_by": saved.made_by,
         "columns": sorted(saved.columns),
         "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": schema.sha256_file(folder / name)}
+            name: {"bytes": (folder / name).stat().st_size, "sha256": disk.sha256(folder / name)}
             for name in sorted(names)
         },
     }
-    schema.write_json(folder / "manifest.json", manifest)
-    return schema.sha256_file(folder / "manifest.json")
+    json_files.write(folder / "manifest.json", manifest)
+    return disk.sha256(folder / "manifest.json")
 
 
 def _read(folder: Path, manifest_sha256: str) -> Saved:
@@ -220,7 +220,7 @@ def _read(folder: Path, manifest_sha256: str) -> Saved:
         _check(rows, entry, hashlib.file_digest(file, "sha256").hexdigest())
     name, nbits, count = manifest["index"], manifest["nbits"], manifest["count"]
     try:
-        with schema.hdf5(rows) as f:
+        with hdf5_files.opened(rows) as f:
             ids, packed = _get(f["ids"]), f["packed"][:]
             columns = {n: _get(f["columns"][n]) for n in manifest["columns"]}
     except (KeyError, ValueError) as e:
@@ -300,7 +300,7 @@ def _regular(path: Path, *, bytes_: int) -> Iterator[io.BufferedReader]:
         raise
     except OSError as e:
         if e.errno in (errno.EACCES, errno.EPERM):
-            schema.raise_if_disk(e, path)
+            disk.raise_if_disk(e, path)
         why = (e.strerror or str(e)).lower()
         raise UserError(f"{path} can't be read: {why}", allowed="a file, no link", see=_MEND) from None
     try:
@@ -325,8 +325,8 @@ def _bytes(path: Path, *, most: int) -> bytes:
 
 
 def _require_version(path: Path, version: object) -> None:
-    if version != schema.VERSIONS["index"]:
-        raise UserError(f"{path} has version {version!r}", allowed=[schema.VERSIONS["index"]], see=_MEND)
+    if version != VERSIONS["index"]:
+        raise UserError(f"{path} has version {version!r}", allowed=[VERSIONS["index"]], see=_MEND)
 
 
 def _checked(path: Path, entry: dict[str, Any]) -> bytes:

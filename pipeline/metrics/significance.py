@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 
 def corrected_resampled_t_test(differences: NDArray[np.floating[Any]], *, n_train: int, n_test: int) -> float:

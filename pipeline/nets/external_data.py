@@ -6,9 +6,9 @@ import math
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from pipeline.budget import OBJECT_BYTES, Budget
-from pipeline.errors import UserError
-from pipeline.failing import reading
+from pipeline.base.budget import OBJECT_BYTES, Budget
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 from pipeline.nets import protobuf
 from pipeline.nets.mistaken import require_not_mistaken
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 Kind = Literal["conv", "pool", "fc", "prob"]
 PRE = ".pre"

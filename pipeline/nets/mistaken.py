@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 _LOOKED_AT_BYTES = 2048
 _LFS = b"version https://git-lfs.github.com/spec/"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers as facts
 from pipeline.nets.layers import PRE, Op
 from pipeline.nets.weights.record import Weights, held_layers, require_held

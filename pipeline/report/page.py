@@ -10,7 +10,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipeline.failing import reading
+from pipeline.base import disk, json_files
+from pipeline.base.failing import reading
 from pipeline.figures.records.files import Figures
 from pipeline.report.section import Section, render
 from pipeline.report.sections import (
@@ -31,7 +32,6 @@ from pipeline.report.sections import (
     tradeoff,
     tuned_network,
 )
-from pipeline.schema import clear_leftovers, write_json, write_text
 
 Build = Callable[[Figures], Section | None]
 
@@ -67,8 +67,8 @@ def write_report(shown: Figures, out: Path) -> None:
     for section in sections.values():
         files |= section.files
     for name, text in files.items():
-        write_text(out / name, text)
-    write_json(out / "metrics.json", shown.metrics)
+        disk.write_text(out / name, text)
+    json_files.write(out / "metrics.json", shown.metrics)
     page = render(
         "page.html",
         title=f"CNN codes of {shown.about.name}",
@@ -79,8 +79,8 @@ def write_report(shown: Figures, out: Path) -> None:
         style=_asset("page.css"),
         script=_asset("page.js"),
     )
-    write_text(out / "index.html", page)
-    clear_leftovers(out, "*")
+    disk.write_text(out / "index.html", page)
+    disk.clear_leftovers(out, "*")
 
 
 def _asset(name: str) -> Markup:

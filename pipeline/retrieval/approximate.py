@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.config import ApproximateIndex
-from pipeline.errors import UserError
 from pipeline.index import make
 from pipeline.index.base import PackedIndex
 from pipeline.retrieval.timing import query_times

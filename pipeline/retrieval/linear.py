@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams, RetrievalParams
 from pipeline.data.manifest import Manifest
@@ -11,7 +12,6 @@ from pipeline.heads.select import choose, rows_of, score
 from pipeline.heads.sets import sets_of
 from pipeline.metrics import classify
 from pipeline.retrieval.sets import REPEAT
-from pipeline.unfinished import NOTHING, SoFar
 
 
 def svm_accuracy(

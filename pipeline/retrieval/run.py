@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema, stopping, unfinished
+from pipeline.base import csv_files, disk, hdf5_files, json_files, stopping, unfinished
+from pipeline.base.errors import RefusedError, UserError
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
-from pipeline.data import csv_files
 from pipeline.data.manifest import Manifest
-from pipeline.errors import RefusedError, UserError
 from pipeline.hashing import base, check
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.dbn.hasher import Dbn
@@ -35,7 +35,6 @@ from pipeline.retrieval.measures import Curve, by_class, by_neighbours, mean_ave
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours, Ranking
 from pipeline.retrieval.sets import Sets, sets_of
 from pipeline.retrieval.timing import query_times
-from pipeline.unfinished import NOTHING, Part, SoFar
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ def _what_decides(codes: Codes, manifest: Manifest, params: RetrievalParams) -> 
     told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist(), list(manifest.classes)]
     return {
         "codes": codes.content(),
-        "images": schema.fingerprint(told),
+        "images": json_files.fingerprint(told),
         "params": params.model_dump(mode="json", exclude={"specs"}),
     }
 
@@ -194,16 +193,16 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
         write_bits(out / "bits.h5", codes.ids, result.bits, hasher=result.hasher.name, hasher_fingerprint=mark)
     else:
         for name in ("hasher.h5", "bits.h5"):
-            with schema.new_hdf5(out / name) as f:
+            with hdf5_files.new(out / name) as f:
                 f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
     points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
-    schema.write_text(
+    disk.write_text(
         out / "curve.csv", csv_files.text([["recall", "precision"], *([f"{r:.6f}", f"{p:.6f}"] for r, p in points)])
     )
     header = list(dict.fromkeys(["phase", "epoch", *(name for row in result.training for name in row)]))
     rows = [[row.get(name, "") for name in header] for row in result.training]
-    schema.write_text(out / "training.csv", csv_files.text([header, *rows]))
-    schema.write_last_json(out / "metrics.json", result.record)
+    disk.write_text(out / "training.csv", csv_files.text([header, *rows]))
+    json_files.write_last(out / "metrics.json", result.record)
 
 
 def _about(task: _Task) -> Record:

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 
 Ints = NDArray[np.int64]
 REPEAT = 0  # the first of the random splits

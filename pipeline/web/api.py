@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 from pipeline.web import answers, questions
 from pipeline.web.limits import Limits
 from pipeline.web.live import Generation, Live

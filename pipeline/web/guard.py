@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.web.limits import Limits
 from pipeline.web.places import Places, network_of
 from pipeline.web.problems import Problem, as_json

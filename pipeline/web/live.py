@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection, Where, absent, duplicates
-from pipeline.errors import UserError
 from pipeline.index import kernels
 from pipeline.web.problems import Problem, told_as
 from pipeline.web.projection import Projection, project

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from starlette.responses import JSONResponse
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 _PATH = re.compile(r"""(?<![\w.~-])/[^\s/'"]+/[^\s'",;:()]*""")
 

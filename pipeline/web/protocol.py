@@ -12,7 +12,7 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.web.guard import ERROR_HEADERS
 from pipeline.web.limits import Limits
 from pipeline.web.places import Place, Places, network_of

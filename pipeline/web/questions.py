@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
-from pipeline.errors import UserError
 from pipeline.web import answers
 from pipeline.web.live import Generation
 from pipeline.web.problems import Problem

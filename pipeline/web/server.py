@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.web.app import create_app
 from pipeline.web.guard import Hosts
 from pipeline.web.limits import Limits

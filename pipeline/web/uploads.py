@@ -15,12 +15,12 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from pipeline.base import json_files
 from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection, Look
 from pipeline.data import cost
 from pipeline.data.colours import Pixels
 from pipeline.data.room import NoRoomError, Room
-from pipeline.schema import fingerprint
 from pipeline.web.limits import Limits
 from pipeline.web.pictures import SIDES, Size, decode_upload, render
 from pipeline.web.problems import Problem, told_as
@@ -130,7 +130,7 @@ def _bmp(pixels: Pixels) -> bytes:
 
 def codes_key(collection: Collection) -> str:
     """What two collections share whose codes are of one kind."""
-    return fingerprint({key: collection.made_by[key] for key in ("weights", "codes")})
+    return json_files.fingerprint({key: collection.made_by[key] for key in ("weights", "codes")})
 
 
 async def read_image(request: Request) -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.advice.layers import upper_specs
+from pipeline.base.errors import UserError
 from pipeline.codes.settings import Normalisation
 from pipeline.codes.weights_header import WeightsHeader
-from pipeline.errors import UserError
 from pipeline.nets import layers
 from tests.codes.conftest import make_params
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from pipeline import schema
 from pipeline.advice import reference
 from pipeline.advice.reference import WIDTH, Reference, distance, fold, frechet
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files
+from pipeline.base.errors import UserError
 from tests.advice.world import world
 
 
@@ -62,7 +62,7 @@ def test_a_file_comes_back_and_damage_is_noticed(tmp_path: Path) -> None:
     assert reference.write(back, again) == mark and again.read_bytes() == path.read_bytes()
     with h5py.File(again, "r+") as f:
         f["pool5-avg"][0, 0] += 1
-    schema.state_digest(again)
+    hdf5_files.state_digest(again)
     with pytest.raises(UserError, match="damaged"):
         reference.read(again)
     for bad in (path.read_bytes()[:1000], b"", b"no HDF5"):

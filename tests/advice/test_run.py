@@ -15,8 +15,8 @@ from pipeline.advice.measure import Layer, Point, expected
 from pipeline.advice.rule import RULE, top_half
 from pipeline.advice.run import advise, write
 from pipeline.advice.seen import seen_of
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
-from pipeline.errors import UserError
 from tests.advice.world import APART, heads, params, rows_of, world
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import transfer
-from pipeline.cache import TRAINING
+from pipeline.base.cache import TRAINING
 from pipeline.cli.app import app
 from pipeline.finetune import checkpoints, features, finished, images
 from tests import yaml_files

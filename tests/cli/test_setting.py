@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline import config
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
 from pipeline.config import PRESET_SECTIONS, assigned, merged
-from pipeline.errors import UserError
 from tests.cli.test_search import BUILD, run
 from tests.cli.test_shown import commands, help_of
 from tests.codes.conftest import draw

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from pipeline.base.errors import UserError
 from pipeline.cli.app import app
-from pipeline.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS, Weights, random, read_canonical, write_canonical
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION
 from tests.nets.weights.test_caffe_file import net as caffe_net

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
 from pipeline.codes import Codes, Embedder, embed, extract, info
 from pipeline.codes.store import DAMAGED
-from pipeline.errors import UserError
 from pipeline.nets.weights import Weights, write_canonical
 from tests.codes.conftest import draw, make_manifest, make_params
 

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.codes import FORMATS, Codes, export, formats
-from pipeline.errors import UserError
 from tests.codes.conftest import make_manifest
 from tests.codes.test_settings import made
 

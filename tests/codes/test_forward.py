@@ -12,11 +12,11 @@ import torchvision
 from scipy.special import expit
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.codes.forward import Forward
 from pipeline.codes.loading import Batch
 from pipeline.codes.pooling import soft
 from pipeline.codes.settings import Normalisation, Settings, resolve
-from pipeline.errors import UserError
 from pipeline.hashing.sigmoid import Sigmoid
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import make_params

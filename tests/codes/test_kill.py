@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import stopping
-from pipeline.cache import cache_root
+from pipeline.base import stopping
+from pipeline.base.cache import cache_root
 from pipeline.codes import extract, plan
 from pipeline.codes.store import Store
 from pipeline.nets.weights import Weights, write_canonical
@@ -31,7 +31,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 import torch
-from pipeline import front, stopping
+from pipeline.base import front, stopping
 from pipeline.codes import extract, plan
 from pipeline.codes.forward import Forward
 from pipeline.data.manifest import Manifest

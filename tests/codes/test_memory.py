@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.codes import Embedder, extract, loading
 from pipeline.codes.embedding import ImagesError
 from pipeline.codes.forward import Forward, TooLargeError
 from pipeline.codes.settings import Settings, resolve
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import draw, make_manifest, make_params
 

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema
+from pipeline.base import disk, hdf5_files, json_files
+from pipeline.base.errors import UserError
 from pipeline.codes import Codes, export, info, parts, stated
 from pipeline.codes.settings import Settings
 from pipeline.codes.store import Store
-from pipeline.errors import UserError
 from tests.codes.test_settings import made
 
 pytestmark = pytest.mark.network
@@ -129,15 +129,15 @@ def test_every_byte_of_a_part_counts_in_all_that_reads(folder: Path, tmp_path: P
 
 def test_a_part_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
-    digest = schema.hashlib.file_digest
+    digest = disk.hashlib.file_digest
 
     def counted(*args: Any) -> Any:
         nonlocal count
         count += 1
         return digest(*args)
 
-    monkeypatch.setattr(schema.hashlib, "file_digest", counted)
-    monkeypatch.setattr(schema, "_TICK_NS", 0)
+    monkeypatch.setattr(disk.hashlib, "file_digest", counted)
+    monkeypatch.setattr(disk, "_TICK_NS", 0)
     for _ in range(3):
         codes = Codes.open(folder)
         for i in range(N):
@@ -160,7 +160,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "settings": (lambda a: a["settings"].update(crop=96), "settings do not match its fingerprint"),
     "fingerprint": (lambda a: a.update(fingerprint="0" * 64), "settings do not match its fingerprint"),
     "settings and fingerprint": (
-        lambda a: (a["settings"].update(crop=9), a.update(fingerprint=schema.fingerprint(a["settings"]))),
+        lambda a: (a["settings"].update(crop=9), a.update(fingerprint=json_files.fingerprint(a["settings"]))),
         "its checksum or its fingerprint is another",
     ),
     "checksum": (lambda a: a["parts"]["part-00000.h5"].update(checksum="0" * 64), "its checksum or its fingerprint"),
@@ -203,7 +203,7 @@ def test_a_hostile_part_is_refused(folder: Path, tmp_path: Path) -> None:
         shape = f["codes"].shape
         del f["codes"]
         f.create_dataset("codes", shape=shape, dtype="f2", external=[(str(secret), 0, 10_000)])
-    schema.state_digest(path)
+    hdf5_files.state_digest(path)
     with pytest.raises(UserError, match="keeps /codes in another file"):
         Codes.open(folder)
     path.unlink()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.codes import settings as settings_module
 from pipeline.codes.settings import Normalisation, Settings, resolve, resolve_precision, settings_here
 from pipeline.config import CodesParams, LayerSpec
-from pipeline.errors import UserError
 from tests.codes.conftest import PARAMS, make_params
 
 NORM = Normalisation(channels="bgr", scale=1.0, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))

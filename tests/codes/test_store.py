@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
+from pipeline.base.held import held
 from pipeline.codes.reader import Codes
 from pipeline.codes.store import Digests, Store, store_gc, store_sizes
-from pipeline.errors import UserError
-from pipeline.held import held
 
 SETTINGS = {"arch": "tinyvgg", "layer": "pool5", "pooling": "avg", "l2": False}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.dag.closure import Closure
-from pipeline.errors import UserError
 from tests.test_imports import ROOT
 
 FILES = {

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.base.errors import UserError
 from pipeline.cli.app import app
 from pipeline.dag import dvc_yaml
 from pipeline.dag.stages import METRICS, PLOTS, STAGES, Stage
-from pipeline.errors import UserError
 from tests import yaml_files
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.data import build as module
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest, read_failures
-from pipeline.errors import UserError
 from tests import yaml_files
 from tests.data.world import PARAMS, folder, params, picture
 
@@ -287,7 +287,7 @@ def test_a_stray_picture_costs_no_other_its_label(
     assert "under different labels" not in caplog.text
     again = Manifest.read(tmp_path / "out")
     np.testing.assert_array_equal(again.targets, m.targets)
-    assert schema.read_json(tmp_path / "out/dataset.json")["unlabelled"] == 2
+    assert json_files.read(tmp_path / "out/dataset.json")["unlabelled"] == 2
     # The copy goes where its labelled original goes, and all others stay.
     old = {str(p): before.splits[:, i].tolist() for i, p in enumerate(before.paths)}
     new = {str(p): m.splits[:, i].tolist() for i, p in enumerate(m.paths)}

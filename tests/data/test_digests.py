@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import schema
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.config import MEMORY_MB
 from pipeline.data.digests import write
 from pipeline.data.room import Room
 from pipeline.data.sources import folder
 from pipeline.data.verify import verify
-from pipeline.errors import UserError
 from tests.pictures import draw_classes
 
 
@@ -61,7 +61,7 @@ def test_what_is_remembered_is_not_read(photos: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("pipeline.data.memory.TICK_NS", 0)
     list(verify(photos, paths, max_pixels=10**6, room=Room(MEMORY_MB)))
     first = lines(photos)
-    monkeypatch.setattr(schema, "sha256_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(disk, "sha256", lambda path: pytest.fail(f"{path} was read"))
     assert lines(photos) == first
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data.build import build
 from pipeline.data.decode import decode
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from tests import peak
 from tests.data.world import params
 

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data.build import build
 from pipeline.data.sources import Listing, imdb_wiki
 from pipeline.data.sources.imdb_wiki import age
-from pipeline.errors import UserError
 from tests.data.faces import BORN, Face, faces
 from tests.data.world import params
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data.build import build
 from pipeline.data.sources import SOURCES, Listing
-from pipeline.errors import UserError
 from tests.data.world import params, picture
 
 

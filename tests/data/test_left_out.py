@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data.left_out import RULES, LeaveOut
 from pipeline.data.links import Links
 from pipeline.data.manifest import Failure
 from pipeline.data.sources import folder
-from pipeline.errors import UserError
 from tests.data.world import picture
 
 SYSTEMS = [

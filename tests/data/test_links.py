@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data import digests
 from pipeline.data.asked import files_of
 from pipeline.data.build import build
@@ -19,7 +20,6 @@ from pipeline.data.links import Links, NotFollowedError
 from pipeline.data.manifest import Failure, read_failures
 from pipeline.data.sources import SOURCES, folder, labels_csv
 from pipeline.data.sources.base import Record
-from pipeline.errors import UserError
 from tests.data.world import params, picture
 
 KEY = "SHA256E-s123--" + "ab" * 32 + ".png"

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.data.listed import stays_below
 from pipeline.data.manifest import Failure, Manifest, read_failures
-from pipeline.errors import UserError
-from pipeline.schema import sha256_file
 
 SHA = ["0" * 64, "1" * 64, "2" * 64]
 ODD = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=8)
@@ -104,7 +104,7 @@ def test_a_list_of_an_earlier_version_is_read_but_gives_no_pixels(tmp_path: Path
         "".join(",".join(c for i, c in enumerate(line.split(",")) if i != 7) for line in path.open(encoding="utf-8"))
     )
     record = json.loads((tmp_path / "dataset.json").read_text())
-    (tmp_path / "dataset.json").write_text(json.dumps(record | {"manifest_sha256": sha256_file(path)}))
+    (tmp_path / "dataset.json").write_text(json.dumps(record | {"manifest_sha256": disk.sha256(path)}))
     old = Manifest.read(tmp_path)
     assert old.labels.tolist() == ["a", "b", "a"]
     with pytest.raises(UserError, match="earlier version"):

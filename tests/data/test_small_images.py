@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.budget import FREE_PIXELS, PIXELS_OF_A_BYTE
+from pipeline.base.budget import FREE_PIXELS, PIXELS_OF_A_BYTE
 from pipeline.data import cost
 from pipeline.data.decode import DecodeError, decode
 from tests import small_files
@@ -22,8 +22,8 @@ MOST = 178_956_970
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_more_pixels_than_a_file_of_its_length_may_have(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """With a smaller floor, so that the picture can be small too."""
-    monkeypatch.setattr("pipeline.budget.FREE_PIXELS", 10_000)
-    monkeypatch.setattr("pipeline.budget.PIXELS_OF_A_BYTE", 0.001)
+    monkeypatch.setattr("pipeline.base.budget.FREE_PIXELS", 10_000)
+    monkeypatch.setattr("pipeline.base.budget.PIXELS_OF_A_BYTE", 0.001)
     saved = io.BytesIO()
     Image.new("RGB", (200, 200)).save(saved, kind)
     with pytest.raises(DecodeError, match=r"it has [0-9,]+ bytes and asks for 200 x 200 pixels, more than"):
@@ -49,8 +49,8 @@ def test_deep_pixels_count_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DecodeError, match=r"asks for 13300 x 13300 pixels \(each counts as 2.7\), more than"):
         decode(data, max_pixels=MOST)
     assert cost.look(data, max_pixels=MOST).bytes == 0
-    monkeypatch.setattr("pipeline.budget.FREE_PIXELS", 100)
-    monkeypatch.setattr("pipeline.budget.PIXELS_OF_A_BYTE", 0)
+    monkeypatch.setattr("pipeline.base.budget.FREE_PIXELS", 100)
+    monkeypatch.setattr("pipeline.base.budget.PIXELS_OF_A_BYTE", 0)
     for depth, colour, work in ((1, 0, 1), (8, 2, 1), (8, 6, 4 / 3), (16, 0, 1), (16, 2, 2), (16, 6, 8 / 3)):
         count = {0: 1, 2: 3, 6: 4}[colour]
         most = int(100 / work)
@@ -61,8 +61,8 @@ def test_deep_pixels_count_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("mode", "most"), [("L", 100), ("RGB", 33), ("RGBA", 25)])
 def test_each_band_of_jpeg_2000_counts(mode: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.budget.FREE_PIXELS", 100)
-    monkeypatch.setattr("pipeline.budget.PIXELS_OF_A_BYTE", 0)
+    monkeypatch.setattr("pipeline.base.budget.FREE_PIXELS", 100)
+    monkeypatch.setattr("pipeline.base.budget.PIXELS_OF_A_BYTE", 0)
     assert decode(stored.encoded(Image.new(mode, (1, most)), "JPEG2000"), max_pixels=MOST).shape[0] == most
     with pytest.raises(DecodeError, match="more than"):
         decode(stored.encoded(Image.new(mode, (1, most + 1)), "JPEG2000"), max_pixels=MOST)

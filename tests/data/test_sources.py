@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.base.errors import UserError
 from pipeline.data.decode import decode
 from pipeline.data.left_out import LeaveOut
 from pipeline.data.links import Links
 from pipeline.data.sources import SOURCES, Listing, folder, openmoji
-from pipeline.errors import UserError
 from tests.data import world
 from tests.data.faces import Face, faces
 from tests.data.world import params, picture

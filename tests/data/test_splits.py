@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.base.errors import UserError
 from pipeline.data.splits import assign, require_all, require_train, unite
-from pipeline.errors import UserError
 
 SHARES = {"val": 0.2, "test": 0.25}
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import stopping
-from pipeline.cache import cache_root
+from pipeline.base import stopping
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
 from pipeline.data import memory, verify
 from pipeline.data.manifest import Failure
 from pipeline.data.memory import Facts, Memory, Stamp
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 from tests.data.stored import png
 from tests.data.world import picture
 

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.config import LayerSpec
-from pipeline.errors import UserError
 from pipeline.figures.compare import compare
 from pipeline.figures.records.runs import Run
 from pipeline.figures.runs import predictions, read_runs
@@ -26,7 +26,7 @@ def a_run(root: Path, head: str, right: Sequence[Sequence[bool]], *, fixed: bool
     folder.mkdir()
     repeats: list[dict[str, Any]] = []
     with h5py.File(folder / "predictions.h5", "w") as file:
-        file.attrs.update({"version": schema.VERSIONS["predictions"], "probabilities": False})
+        file.attrs.update({"version": VERSIONS["predictions"], "probabilities": False})
         for repeat, row in enumerate(right):
             group = file.create_group(f"repeat_{repeat}")
             group["ids"] = np.array([f"{'x' if fixed else repeat}-{i}" for i in range(len(row))], dtype="S")

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.config import LayerSpec
-from pipeline.errors import UserError
 from pipeline.figures.records.about import About, Method
 from pipeline.figures.records.advice import Advice, Duel, Side, Standing
 from pipeline.figures.records.files import Figures, read, write
 from pipeline.figures.records.runs import Comparison, Run
 from pipeline.figures.records.strategies import Recall, Strategies
-from pipeline.schema import read_json, write_json
 
 ABOUT: dict[str, Any] = {
     **{"name": "photos", "arch": "vgg16", "images": 4, "classes": ("a", "b"), "lost": 0, "samples": (), "layers": ()},
@@ -65,7 +65,7 @@ def test_a_spread_that_is_missing_is_null_in_the_file(tmp_path: Path, figures: F
     side = Side("svm", 0.5, math.nan, 1, 96, 10)
     standing = Standing(Duel(side, side, (0.5, 0.5), 1.0), None, ("frozen",), trained=True)
     write(replace(figures, advice=Advice({"spec": "x"}, None, {}, standing)), tmp_path)
-    assert read_json(tmp_path / "advice.json")["standing"]["alike"]["advised"]["std"] is None
+    assert json_files.read(tmp_path / "advice.json")["standing"]["alike"]["advised"]["std"] is None
     found = read(tmp_path).advice
     assert found is not None and found.standing is not None and found.standing.alike is not None
     assert math.isnan(found.standing.alike.advised.std)
@@ -89,7 +89,7 @@ def test_a_file_that_is_missing_is_named(missing: str, figures: Figures, tmp_pat
 
 def test_values_of_another_kind_are_told_with_their_place(figures: Figures, tmp_path: Path) -> None:
     write(figures, tmp_path)
-    write_json(tmp_path / "about.json", read_json(tmp_path / "about.json") | {"images": "many"})
+    json_files.write(tmp_path / "about.json", json_files.read(tmp_path / "about.json") | {"images": "many"})
     with pytest.raises(UserError, match=r"about\.json has at 'images': .*; see `dvc repro figures`"):
         read(tmp_path)
 
@@ -106,12 +106,12 @@ def test_an_index_of_another_version_or_of_files_elsewhere_is_refused(
     changes: dict[str, Any], said: str, figures: Figures, tmp_path: Path
 ) -> None:
     write(figures, tmp_path)
-    write_json(tmp_path / "figures.json", read_json(tmp_path / "figures.json") | changes)
+    json_files.write(tmp_path / "figures.json", json_files.read(tmp_path / "figures.json") | changes)
     with pytest.raises(UserError, match=said):
         read(tmp_path)
 
 
 def test_an_index_that_lists_nothing_is_told(tmp_path: Path) -> None:
-    write_json(tmp_path / "figures.json", ["x"])
+    json_files.write(tmp_path / "figures.json", ["x"])
     with pytest.raises(UserError, match="lists no figures"):
         read(tmp_path)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import augment
 from pipeline.finetune.batches import EpochSampler, PixelRows, loader, steps_of
 from pipeline.finetune.images import CachedView, cached

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import stopping
+from pipeline.base import stopping
 from pipeline.data.manifest import Manifest
 from pipeline.finetune import checkpoints, saved
 from pipeline.finetune.training import Training
@@ -88,7 +88,7 @@ RUN = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from pipeline import front, stopping
+from pipeline.base import front, stopping
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.training import Training

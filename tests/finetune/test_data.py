@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline import config, schema, transfer
+from pipeline import config, transfer
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.codes import extract
 from pipeline.data.cost import Header
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import gains, images, saved
 from pipeline.finetune.images import CachedView, cached
 from pipeline.finetune.run import run_strategy
@@ -259,7 +260,7 @@ def test_a_gap_network_is_weights_up_to_its_last_pooling(manifest: Manifest, cac
     weights = read_canonical(tmp_path / saved.MODEL)
     assert (weights.arch, held_layers(weights)[-1]) == ("tinyvgg", "pool5")
     assert all(torch.equal(t, world.weights().tensors[n]) for n, t in weights.tensors.items())
-    assert schema.read_json(tmp_path / "metrics.json")["trained"] == "classifier at 1"
+    assert json_files.read(tmp_path / "metrics.json")["trained"] == "classifier at 1"
 
 
 # -- curves

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices, live, train
 from pipeline.finetune.batches import EpochSampler, Part, PartBatches, steps_of
 from pipeline.finetune.nodes import Nodes

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import stopping
+from pipeline.base import stopping
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import features, images
 from pipeline.finetune.filling import filling
 from pipeline.finetune.images import CachedView, cached

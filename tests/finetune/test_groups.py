@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.base.errors import UserError
 from pipeline.config import TableEntry
-from pipeline.errors import UserError
 from pipeline.finetune import groups
 from pipeline.finetune.outputs import never_trained, trained_text
 

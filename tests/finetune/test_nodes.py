@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, devices, nodes
 from pipeline.finetune.batches import Part
 from pipeline.finetune.nodes import Nodes, meet, nodes_of
 from pipeline.finetune.run import run_strategy
 from pipeline.finetune.train import fit, follow
 from pipeline.finetune.training import Training
-from pipeline.schema import read_json
 from tests.finetune import world
 from tests.finetune.test_devices import EVEN, Killed, assert_close, ended
 from tests.finetune.test_training import LIMITS, made_of, state_of
@@ -158,7 +158,7 @@ def test_two_machines_end_where_one_does(
 
     alone = world.params(**(changes | {"nodes": 1}))
     expected = run_strategy("finetune", manifest, world.weights(), alone, tmp_path / "one", cache=cache)
-    assert read_json(tmp_path / "out/groups.json") == read_json(tmp_path / "one/groups.json")
+    assert json_files.read(tmp_path / "out/groups.json") == json_files.read(tmp_path / "one/groups.json")
     for a, b in zip(found["repeats"], expected["repeats"], strict=True):
         assert a["log_loss"] == pytest.approx(b["log_loss"], rel=1e-3)
     assert not list(cache.glob("finetune-runs/*"))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import lr_find
 from pipeline.finetune.lr_find import suggest
 from pipeline.finetune.prepared import place_of

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import schema, transfer
+from pipeline import transfer
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import kept, saved, tree
 from pipeline.finetune.resume import MAY_DIFFER, Run, starts
 from pipeline.finetune.run import run_strategy
@@ -313,6 +314,6 @@ def test_a_folder_of_strategies_lists_them_all(whole: Path, tmp_path: Path) -> N
 
 
 def test_accuracies_that_are_broken_are_refused(whole: Path, tmp_path: Path) -> None:
-    schema.write_json(tmp_path / kept.FOLDER / kept.TESTS, {"version": 1, "accuracy": {"x": "high"}})
+    json_files.write(tmp_path / kept.FOLDER / kept.TESTS, {"version": 1, "accuracy": {"x": "high"}})
     with pytest.raises(UserError, match="not a file of test accuracies"):
         kept.listed(tmp_path)

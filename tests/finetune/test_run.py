@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import baselines, saved, strategies
 from pipeline.finetune.augment import centre
 from pipeline.finetune.batches import PixelRows
@@ -39,7 +39,7 @@ NAMES = [
 def test_every_strategy_ends_in_its_files(name: str, manifest: Manifest, cache: Path, tmp_path: Path) -> None:
     result = run_strategy(name, manifest, world.weights(), world.params(repeats=2), tmp_path, cache=cache)
 
-    assert result == schema.read_json(tmp_path / "metrics.json")
+    assert result == json_files.read(tmp_path / "metrics.json")
     assert [r["repeat"] for r in result["repeats"]] == [0, 1]
     assert all((r["n_train"], r["n_val"], r["n_test"], r["epochs"]) == (24, 9, 9, 2) for r in result["repeats"])
     assert result["mean"]["accuracy"] == pytest.approx(np.mean([r["accuracy"] for r in result["repeats"]]))
@@ -53,7 +53,7 @@ def test_every_strategy_ends_in_its_files(name: str, manifest: Manifest, cache: 
     right = np.mean([r["predicted"] == r["true"] for r in rows if r["repeat"] == "0"])
     assert result["repeats"][0]["accuracy"] == pytest.approx(right)
     assert [[row["epoch"] for row in curve] for curve in read_curves(tmp_path / "curves.csv")] == [[1, 2], [1, 2]]
-    table = schema.read_json(tmp_path / "groups.json")
+    table = json_files.read(tmp_path / "groups.json")
     assert sum(g["values"] for g in table) == result["values"]
 
     # The model on disk answers in float32, as near to the one that was tested as its precision lets it.

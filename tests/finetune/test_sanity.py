@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from pipeline import config
+from pipeline.base.errors import UserError
 from pipeline.config import SanityParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune.prepared import place_of
 from pipeline.finetune.sanity import first, grid
 from pipeline.finetune.sanity.bench import Bench

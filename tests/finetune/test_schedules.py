@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, StepLR
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.finetune.schedules import SCHEDULES, Schedule, scaled_rate
 
 TOTAL = 20

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import direct
 from pipeline.finetune.direct import Direct, label_map, propose
 from pipeline.finetune.model import Tuned, initialise

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune import checkpoints, kept, lr_find, optimisers, train
 from pipeline.finetune.kept import Keeping
 from pipeline.finetune.prepared import Prepared, place_of, prepared

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.finetune import tree
 
 TREE: dict[str, Any] = {

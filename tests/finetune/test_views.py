@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 from pipeline.finetune.augment import Settings, image_transform
 from pipeline.finetune.batches import CodeRows, PixelRows
 from pipeline.finetune.model import Classifier, autocast

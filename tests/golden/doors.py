@@ -23,7 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pipeline import config, query, transfer, tuned, workspace
 from pipeline.advice import reference
-from pipeline.cache import cache_root
+from pipeline.base.cache import cache_root
 from pipeline.codes import Codes, Embedder, parts, settings
 from pipeline.codes import extract as extract_codes
 from pipeline.codes.plan import check

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing.base import HASHERS, Hasher, make
 from pipeline.hashing.save import read_hasher, write_hasher
 

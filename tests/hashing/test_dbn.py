@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing.dbn.autoencoder import Autoencoder
 from pipeline.hashing.dbn.hasher import Dbn
 from pipeline.hashing.dbn.rbm import Rbm

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.random_projection import GaussianRandomProjection
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing import exact, itq
 from pipeline.hashing.itq import Itq
 from pipeline.hashing.learned import Learned, nearest

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.hashing.pack import pack, unpack
 
 

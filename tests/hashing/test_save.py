@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files
+from pipeline.base.errors import UserError
 from pipeline.hashing.save import PackedBits, read_bits, read_hasher, write_bits, write_hasher
 from pipeline.hashing.topk import TopK
 
@@ -136,7 +136,7 @@ def test_a_hasher_of_arrays_elsewhere_and_a_flipped_bit_are_refused(tmp_path: Pa
     path.write_bytes(whole)
     with h5py.File(path, "r+") as f:
         f.create_dataset("more", (9,), "u1", external=[("/etc/hostname", 0, 9)])
-    schema.state_digest(path)
+    hdf5_files.state_digest(path)
     with pytest.raises(UserError, match="keeps /more in another file"):
         read_hasher(path)
 
@@ -145,7 +145,7 @@ def test_a_newer_version_and_an_unknown_hasher_are_refused(tmp_path: Path) -> No
     write(tmp_path / "bits.h5")
     with h5py.File(tmp_path / "bits.h5", "a") as f:
         f.attrs["version"] = 99
-    schema.state_digest(tmp_path / "bits.h5")
+    hdf5_files.state_digest(tmp_path / "bits.h5")
     with pytest.raises(UserError, match="version 99"):
         read_bits(tmp_path / "bits.h5")
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import schema, stopping, unfinished
+from pipeline.base import disk, stopping, unfinished
+from pipeline.base.unfinished import Part
 from pipeline.heads import crammer_singer, softmax, svm
 from pipeline.heads.newton import Weights
 from pipeline.heads.registry import HEADS
 from pipeline.heads.run import fit_head
-from pipeline.unfinished import Part
 from tests.heads.world import blobs, dataset, params
 
 FILES = ("model.h5", "predictions.h5")
@@ -24,7 +24,7 @@ FILES = ("model.h5", "predictions.h5")
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps whatever there is to keep, and does not wait for the disk."""
-    monkeypatch.setattr(schema, "sync", lambda path: None)
+    monkeypatch.setattr(disk, "sync", lambda path: None)
     monkeypatch.setattr(stopping.Timer, "is_due", lambda self: True)
 
 

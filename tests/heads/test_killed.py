@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cache import training_gc, training_sizes
+from pipeline.base.cache import training_gc, training_sizes
 from tests.heads.test_kept import FILES, timeless
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 CODE = """
 import sys, time; from pathlib import Path
 import numpy as np
-from pipeline import front, stopping, unfinished, workspace
+from pipeline import workspace
+from pipeline.base import front, stopping, unfinished
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
 from pipeline.heads import newton

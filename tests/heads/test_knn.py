@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsClassifier
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.heads.base import Targets
 from pipeline.heads.knn import Knn
 from pipeline.heads.neighbours import Neighbours, in_order, unit_rows

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files
+from pipeline.base.errors import UserError
 from pipeline.heads.curve import learning_curve, nested_order
 from pipeline.heads.model import Model, predict
 from pipeline.heads.registry import HEADS
@@ -259,7 +259,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
         f["head/intercepts"][0] += 1
     with pytest.raises(UserError, match="do not match the digest that it states"):
         Model.load(path)
-    schema.state_digest(path)
+    hdf5_files.state_digest(path)
     with pytest.raises(UserError, match="fingerprint does not fit"):
         Model.load(path)
     with pytest.raises(UserError, match="does not exist"):

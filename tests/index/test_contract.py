@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.index import INDEXES, PackedIndex, make
 
 SETTINGS: dict[str, dict[str, Any]] = {

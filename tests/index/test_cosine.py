@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.index import make
 from pipeline.index.cosine import Cosine
 from pipeline.index.rerank import TwoStage

@@ -13,8 +13,8 @@ import faiss
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.index import INDEXES, save
 from pipeline.index.faiss_backend import centres, to_bytes
 from tests.index.test_save import collection, same, saved
@@ -27,7 +27,7 @@ def sign(folder: Path, change: Callable[[dict[str, Any]], None] = lambda manifes
     for path in generation.rglob("*"):
         name = str(path.relative_to(generation))
         if name != "manifest.json" and path.is_file():
-            manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": schema.sha256_file(path)}
+            manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": disk.sha256(path)}
     change(manifest)
     (generation / "manifest.json").write_text(json.dumps(manifest))
     pointer = json.loads((folder / save.POINTER).read_text())

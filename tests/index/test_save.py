@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
 from pipeline.index import INDEXES, make, save
 from pipeline.index.save import Saved
 from tests.index.test_contract import SETTINGS, collection
@@ -263,11 +263,11 @@ def test_columns_of_another_file_are_refused(tmp_path: Path) -> None:
         f.create_dataset("columns/label", (200,), "S10", external=[(str(tmp_path / "secret.txt"), 0, 2000)])
         f["columns/label"].attrs["text"] = True
     manifest = json.loads((here / "manifest.json").read_text())
-    size, digest = (here / "rows.h5").stat().st_size, schema.sha256_file(here / "rows.h5")
+    size, digest = (here / "rows.h5").stat().st_size, disk.sha256(here / "rows.h5")
     manifest["files"]["rows.h5"] = {"bytes": size, "sha256": digest}
-    schema.write_json(here / "manifest.json", manifest)
+    json_files.write(here / "manifest.json", manifest)
     pointer = json.loads((tmp_path / "x.index/current.json").read_text())
-    pointer["manifest_sha256"] = schema.sha256_file(here / "manifest.json")
-    schema.write_json(tmp_path / "x.index/current.json", pointer)
+    pointer["manifest_sha256"] = disk.sha256(here / "manifest.json")
+    json_files.write(tmp_path / "x.index/current.json", pointer)
     with pytest.raises(UserError, match="keeps /columns/label in another file"):
         save.load(tmp_path / "x.index")

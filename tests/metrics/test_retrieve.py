@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.metrics import retrieve
 from pipeline.metrics.retrieve import TieGroups
 

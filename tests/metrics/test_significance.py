@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.metrics.significance import corrected_resampled_t_test, mcnemar_exact
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 

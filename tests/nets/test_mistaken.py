@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.mistaken import require_not_mistaken
 from pipeline.nets.weights import WEIGHT_READERS
 from pipeline.nets.weights.convert import convert

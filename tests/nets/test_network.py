@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Preprocessing, Weights, random

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights.sources import open_file
 from tests import small_files
 from tests.reliability.child import Child
@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 TESTS = (
     "tests/index/test_hostile.py",
     "tests/test_hostile_collection.py",
-    "tests/test_plain_hdf5.py",
-    "tests/test_tried_hdf5.py",
-    "tests/test_plain_json.py",
+    "tests/base/test_plain_hdf5.py",
+    "tests/base/test_tried_hdf5.py",
+    "tests/base/test_plain_json.py",
     "tests/test_yaml.py",
     "tests/nets/weights/test_safety.py",
     "tests/nets/weights/test_plain_pickle.py",

@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline import held
+from pipeline.base import held
 from pipeline.config import RetrievalParams, load
 from pipeline.workspace import PRESET
 

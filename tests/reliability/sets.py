@@ -14,9 +14,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pipeline.base.errors import UserError
 from pipeline.config import DatasetParams, load
 from pipeline.data.sources import hdf5
-from pipeline.errors import UserError
 from tests.reliability.child import Child
 from tests.reliability.mutate import mutated
 from tests.reliability.registry import Draw

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS
 from pipeline.nets.weights import random as random_weights
 from pipeline.nets.weights.sources import from_file, is_canonical, open_file

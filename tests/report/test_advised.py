@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.figures.advised import Way, duel, standing
 from pipeline.figures.inputs import read_inputs
 from pipeline.figures.records.advice import Duel, Side, Standing
@@ -18,7 +19,6 @@ from pipeline.figures.run import figures_of
 from pipeline.finetune.outputs import read_correct, write_predictions
 from pipeline.report.advised import say
 from pipeline.report.sections import advice
-from pipeline.schema import read_json, write_json
 from tests.report.conftest import SPECS
 from tests.report.test_strategies import write_strategy
 from tests.report.world import heads_params, report_params
@@ -192,8 +192,8 @@ def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:
     assert "ahead by more than noise: the measurements agree" in section.html
     assert "saw images of 96 px, &lt;top&gt; of 32 px" in section.html and "<top>" not in section.html
     assert figures.metrics["advice"]["strategies"]["lag"] == pytest.approx(-0.6)
-    record = read_json(out / "advise/metrics.json")
-    write_json(out / "advise/metrics.json", record | TUNE | {"from_layer": "conv5_1"})
+    record = json_files.read(out / "advise/metrics.json")
+    json_files.write(out / "advise/metrics.json", record | TUNE | {"from_layer": "conv5_1"})
     inputs = read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names)
     section = advice.build(figures_of(inputs))
     assert section is not None and "<strong>the measurements do not agree</strong>" in section.html

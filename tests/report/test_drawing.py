@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.figures.inputs import read_inputs
 from pipeline.figures.records.files import Figures, write
 from pipeline.figures.run import COMPUTE, figures_of
@@ -60,8 +60,8 @@ def test_the_page_of_the_folder_is_that_of_the_figures(figures: Figures, tmp_pat
     page = build(tmp_path / "out")
     assert digest(page.parent) == digest(tmp_path / "straight")
     assert [i for i in Page(page).ids if i in SECTIONS] == [n for n in SECTIONS if n != "copies"]
-    metrics = schema.read_json(tmp_path / "out/figures/metrics.json")
-    assert metrics == schema.read_json(page.parent / "metrics.json") and metrics["advice"] and metrics["retrieval"]
+    metrics = json_files.read(tmp_path / "out/figures/metrics.json")
+    assert metrics == json_files.read(page.parent / "metrics.json") and metrics["advice"] and metrics["retrieval"]
 
 
 def test_drawing_loads_nothing_heavy(figures: Figures, tmp_path: Path) -> None:

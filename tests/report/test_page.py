@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.base.errors import UserError
 from pipeline.data.manifest import Failure
-from pipeline.errors import UserError
 from pipeline.figures import curve
 from pipeline.heads.curve import CurvePoint
 from pipeline.report.page import SECTIONS

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.config import HashSpec
-from pipeline.errors import UserError
 from pipeline.figures.inputs import Inputs, read_inputs
 from pipeline.figures.neighbours import NEIGHBOURS, QUERIES, shown
 from pipeline.figures.records.files import Figures

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import schema
+from pipeline.base import json_files
 from pipeline.data.manifest import Manifest
 from pipeline.figures.tuned_network import read_tuned_network
 from pipeline.finetune.sanity.panel import KINDS, panel
@@ -88,9 +88,9 @@ def write_tuned(out: Path, manifest: Manifest) -> None:
         write_head(root / "heads/pool5-avg-svm", manifest, "pool5-avg", "svm", dim=4, sharpness=sharpness)
     lone = out / "tuned/heads/fc7-flatten-svm"
     write_head(lone, manifest, "fc7-flatten", "svm", dim=4, sharpness=1.0)
-    noted = schema.read_json(lone / "metrics.json")
+    noted = json_files.read(lone / "metrics.json")
     noted["repeats"][0]["notes"] = ["C = 1 without a choice"]
-    schema.write_json(lone / "metrics.json", noted)
+    json_files.write(lone / "metrics.json", noted)
     both: dict[str, Any] = {"source": 0.0, "tuned": 1.0}
     record = {
         "strategy": "finetune",
@@ -102,7 +102,7 @@ def write_tuned(out: Path, manifest: Manifest) -> None:
         "hashes": {"itq8-pool5-avg": {"map_at_k": {"source": 0.25, "tuned": 0.5}, "k": {"source": 5, "tuned": 5}}},
         "left_out": {"source": {"fc7-flatten": "it stops at pool5"}, "tuned": {}},
     }
-    schema.write_json(out / "tuned/metrics.json", record)
+    json_files.write(out / "tuned/metrics.json", record)
 
 
 def page_of(place: Path, **names: Any) -> tuple[Page, Path]:
@@ -145,7 +145,7 @@ def test_the_tuned_network_stands_beside_its_source(place: Path) -> None:
 
 def test_sections_without_results_stay_out(place: Path) -> None:
     write("cnn", [], place / "sanity/cnn")
-    schema.write_json(place / "tuned/metrics.json", {"strategy": "finetune", "skipped": "no labels"})
+    json_files.write(place / "tuned/metrics.json", {"strategy": "finetune", "skipped": "no labels"})
     page, _ = page_of(place, sanity=["cnn"])
     assert not {"sanity", "tuned"} & set(page.ids)
     shutil.rmtree(place / "tuned")

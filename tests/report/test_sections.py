@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.base import csv_files
 from pipeline.config import LayerSpec
-from pipeline.data import csv_files
 from pipeline.figures import codes_map as map_of
 from pipeline.figures import confusion as confused
 from pipeline.figures.inputs import Inputs

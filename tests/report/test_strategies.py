@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.figures.inputs import Inputs, read_inputs
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.strategies import Tuned
@@ -76,7 +76,7 @@ def write_strategy(folder: Path, name: str, repeats: int = 2, classes: int = 3) 
     ]
     figures = [key for key in record if key not in ("reading",)] + ["accuracy", "mean_class_recall"]
     columns = {key: [r[key] for r in records] for key in figures}
-    schema.write_json(
+    json_files.write(
         folder / name / "metrics.json",
         {
             "strategy": name,
@@ -110,10 +110,10 @@ def write_strategy(folder: Path, name: str, repeats: int = 2, classes: int = 3) 
 def add_val_scores(folder: Path, scores: dict[str, float]) -> None:
     """Layer -> score on val, whatever the test figures say."""
     for path in folder.glob("*/metrics.json"):
-        record = schema.read_json(path)
+        record = json_files.read(path)
         for repeat in record["repeats"]:
             repeat["val_score"] = scores[record["spec"]]
-        schema.write_json(path, record)
+        json_files.write(path, record)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_results_that_are_missing_are_named(world: Path) -> None:
 
 
 def test_skipped_strategies_stay_out(world: Path, tmp_path: Path) -> None:
-    schema.write_json(tmp_path / "frozen" / "metrics.json", {"strategy": "frozen", "skipped": "no labels"})
+    json_files.write(tmp_path / "frozen" / "metrics.json", {"strategy": "frozen", "skipped": "no labels"})
     assert read_tuned(tmp_path, ["frozen"]) == ()
 
 

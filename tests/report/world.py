@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.versions import VERSIONS
 from pipeline.codes import part, stated
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, HeadsParams, LayerSpec, ReportParams
@@ -115,16 +116,16 @@ def store_codes(folder: Path, manifest: Manifest, spec: str, rows: NDArray[np.fl
     names = manifest.ids.astype("S")
     checksum = part.write(folder / "part-00000.h5", names, rows, spec=spec, settings=settings, content="")
     about = {
-        "version": schema.VERSIONS["codes"],
+        "version": VERSIONS["codes"],
         "spec": spec,
         "dim": rows.shape[1],
         "dtype": str(rows.dtype),
         "rows": len(rows),
         "settings": settings,
-        "fingerprint": schema.fingerprint(settings),
+        "fingerprint": json_files.fingerprint(settings),
         "parts": {"part-00000.h5": {"rows": len(rows), "checksum": checksum}},
     }
-    schema.write_json(folder / stated.INDEX, about)
+    json_files.write(folder / stated.INDEX, about)
 
 
 def write_head(
@@ -135,7 +136,7 @@ def write_head(
     folder.mkdir(parents=True, exist_ok=True)
     repeats = []
     with h5py.File(folder / "predictions.h5", "w") as file:
-        attributes = {"version": schema.VERSIONS["predictions"], "spec": spec, "head": head}
+        attributes = {"version": VERSIONS["predictions"], "spec": spec, "head": head}
         file.attrs.update(attributes | {"classes": json.dumps(classes), "probabilities": probabilities})
         for repeat in range(manifest.repeats):
             test = manifest.rows("test", repeat)
@@ -178,7 +179,7 @@ def write_head(
         "std": {},
         "majority": {"accuracy": largest, "mean_class_recall": 1 / len(classes)},
     }
-    schema.write_json(folder / "metrics.json", record)
+    json_files.write(folder / "metrics.json", record)
 
 
 def make_world(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import stopping, unfinished
+from pipeline.base import stopping, unfinished
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec
 from pipeline.index.cosine import Cosine

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.config import HASHER_NUMBERS, ApproximateIndex, HashSpec
-from pipeline.errors import UserError
 from pipeline.hashing.base import HASHERS
 from pipeline.hashing.pack import pack
 from pipeline.hashing.save import read_bits, read_hasher

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
-from pipeline.errors import UserError
 from pipeline.web.places import Places, network_of
 from pipeline.web.protocol import networks
 from tests.web.conftest import client_of, running

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from pipeline.base.errors import UserError
 from pipeline.collection import Collection
-from pipeline.errors import UserError
 from pipeline.web.app import create_app
 from pipeline.web.guard import Hosts
 from tests.web.conftest import running

@@ -22,10 +22,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, TiffImagePlugin
 
+from pipeline.base.errors import UserError
 from pipeline.codes.embedding import ImagesError
 from pipeline.collection import Collection
 from pipeline.data.room import Room
-from pipeline.errors import UserError
 from pipeline.web.guard import Hosts
 from pipeline.web.pictures import Pictures
 from pipeline.web.server import bind

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.base.errors import UserError
 from pipeline.config import DatasetParams
 from pipeline.data.links import Links
 from pipeline.data.manifest import Failure
-from pipeline.errors import UserError
 
 # Names that a folder, a column or a dataset may use -> the three splits.
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.base.errors import UserError
 from pipeline.config import DatasetParams
 from pipeline.data import kinds
 from pipeline.data.left_out import LeaveOut
@@ -21,7 +22,6 @@ from pipeline.data.links import NOT_FOLLOWED, Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.sources import labels_csv
 from pipeline.data.sources.base import SPLIT_NAMES, Listing, Record, known_split
-from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import schema
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.config import DatasetParams
 from pipeline.data.sources.base import Listing, Record, class_names, numbered, save_all
 from pipeline.data.sources.hdf5_file import Columns, columns, pictures, require_classes
-from pipeline.errors import UserError
 
 CLASSES = "classes.txt"
 _MOST_BYTES = 16 << 20  # of classes.txt
@@ -52,7 +52,7 @@ def read(params: DatasetParams, images: Path) -> Listing:
             records.append(Record(numbered(folder, counts[side]), label, group, split))
             counts[side] += 1
     need = sum(len(of) * math.prod(of.shape) for of in found)
-    schema.require_space(images, need, what=f"unpacking {', '.join(file for file, _ in files)}")
+    disk.require_space(images, need, what=f"unpacking {', '.join(file for file, _ in files)}")
     unpacked = chain.from_iterable(pictures(file) for file, _ in files)
     save_all(zip((record.path for record in records), unpacked, strict=True), images)
     return Listing(images, records, classes=tuple(classes))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
+from pipeline.base import hdf5_files
+from pipeline.base.errors import UserError
 from pipeline.data.sources.base import blocks, known_split
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import h5py
@@ -76,7 +76,7 @@ def pictures(where: str) -> Iterator[Pixels]:
 @contextlib.contextmanager
 def _opened(where: str) -> Iterator[h5py.File]:
     try:
-        with schema.hdf5(where, theirs=True) as file:
+        with hdf5_files.opened(where, theirs=True) as file:
             yield file
     except PermissionError as e:
         raise UserError(f"{where} can't be read: permission denied") from e

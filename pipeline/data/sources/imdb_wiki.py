@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 from pipeline.config import DatasetParams
 from pipeline.data.links import NOT_FOLLOWED, Links
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.sources.base import Listing, Record
-from pipeline.errors import UserError
-from pipeline.failing import reading
 
 GENDERS = ("female", "male")
 OLDEST = 100

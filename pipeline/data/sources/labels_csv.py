@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
+from pipeline.base.errors import UserError
 from pipeline.data.links import Links
 from pipeline.data.sources.base import Record, known_split
 from pipeline.data.spelling import spelled
-from pipeline.errors import UserError
 
 NAME = "labels.csv"
 

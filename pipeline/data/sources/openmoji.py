@@ -16,10 +16,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 from pipeline.config import DatasetParams
 from pipeline.data.sources.base import Listing, Record
-from pipeline.errors import UserError
-from pipeline.failing import reading
 
 _NOT_A_CATEGORY = "Component"  # skin tones and hair alone
 _PERSON = "1F9D1"

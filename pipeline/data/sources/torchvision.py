@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from pipeline import schema
-from pipeline.cache import cache_root
+from pipeline.base import disk
+from pipeline.base.cache import cache_root
+from pipeline.base.errors import UserError
 from pipeline.config import DatasetParams
 from pipeline.data.sources.base import Listing, Record, class_names, numbered, save_all
-from pipeline.errors import UserError
 
 _Splits = dict[str, dict[str, Any]]  # our name of a split ("" where the set has none) -> arguments that choose it
 
@@ -127,7 +127,7 @@ def _unpack(pairs: Iterator[tuple[str, Any]], images: Path, *, what: str) -> Non
     try:
         save_all(pairs, images)
     except OSError as e:
-        schema.raise_if_disk(e, images)
+        disk.raise_if_disk(e, images)
         raise UserError(f"{what} can't be unpacked: {e}") from e
 
 

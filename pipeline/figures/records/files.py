@@ -15,9 +15,10 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline import schema
-from pipeline.errors import UserError
-from pipeline.failing import place
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
+from pipeline.base.failing import place
+from pipeline.base.versions import VERSIONS
 from pipeline.figures.records.about import About, Method
 from pipeline.figures.records.advice import Advice
 from pipeline.figures.records.answers import CodesMap, Confusion, Copies, CurvePoint, Mistakes
@@ -78,16 +79,16 @@ def write(figures: Figures, folder: Path) -> None:
     values = {name: getattr(figures, name) for name in _kinds()}
     subjects = [name for name, value in values.items() if value is not None]
     for name in subjects:
-        schema.write_json(folder / f"{name}.json", _kinds()[name].dump_python(values[name], mode="json"))
+        json_files.write(folder / f"{name}.json", _kinds()[name].dump_python(values[name], mode="json"))
     for name, text in figures.tables.items():
-        schema.write_text(folder / name, text)
-    index = {"version": schema.VERSIONS["figures"], "subjects": subjects, "tables": sorted(figures.tables)}
-    schema.write_last_json(folder / INDEX, index)
+        disk.write_text(folder / name, text)
+    index = {"version": VERSIONS["figures"], "subjects": subjects, "tables": sorted(figures.tables)}
+    json_files.write_last(folder / INDEX, index)
 
 
 def read(folder: Path) -> Figures:
     """What `write` wrote. Raises UserError naming the file that is missing, or is not what it should be."""
-    index = schema.read_json(folder / INDEX)
+    index = json_files.read(folder / INDEX)
     try:
         version, subjects, tables = index["version"], set(index["subjects"]), list(index["tables"])
     except (TypeError, KeyError):
@@ -95,15 +96,15 @@ def read(folder: Path) -> Figures:
     strange = [name for name in tables if not _TABLE.fullmatch(str(name))]
     if strange:
         raise UserError(f"{folder / INDEX} lists {strange[0]!r}", allowed="names such as map.csv and plots/depth.csv")
-    if version != schema.VERSIONS["figures"]:
-        raise UserError(f"{folder} has figures of version {version}", allowed=str(schema.VERSIONS["figures"]))
+    if version != VERSIONS["figures"]:
+        raise UserError(f"{folder} has figures of version {version}", allowed=str(VERSIONS["figures"]))
     values = {name: _read(folder / f"{name}.json", kind) for name, kind in _kinds().items() if name in subjects}
     return Figures(**values, tables={name: _text(folder, name) for name in tables})
 
 
 def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
     try:
-        return kind.validate_python(schema.read_json(path))
+        return kind.validate_python(json_files.read(path))
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"]))

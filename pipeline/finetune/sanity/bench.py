@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import schema
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.config import SanityParams
-from pipeline.errors import UserError
 from pipeline.finetune import checkpoints
 from pipeline.finetune.losses import guessing
 from pipeline.finetune.prepared import Place, Prepared, prepared, run_key
@@ -39,7 +39,9 @@ class Bench:
     def runs(self) -> Path:
         """Where short runs keep their checkpoints until all steps are done."""
         sets = [rows.tolist() for rows in (self.sets.train, self.sets.val)]
-        key = schema.fingerprint({"run": run_key(self.place, 0), "how": self.how.model_dump(mode="json"), "sets": sets})
+        key = json_files.fingerprint(
+            {"run": run_key(self.place, 0), "how": self.how.model_dump(mode="json"), "sets": sets}
+        )
         return self.place.cache / checkpoints.FOLDER / f"sanity-{key[:32]}"
 
     def ready(self) -> Prepared:

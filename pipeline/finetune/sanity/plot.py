@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.base import disk
 from pipeline.finetune.lr_plot import check, save
 from pipeline.finetune.sanity.panel import panel
 from pipeline.finetune.sanity.step import Step
-from pipeline.schema import atomic_path
 
 _COLOURS = {"pass": "#1d6b3a", "warn": "#8a5a00", "fail": "#a8201a"}
 _LINES = ("#0b62a4", "#c2500a", "#5b3f8c")
@@ -41,5 +41,5 @@ def draw(steps: Sequence[Step], path: Path, *, title: str) -> None:
             plot.legend(fontsize="small")
         for plot in axes[len(drawn) :]:
             plot.remove()
-        with atomic_path(path) as tmp:
+        with disk.atomic_path(path) as tmp:
             save(figure, tmp)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import stopping
+from pipeline.base import stopping
 from pipeline.config import MEMORY_MB, FinetuneParams, SanityParams
 from pipeline.data.manifest import Manifest
 from pipeline.finetune.prepared import place_of

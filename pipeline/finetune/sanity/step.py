@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import schema
+from pipeline.base import json_files
 
 Verdict = Literal["pass", "warn", "fail"]
 # The worst first.
@@ -45,19 +45,19 @@ def verdict(steps: Iterable[Step]) -> Verdict:
 def write(name: str, steps: Sequence[Step], out: Path) -> dict[str, Any]:
     """curves.json, a record of `curve` and `marks` a step, and last metrics.json, which is returned."""
     curves = [{"name": step.name, "curve": step.curve, "marks": dict(step.marks)} for step in steps]
-    schema.write_json(out / "curves.json", curves)
+    json_files.write(out / "curves.json", curves)
     record: dict[str, Any] = {"strategy": name}
     if steps:
         record |= {"verdict": verdict(steps), "steps": [_words(step) for step in steps]}
     else:
         record["skipped"] = "no labels"
-    schema.write_last_json(out / "metrics.json", record)
+    json_files.write_last(out / "metrics.json", record)
     return record
 
 
 def read(out: Path) -> list[Step]:
     """The steps that `write` wrote; [] of a set without labels. Raises UserError if a file is missing."""
-    record, curves = schema.read_json(out / "metrics.json"), schema.read_json(out / "curves.json")
+    record, curves = json_files.read(out / "metrics.json"), json_files.read(out / "curves.json")
     return [
         Step(**words, curve=drawn["curve"], marks=drawn["marks"])
         for words, drawn in zip(record.get("steps", []), curves, strict=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import schema
-from pipeline.errors import UserError
+from pipeline.base import json_files
+from pipeline.base.errors import UserError
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32
 from pipeline.hashing.exact import affine, blocks, sigmoid, signs
@@ -90,7 +90,7 @@ class Dbn(Stateful):
         self._arrays = self._scaling(codes)
         device = torch.device(_device(self.device))
         marks = [hashlib.sha256(part.data).hexdigest() for part in (codes, held)]
-        key = schema.fingerprint({"params": self.params() | {"device": device.type}, "codes": marks})
+        key = json_files.fingerprint({"params": self.params() | {"device": device.type}, "codes": marks})
         run = Run(self.seed, device, key, checkpoints, watch)
         # float16 halves the memory, and its rounding is far below the noise that is added.
         seen, kept = (torch.from_numpy(self._visible(c).astype(np.float16)).to(device) for c in (codes, held))

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from pipeline import plain_json, schema
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base.errors import UserError
 
 Record: TypeAlias = dict[str, float | int | str]
 
@@ -37,7 +37,7 @@ class Run:
 
     def generator(self, *what: str | int) -> torch.Generator:
         """A generator on the run's device for one named purpose."""
-        number = int(schema.fingerprint([self.seed, *what])[:15], 16)
+        number = int(json_files.fingerprint([self.seed, *what])[:15], 16)
         return torch.Generator(self.device).manual_seed(number)
 
     def order(self, rows: int, batch: int, *what: str | int) -> tuple[Tensor, ...]:
@@ -54,7 +54,7 @@ class Run:
         if path is None or not path.exists():
             return 0
         try:
-            with schema.hdf5(path) as f:
+            with hdf5_files.opened(path) as f:
                 if f.attrs["key"] != self.key:
                     return 0
                 stored = {name: torch.from_numpy(f[name][...]) for name in tensors}
@@ -75,9 +75,9 @@ class Run:
         path = self._path(phase)
         if path is not None:
             records: list[dict[str, Any]] = [r for r in self.history if r["phase"] == phase]
-            with schema.new_hdf5(path) as f:
+            with hdf5_files.new(path) as f:
                 f.attrs["key"], f.attrs["epochs"] = self.key, epochs
-                f.attrs["records"] = schema.canonical_json(records)
+                f.attrs["records"] = json_files.canonical(records)
                 for name, tensor in tensors.items():
                     f.create_dataset(name, data=tensor.detach().cpu().numpy())
         if self.watch is not None:

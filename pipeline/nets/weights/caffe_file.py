@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.budget import OBJECT_BYTES, Budget
-from pipeline.errors import UserError
+from pipeline.base.budget import OBJECT_BYTES, Budget
+from pipeline.base.errors import UserError
 from pipeline.nets import protobuf
 from pipeline.nets.protobuf import BrokenError
 from pipeline.nets.weights import prototxt

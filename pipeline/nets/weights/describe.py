@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import WHOLE, Content, shapes_of
 from pipeline.nets.weights.match import leading, num_classes_of
 from pipeline.nets.weights.record import Preprocessing, preprocessing_from, read_canonical, read_safetensors
 from pipeline.nets.weights.sources import is_canonical, open_file, prepared_as, reader_of
-from pipeline.schema import sha256_file
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def inspect(path: Path, *, arch: str | None = None, deploy: Path | None = None) 
         "path": str(path),
         "format": found.format,
         "bytes": path.stat().st_size,
-        "file_sha256": sha256_file(path),
+        "file_sha256": disk.sha256(path),
         "arch": found.arch,
         "arch_known_by": found.arch_known_by,
         "deepest": None,

@@ -19,9 +19,9 @@ from typing import Any
 import h5py
 from torch import Tensor
 
-from pipeline import plain_json, schema
-from pipeline.budget import Budget
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files, plain_json
+from pipeline.base.budget import Budget
+from pipeline.base.errors import UserError
 from pipeline.nets.weights.foreign import InOrder, largest_tensor, most_values, native, variance_for_our_eps
 from pipeline.nets.weights.preprocessings import CAFFE
 
@@ -47,7 +47,7 @@ def read(path: Path) -> InOrder:
     """
     try:
         budget = Budget(path, path.stat().st_size)
-        with schema.hdf5(_hdf5(path), theirs=True, where=path) as file:
+        with hdf5_files.opened(_hdf5(path), theirs=True, where=path) as file:
             layers = dict(_layers(path, file, budget))
             beside = {name: "it trained the model" for name in _OPTIMISERS if name in file}
             beside |= {

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.budget import OBJECT_BYTES, Budget
-from pipeline.errors import UserError
+from pipeline.base.budget import OBJECT_BYTES, Budget
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import plain_pickle
 from pipeline.nets.weights.foreign import InOrder, native, variance_for_our_eps
 from pipeline.nets.weights.plain_pickle import BrokenError

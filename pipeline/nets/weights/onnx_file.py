@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.budget import OBJECT_BYTES, Budget
-from pipeline.errors import UserError
+from pipeline.base.budget import OBJECT_BYTES, Budget
+from pipeline.base.errors import UserError
 from pipeline.nets import external_data
 from pipeline.nets.external_data import FLOAT_BYTES
 from pipeline.nets.weights.foreign import InOrder, most_values, native, variance_for_our_eps

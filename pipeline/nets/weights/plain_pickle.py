@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.budget import OBJECT_BYTES, Budget
+from pipeline.base.budget import OBJECT_BYTES, Budget
 
 # Digits in a text number. Longer ones take Python quadratic time.
 _MOST_DIGITS = 4000

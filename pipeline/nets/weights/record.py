@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline import held, plain_json
-from pipeline.errors import UserError
+from pipeline.base import disk, held, json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 from pipeline.nets import layers
 from pipeline.nets.weights.check import check
-from pipeline.schema import VERSIONS, atomic_path, canonical_json
 
 METADATA_KEY = "cnncodes"
 Positive = Annotated[float, Field(gt=0)]
@@ -88,7 +88,7 @@ def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessin
         "preprocessing": _preprocessing_json(preprocessing),
         "tensors": [[name, list(tensor.shape)] for name, tensor in tensors.items()],
     }
-    sha = hashlib.sha256(canonical_json(head).encode() + b"\0")
+    sha = hashlib.sha256(json_files.canonical(head).encode() + b"\0")
     for tensor in tensors.values():
         sha.update(tensor.numpy().astype("<f4", copy=False).data)
     return sha.hexdigest()
@@ -132,10 +132,10 @@ def write_canonical(weights: Weights, path: str | Path) -> None:
         "sha256": weights.sha256,
         "classes": None if weights.classes is None else list(weights.classes),
     }
-    with atomic_path(path) as tmp:
+    with disk.atomic_path(path) as tmp:
         mode = tmp.stat().st_mode
         held.clear_old(tmp.parent, ".tmp??????")  # of save_file, which renames a file of its own
-        save_file(dict(weights.tensors), tmp, metadata={METADATA_KEY: canonical_json(about)})
+        save_file(dict(weights.tensors), tmp, metadata={METADATA_KEY: json_files.canonical(about)})
         tmp.chmod(mode)  # save_file puts a file of its own there, which only its owner may read
 
 

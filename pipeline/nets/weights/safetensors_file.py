@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.budget import Budget
+from pipeline.base.budget import Budget
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.nets.weights.record import read_safetensors
 from pipeline.nets.weights.state_dict import StateDict

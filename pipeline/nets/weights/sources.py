@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.base import disk, json_files
+from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
-from pipeline.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.mistaken import require_not_mistaken
 from pipeline.nets.weights import (
@@ -36,7 +37,6 @@ from pipeline.nets.weights.record import (
     read_canonical,
 )
 from pipeline.nets.weights.state_dict import StateDict
-from pipeline.schema import read_json, sha256_file
 
 # How each file format is read, by how the file's name ends.
 WEIGHT_READERS: dict[str, Callable[[Path], Content]] = {
@@ -86,7 +86,7 @@ def from_file(path: Path, arch: str) -> Weights:
     """
     if is_canonical(path):
         return _of_arch(read_canonical(path), arch, path)
-    sha256 = sha256_file(path)
+    sha256 = disk.sha256(path)
     entry = torchvision_entry.entry_of(arch, sha256)
     if entry is not None:
         return torchvision_entry.from_file(arch, entry, path)
@@ -225,7 +225,7 @@ def _beside(path: Path) -> tuple[Preprocessing | None, tuple[str, ...] | None]:
     sidecar = path.with_name(path.name + ".json")
     if not sidecar.is_file():
         return None, None
-    stated = read_json(sidecar)
+    stated = json_files.read(sidecar)
     if not isinstance(stated, dict) or not stated.keys() <= {"preprocessing", "classes"}:
         raise UserError(f"{sidecar} has other keys", allowed="preprocessing, classes")
     classes = stated.get("classes")

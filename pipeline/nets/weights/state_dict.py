@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.budget import OBJECT_BYTES, Budget
-from pipeline.errors import UserError
+from pipeline.base.budget import OBJECT_BYTES, Budget
+from pipeline.base.errors import UserError
 from pipeline.nets.weights.foreign import WHOLE, known_names, ours_of, shapes_of
 from pipeline.nets.weights.match import fitting, num_classes_of
 from pipeline.nets.weights.record import Preprocessing

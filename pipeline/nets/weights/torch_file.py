@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from pipeline.budget import Budget
-from pipeline.errors import UserError
-from pipeline.failing import reading
+from pipeline.base.budget import Budget
+from pipeline.base.errors import UserError
+from pipeline.base.failing import reading
 from pipeline.nets.weights import torch_pickle
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.nets.weights.state_dict import StateDict

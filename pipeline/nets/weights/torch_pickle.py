@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeAlias, cast
 
-from pipeline.budget import OBJECT_BYTES, Budget
+from pipeline.base.budget import OBJECT_BYTES, Budget
 
 Readable: TypeAlias = "IO[bytes] | mmap.mmap"
 # torch looks what is called up among all that it knows.

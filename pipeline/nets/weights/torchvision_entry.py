@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base import disk
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import torch_file
 from pipeline.nets.weights.record import Preprocessing, Weights
-from pipeline.schema import sha256_file, small_text, write_text
 
 _HASH_DIGITS = 8
 
@@ -51,7 +51,7 @@ def from_file(arch: str, name: str, path: Path, *, kept: Path | None = None) -> 
     not what torchvision states, or another one than it was then.
     """
     entry = entries(arch)[name]
-    sha256 = sha256_file(path)
+    sha256 = disk.sha256(path)
     if not sha256.startswith(_stated(entry.url)):
         raise UserError(
             f"{path} has sha256 {sha256}, torchvision states {_stated(entry.url)}...; delete it and run again"
@@ -90,8 +90,8 @@ def _download(url: str, folder: Path) -> Path:
 
 def _require_same(path: Path, sha256: str, kept: Path) -> None:
     if not kept.exists():
-        write_text(kept, f"{sha256}  {path.name}\n")  # as sha256sum has it
-    first, _, _ = small_text(kept).partition(" ")
+        disk.write_text(kept, f"{sha256}  {path.name}\n")  # as sha256sum has it
+    first, _, _ = disk.small_text(kept).partition(" ")
     if first != sha256:
         raise UserError(
             f"{path} has sha256 {sha256}, when it was downloaded it had {first[:64]}",

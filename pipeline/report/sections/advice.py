@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from pipeline.base import csv_files
 from pipeline.config import LayerSpec
-from pipeline.data import csv_files
 from pipeline.figures.records.files import Figures
 from pipeline.report.advised import say
 from pipeline.report.section import Section, number, percent, percent_ticks, render

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.records.strategies import Recall
 from pipeline.report.section import NONE, number, percent, render
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.records.answers import CurvePoint
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import METRICS, Comparison

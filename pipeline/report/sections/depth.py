@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import METRICS, Run
 from pipeline.report.section import Section, percent, percent_ticks, render

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import METRICS, Run
 from pipeline.report.section import Section, count, render, seconds, size, spread

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.base import csv_files
 from pipeline.config import HASHER_NUMBERS
-from pipeline.data import csv_files
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.retrieval import Answer, Neighbour, Query, Retrieved
 from pipeline.report.notes import sentences

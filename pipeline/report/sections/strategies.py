@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.records.about import About
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import METRICS

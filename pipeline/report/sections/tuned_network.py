@@ -7,7 +7,7 @@ from functools import partial
 
 from markupsafe import Markup
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.training import Pair
 from pipeline.report.notes import sentences

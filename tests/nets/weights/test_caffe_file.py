@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import caffe_file
 from pipeline.nets.weights.check import check
 from pipeline.nets.weights.preprocessings import CAFFE

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Weights, keras_file

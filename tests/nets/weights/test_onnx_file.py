@@ -15,8 +15,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
-from pipeline.errors import UserError
 from pipeline.nets import external_data, layers
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Preprocessing, Weights, onnx_file, read_canonical

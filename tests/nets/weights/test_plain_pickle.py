@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.budget import FREE_BYTES, FREE_STEPS, Budget, TooMuchError
+from pipeline.base.budget import FREE_BYTES, FREE_STEPS, Budget, TooMuchError
 from pipeline.nets.weights import plain_pickle
 from pipeline.nets.weights.plain_pickle import BrokenError
 from tests.nets.weights import make_neon

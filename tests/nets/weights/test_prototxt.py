@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights.convert import Converted, convert
 from tests.nets.weights.test_caffe_file import net as caffe_net
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights import random
 from pipeline.nets.weights.check import check

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS, random
 from pipeline.nets.weights.sources import open_file
 from tests.nets.weights.test_caffe_file import message, number
@@ -174,7 +174,7 @@ HOSTILE: dict[str, dict[str, Callable[[Path], None]]] = {
         "eval": lambda p: p.write_bytes(pickle.dumps({"model": Evaluates()})) and None,
         "posix.system, protocol 0": lambda p: p.write_bytes(b"cposix\nsystem\n(S'touch PWNED'\ntR.") and None,
         "a name of this library": lambda p: (
-            p.write_bytes(b"cpipeline.schema\nread_json\n(S'/etc/passwd'\ntR.") and None
+            p.write_bytes(b"cpipeline.base.json_files\nread\n(S'/etc/passwd'\ntR.") and None
         ),
         "a module never loaded": lambda p: p.write_bytes(b"cantigravity\nfly\n)R.") and None,
         "a size that lies": lambda p: p.write_bytes(b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little")) and None,

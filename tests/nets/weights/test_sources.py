@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
-from pipeline.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS, Weights, read_canonical, resolve, write_canonical
 from pipeline.nets.weights.preprocessings import CAFFE, CAFFE_RGB, TORCHVISION, recognise
 from pipeline.nets.weights.sources import from_file

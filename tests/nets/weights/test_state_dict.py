@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import Weights
 from pipeline.nets.weights.convert import convert
 from pipeline.nets.weights.preprocessings import TORCHVISION

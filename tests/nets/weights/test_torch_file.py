@@ -14,7 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.nets import layers
 from pipeline.nets.weights import safetensors_file, torch_file
 from pipeline.nets.weights.check import check

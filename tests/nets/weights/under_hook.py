@@ -17,12 +17,12 @@ _FORBIDDEN = (
 )  # fmt: skip
 _READING = ("r", "rb")
 # The one process that looks an HDF5 file through; it gets the file's name and runs nothing of it.
-_OURS = [sys.executable, "-P", "-m", "pipeline.tried_hdf5"]
+_OURS = [sys.executable, "-P", "-m", "pipeline.base.tried_hdf5"]
 
 
 def main(paths: list[Path]) -> None:
     """Says one line a file, the UserError that reading it gives. Exits 1 if one gives none, or on a forbidden event."""
-    from pipeline.errors import UserError
+    from pipeline.base.errors import UserError
     from pipeline.nets.weights.sources import open_file
 
     # What a reader imports when it first runs is loaded before, by a healthy file of the same format.

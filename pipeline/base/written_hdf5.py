@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from pipeline.failing import place
+from pipeline.base.failing import place
 
 
 class WrittenHdf5(h5py.File):  # type: ignore[misc]  # h5py has no types

@@ -22,8 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.budget import TooMuchError, tried_bytes, tried_s
-from pipeline.errors import UserError
+from pipeline.base import plain_json
+from pipeline.base.budget import TooMuchError, tried_bytes, tried_s
+from pipeline.base.errors import UserError
 
 _TEXTS = 1024  # read at a time, as many as the reader of data sets takes
 
@@ -36,7 +37,7 @@ def require_read(source: str | Path | io.BytesIO, file_bytes: int, where: object
     """
     name, content = ("", source.getvalue()) if isinstance(source, io.BytesIO) else (str(source), b"")
     # -P: a module in the folder where one happens to be is none of ours.
-    command = [sys.executable, "-P", "-m", "pipeline.tried_hdf5", name, str(file_bytes), str(where)]
+    command = [sys.executable, "-P", "-m", "pipeline.base.tried_hdf5", name, str(file_bytes), str(where)]
     found = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         command,
@@ -54,7 +55,7 @@ def require_read(source: str | Path | io.BytesIO, file_bytes: int, where: object
         raise OSError(f"the HDF5 library breaks down on it ({signal.Signals(-done.returncode).name})")
     if done.returncode:
         raise RuntimeError(f"the process that looks through {where} failed: {done.stderr.decode(errors='replace')}")
-    said = json.loads(done.stdout)
+    said = plain_json.loads(done.stdout)
     if "user" in said:
         what, allowed, see = said["user"]
         raise UserError(what, allowed=allowed, see=see)
@@ -68,7 +69,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     source = name or io.BytesIO(sys.stdin.buffer.read())
-    from pipeline.plain_hdf5 import require_plain  # the library takes its memory before the limit is set
+    from pipeline.base.plain_hdf5 import require_plain  # the library takes its memory before the limit is set
 
     _limit(int(length))
     try:
@@ -104,7 +105,7 @@ def _read_texts(file: Any) -> None:
     """Every text of any length, in arrays and attributes."""
     import h5py
 
-    from pipeline.plain_hdf5 import endless_attributes, objects
+    from pipeline.base.plain_hdf5 import endless_attributes, objects
 
     for found in objects(file, file.filename):
         for name in endless_attributes(found):

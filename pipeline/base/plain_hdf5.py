@@ -2,8 +2,8 @@
 
 The HDF5 library follows what a file says: values that lie in any other file, views made of other files, links, plugins
 that unpack, sizes of any number. All of it is looked up before a value is read. What the library itself makes of broken
-bytes this can't mend: a file that states its digest is checked against it before it is opened (`schema.hdf5`), another
-program's is looked through first by a process that has an end (`tried_hdf5`).
+bytes this can't mend: a file that states its digest is checked against it before it is opened
+(`hdf5_files.opened`), another program's is looked through first by a process that has an end (`tried_hdf5`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TypeAlias
 import h5py
 from h5py import h5a, h5d, h5o, h5s, h5t, h5z
 
-from pipeline.budget import FREE_BYTES, UNPACKED_OF_A_BYTE
-from pipeline.errors import UserError
+from pipeline.base.budget import FREE_BYTES, UNPACKED_OF_A_BYTE
+from pipeline.base.errors import UserError
 
 Object: TypeAlias = "h5py.Group | h5py.Dataset"
 

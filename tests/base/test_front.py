@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.front import MEANINGS, ExitCode
+from pipeline.base.front import MEANINGS, ExitCode
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def ends(body: str, *, signals: tuple[int, ...] = (), debug: bool = False, **streams: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a program whose main has this body; `signals` are sent once it says 'ready'."""
-    code = f"from pipeline import front\nimport logging, os, sys, time, threading, warnings\ndef main():\n    {body}\n"
+    imports = "from pipeline.base import front\nimport logging, os, sys, time, threading, warnings\n"
+    code = f"{imports}def main():\n    {body}\n"
     env = os.environ | {"PYTHONPATH": str(ROOT), "CNNCODES_DEBUG": "1" if debug else ""}
     program = subprocess.Popen(
         [sys.executable, "-u", "-c", code + "front.run(main, name='cnncodes')"],
@@ -40,7 +41,11 @@ def ends(body: str, *, signals: tuple[int, ...] = (), debug: bool = False, **str
     [
         ("return None", 0, ""),
         ("return 3", 3, ""),
-        ("from pipeline.errors import UserError; raise UserError('a\\nb', allowed=['c', 'd'])", 2, "b; allowed: c, d"),
+        (
+            "from pipeline.base.errors import UserError; raise UserError('a\\nb', allowed=['c', 'd'])",
+            2,
+            "b; allowed: c, d",
+        ),
         ("return {}['key']", 70, "cnncodes: a fault of this program: KeyError: 'key'"),
         ("open('/nowhere/at/all')", 2, "cnncodes: error: /nowhere/at/all does not exist"),
         (
@@ -83,7 +88,7 @@ def test_a_signal_tidies_up_and_is_told(number: int, name: str, tmp_path: Path) 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
     body = "\n    print('ready'); sys.stdin.readline(); return 0"
-    code = f"from pipeline import front\nimport sys\ndef main():\n    {body}\nfront.run(main, name='x')"
+    code = f"from pipeline.base import front\nimport sys\ndef main():\n    {body}\nfront.run(main, name='x')"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     program = subprocess.Popen(
         ["nohup", sys.executable, "-u", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
@@ -118,7 +123,7 @@ def test_a_thread_that_ends_by_an_error_shows_no_traceback() -> None:
 def test_escapes_in_names_reach_no_terminal() -> None:
     body = r"""
     logging.getLogger('pipeline').info('%s', 'a\x1b[2J\x9b1mb')
-    from pipeline.errors import UserError
+    from pipeline.base.errors import UserError
     raise UserError('no file \x1b]0;title\x07 \u202ecod.exe')
     """
     code, _, errors = ends(body)

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema, tried_hdf5
-from pipeline.errors import UserError
+from pipeline.base import disk, hdf5_files, tried_hdf5
+from pipeline.base.errors import UserError
 
 HEAP_HEADER = 16  # bytes of "GCOL", a version, the collection's size
 TEXT = "a label that is looked for"
@@ -64,11 +64,11 @@ def test_a_heap_that_has_no_end(name: str, fill: Callable[[h5py.File], object] |
     path.write_bytes(data)
     said = r"keeps the HDF5 library at work for more than 2 s; allowed: what a sound file of its length takes"
     with pytest.raises(UserError, match=f"x.h5 {said}"):
-        schema.hdf5(path, theirs=True)
+        hdf5_files.opened(path, theirs=True)
     if fill is not None:
         return
     with pytest.raises(UserError, match=f"an archive {said}"):
-        schema.hdf5(BytesIO(data), theirs=True, where="an archive")
+        hdf5_files.opened(BytesIO(data), theirs=True, where="an archive")
 
 
 @pytest.mark.parametrize("fill", [None, classes], ids=["labels", "attribute"])
@@ -76,7 +76,7 @@ def test_a_text_that_is_said_to_have_4_gb(fill: Callable[[h5py.File], object] | 
     path = tmp_path / "x.h5"
     path.write_bytes(four_gb(made(path, fill)))
     with pytest.raises(OSError, match="memory allocation failed"):
-        schema.hdf5(path, theirs=True)
+        hdf5_files.opened(path, theirs=True)
 
 
 def test_many_texts_that_are_all_the_same_long_one(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_many_texts_that_are_all_the_same_long_one(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(put(data, place, data[place : place + 16] * 1000))
     with pytest.raises((UserError, OSError), match=r"asks the HDF5 library for more than|memory allocation failed"):
-        schema.hdf5(path, theirs=True)
+        hdf5_files.opened(path, theirs=True)
 
 
 def test_a_library_that_breaks_down_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_a_library_that_breaks_down_is_said(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "dies").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "dies"))
     with pytest.raises(OSError, match=r"the HDF5 library breaks down on it \(SIGSEGV\)"):
-        schema.hdf5(tmp_path / "x.h5", theirs=True)
+        hdf5_files.opened(tmp_path / "x.h5", theirs=True)
 
 
 def test_sound_files_are_read(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_sound_files_are_read(tmp_path: Path) -> None:
         f["labels"].attrs["classes"] = ["a", "b"]
         f["labels"].make_scale("x")  # attributes with references
         f["packed"].dims[0].attach_scale(f["labels"])
-    with schema.hdf5(path, theirs=True) as f:
+    with hdf5_files.opened(path, theirs=True) as f:
         assert f["labels"].asstr()[-1] == "label 49999" and f["packed"].asstr()[7] == "label 7"
-    with schema.hdf5(BytesIO(path.read_bytes()), theirs=True) as f:
+    with hdf5_files.opened(BytesIO(path.read_bytes()), theirs=True) as f:
         assert f["one"].asstr()[()] == "a text"
 
 
@@ -119,19 +119,19 @@ def test_a_file_is_tried_once_until_it_changes(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "x.h5"
     made(path)
     os.utime(path, (1, 1))
-    time.sleep(schema._TICK_NS / 1e9)
-    schema.hdf5(path, theirs=True).close()
+    time.sleep(disk._TICK_NS / 1e9)
+    hdf5_files.opened(path, theirs=True).close()
     with monkeypatch.context() as patch:
         patch.setattr(tried_hdf5.subprocess, "run", lambda *a, **k: pytest.fail("tried again"))
-        schema.hdf5(path, theirs=True).close()
+        hdf5_files.opened(path, theirs=True).close()
     path.write_bytes(four_gb(path.read_bytes()))
     with pytest.raises(OSError):
-        schema.hdf5(path, theirs=True)
+        hdf5_files.opened(path, theirs=True)
 
 
 def test_modules_of_the_folder_one_is_in_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path / "x.h5")
     (tmp_path / "h5py.py").write_text("open('pwned', 'w')")
     monkeypatch.chdir(tmp_path)
-    schema.hdf5("x.h5", theirs=True).close()
+    hdf5_files.opened("x.h5", theirs=True).close()
     assert not (tmp_path / "pwned").exists()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.budget import FREE_BYTES, FREE_STEPS, MADE_OF_A_BYTE, Budget, TooMuchError
-from pipeline.errors import UserError
+from pipeline.base.budget import FREE_BYTES, FREE_STEPS, MADE_OF_A_BYTE, Budget, TooMuchError
+from pipeline.base.errors import UserError
 from pipeline.nets.weights import random
 from pipeline.nets.weights.sources import open_file
 from tests import peak, small_files

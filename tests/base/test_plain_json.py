@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import plain_json
-from pipeline.errors import UserError
-from pipeline.plain_json import JsonError, loads
-from pipeline.schema import read_json
+from pipeline.base import json_files, plain_json
+from pipeline.base.errors import UserError
+from pipeline.base.plain_json import JsonError, loads
 
 
 @pytest.mark.parametrize("value", [None, 1.5, "text", [], {}, {"a": [1, {"b": [10**999, None]}]}, [[[[[]]]]]])
@@ -36,22 +35,22 @@ def test_other_text_is_refused_in_words(text: str | bytes, words: str, tmp_path:
         loads(text)
     (tmp_path / "a.json").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(UserError, match=r"a\.json is not JSON"):
-        read_json(tmp_path / "a.json")
+        json_files.read(tmp_path / "a.json")
 
 
 def test_a_long_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "a.json").open("wb") as file:
         file.truncate(plain_json.MOST_BYTES + 1)
     with pytest.raises(UserError, match=r"a\.json has 67,108,865 bytes; allowed: 67,108,864"):
-        read_json(tmp_path / "a.json")
+        json_files.read(tmp_path / "a.json")
 
 
 def test_no_other_reader_of_json_is_in_the_library() -> None:
     """Of files: `json.loads` in `plain_json` alone, and of the emoji's list, which comes out of a pinned package."""
-    root = Path(plain_json.__file__).parent
+    root = Path(plain_json.__file__).parents[1]
     found = {
         str(p.relative_to(root))
         for p in root.rglob("*.py")
         if "json.load" in p.read_text().replace("plain_json.load", "")
     }
-    assert found == {"plain_json.py", "data/sources/openmoji.py"}
+    assert found == {"base/plain_json.py", "data/sources/openmoji.py"}

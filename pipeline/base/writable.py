@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.failing import refusal
+from pipeline.base.errors import UserError
+from pipeline.base.failing import refusal
 
 
 def require_writable(path: str | Path, *, folder: bool = True) -> None:

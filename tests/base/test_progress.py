@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from pipeline.codes import progress
-from pipeline.codes.progress import Pace
+from pipeline.base import progress
+from pipeline.base.progress import Pace
 
 
 class Clock:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from pipeline.errors import RefusedError, UserError
+from pipeline.base.errors import RefusedError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -30,7 +30,7 @@ _SQLITE = {
 }
 # HDF5, safetensors and torch name the file in their text, Python none where reading or writing an open file fails.
 _NAMED = re.compile(r"name = '([^']+)'|No such file or directory: (.+)|unable to open file <(.+)> in")
-# As `schema.atomic_path`, new data sets and indexes, and an index's next generation have.
+# As `disk.atomic_path`, new data sets and indexes, and an index's next generation have.
 _TEMPORARY = re.compile(r"\.(?P<of>.+?)(\.[a-z0-9_]{8})?\.(tmp(\.\w+)?|partial)|\.gen-\d+|\.tmp\w{6}")
 _MARK = "_cnncodes_place"
 _MEMORY = re.compile(

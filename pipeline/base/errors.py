@@ -1,4 +1,4 @@
-"""What ends a command early: a problem that the user can mend, or a signal. `pipeline.front` turns both into words."""
+"""What ends a command early: a problem that the user can mend, or a signal. `front` turns both into words."""
 
 from __future__ import annotations
 

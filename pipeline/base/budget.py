@@ -8,7 +8,7 @@ far below: arrays become themselves, and a copy or two.
 
 from __future__ import annotations
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 # What a file of any length may take. A process that has loaded its libraries takes more.
 FREE_BYTES = 64 << 20

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import csv_files
+from pipeline.base import csv_files, disk
 from pipeline.data.manifest import Failure, Manifest, read_failures, write_failures
-from pipeline.schema import sha256_file
 from tests.data.test_manifest import manifest
 
 FORMULAS = [
@@ -66,7 +65,7 @@ def test_a_manifest_of_an_earlier_version_keeps_its_apostrophes(tmp_path: Path) 
     assert "formulas_marked" not in record  # usual labels leave both files as they were
     path = tmp_path / "manifest.csv"
     path.write_text(path.read_text().replace(",a,", ",'=a,").replace(",b,", ",=b,"))
-    (tmp_path / "dataset.json").write_text(json.dumps(record | {"manifest_sha256": sha256_file(path)}))
+    (tmp_path / "dataset.json").write_text(json.dumps(record | {"manifest_sha256": disk.sha256(path)}))
     assert Manifest.read(tmp_path).labels.tolist() == ["'=a", "=b", "'=a"]
 
 
@@ -84,7 +83,7 @@ def test_tables_of_the_page() -> None:
 
 def test_no_other_writer_of_csv() -> None:
     """A table that is written by hand or by the csv module has no marks."""
-    own = {"pipeline/data/csv_files.py", "pipeline/data/sources/labels_csv.py"}  # the second reads the user's
+    own = {"pipeline/base/csv_files.py", "pipeline/data/sources/labels_csv.py"}  # the second reads the user's
     root = Path(__file__).parents[2]
     for path in sorted((root / "pipeline").rglob("*.py")):
         if str(path.relative_to(root)) not in own:

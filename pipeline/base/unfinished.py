@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import plain_json, schema, stopping
-from pipeline.errors import UserError
+from pipeline.base import hdf5_files, json_files, plain_json, stopping
+from pipeline.base.errors import UserError
+from pipeline.base.versions import VERSIONS
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class _Book:
         if name in self._kept or any(above in self._kept for above in _above(name)):
             return None
         try:
-            with schema.hdf5(path) as f:
+            with hdf5_files.opened(path) as f:
                 arrays = {key: data[()].T if data.attrs[_TRANSPOSED] else data[()] for key, data in f["arrays"].items()}
                 part = Part(arrays, plain_json.loads(f[_VALUES][()].tobytes().decode()))
                 seconds, mark, of = float(f.attrs["seconds"]), str(f.attrs["mark"]), str(f.attrs["of"])
@@ -165,14 +166,14 @@ def _above(name: str) -> Iterator[str]:
 
 
 def _write(folder: Path, name: str, part: Part, **attributes: float | str) -> None:
-    with schema.new_hdf5(_file(folder, name)) as f:
-        f.attrs.update({"version": schema.VERSIONS["unfinished"], **attributes})
+    with hdf5_files.new(_file(folder, name)) as f:
+        f.attrs.update({"version": VERSIONS["unfinished"], **attributes})
         arrays = f.create_group("arrays")
         for key, value in part.arrays.items():
             array = np.asarray(value)
             transposed = array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous
             arrays.create_dataset(key, data=array.T if transposed else array).attrs[_TRANSPOSED] = transposed
-        values = schema.canonical_json(dict(part.values)).encode()
+        values = json_files.canonical(dict(part.values)).encode()
         f.create_dataset(_VALUES, data=np.frombuffer(values, dtype=np.uint8))
     shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -189,7 +190,7 @@ def of(cache: Path | None, key: Mapping[str, Any]) -> Iterator[SoFar]:
     if cache is None:
         yield SoFar(_Book(None))
         return
-    about = {"version": schema.VERSIONS["unfinished"], "numpy": np.__version__, **key}
-    folder = cache / FOLDER / schema.fingerprint(about)[:32]
+    about = {"version": VERSIONS["unfinished"], "numpy": np.__version__, **key}
+    folder = cache / FOLDER / json_files.fingerprint(about)[:32]
     yield SoFar(_Book(folder))
     shutil.rmtree(folder, ignore_errors=True)

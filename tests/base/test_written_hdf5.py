@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import schema
-from pipeline.errors import UserError
-from pipeline.written_hdf5 import WrittenHdf5, _Disk
+from pipeline.base import hdf5_files
+from pipeline.base.errors import UserError
+from pipeline.base.written_hdf5 import WrittenHdf5, _Disk
 
 
 def fill(path: Path) -> None:
@@ -70,7 +70,7 @@ def test_each_write_that_fails_is_raised(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(OSError, match="No space left"):
             fill(tmp_path / "a.h5")
     monkeypatch.setattr(_Disk, "__init__", lambda self, path: full(self, path, 3))
-    with pytest.raises(UserError, match=r"no space left .*kept\.h5"), schema.new_hdf5(tmp_path / "kept.h5") as f:
+    with pytest.raises(UserError, match=r"no space left .*kept\.h5"), hdf5_files.new(tmp_path / "kept.h5") as f:
         f["x"] = np.arange(1000)
     assert not (tmp_path / "kept.h5").exists()
 

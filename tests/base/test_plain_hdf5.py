@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import plain_hdf5, schema
-from pipeline.errors import UserError
+from pipeline.base import disk, hdf5_files, plain_hdf5
+from pipeline.base.errors import UserError
 
 SECRET = b"a line of another file"
 Fill = Callable[[h5py.File, Path], Any]
@@ -118,11 +118,11 @@ def test_refused_before_a_value_is_read(name: str, tmp_path: Path) -> None:
     started_s = time.perf_counter()
     for theirs in (False, True):
         with pytest.raises(UserError, match=why) as told:
-            schema.hdf5(tmp_path / "x.h5", theirs=theirs)
+            hdf5_files.opened(tmp_path / "x.h5", theirs=theirs)
         assert "\n" not in str(told.value) and "x.h5" in str(told.value)
     content = BytesIO((tmp_path / "x.h5").read_bytes())
     with pytest.raises(UserError, match=why):
-        schema.hdf5(content, theirs=True, where="an archive")
+        hdf5_files.opened(content, theirs=True, where="an archive")
     assert time.perf_counter() - started_s < 10
 
 
@@ -140,7 +140,7 @@ def test_what_h5py_packs_is_read(tmp_path: Path) -> None:
         f["plain"].make_scale("x")
         f["gzip"].dims[0].attach_scale(f["plain"])
         f.attrs["names"] = ["a", "b"]
-    with schema.hdf5(tmp_path / "x.h5") as f:
+    with hdf5_files.opened(tmp_path / "x.h5") as f:
         for name in ("plain", "gzip", "lzf", "scaled", "grows", "group/again"):
             assert np.array_equal(f[name][()], values)
 
@@ -148,10 +148,10 @@ def test_what_h5py_packs_is_read(tmp_path: Path) -> None:
 def test_text_of_any_length_is_for_other_programs_files(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w", userblock_size=512) as f:
         f["labels"] = ["cat", "a dog"]
-    with schema.hdf5(tmp_path / "x.h5", theirs=True) as f:
+    with hdf5_files.opened(tmp_path / "x.h5", theirs=True) as f:
         assert f["labels"].asstr()[1] == "a dog"
     with pytest.raises(OSError, match="digest"):
-        schema.hdf5(tmp_path / "x.h5")
+        hdf5_files.opened(tmp_path / "x.h5")
 
 
 def test_only_regular_files(tmp_path: Path) -> None:
@@ -159,39 +159,39 @@ def test_only_regular_files(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for name in ("fifo", "folder", "/dev/zero"):
         with pytest.raises(UserError, match="is not a file; allowed: a regular file"):
-            schema.hdf5(tmp_path / name)
+            hdf5_files.opened(tmp_path / name)
     with pytest.raises(FileNotFoundError):
-        schema.hdf5(tmp_path / "none")
+        hdf5_files.opened(tmp_path / "none")
 
 
 def test_a_flipped_byte_is_found_before_hdf5_opens_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.h5"
-    with schema.new_hdf5(path) as f:
+    with hdf5_files.new(path) as f:
         f["x"] = np.arange(100)
     whole = path.read_bytes()
-    assert whole.startswith(b"cnncodes-sha256 ") and schema.states_digest(path)
-    for opened in (schema.hdf5, h5py.File):
+    assert whole.startswith(b"cnncodes-sha256 ") and hdf5_files.states_digest(path)
+    for opened in (hdf5_files.opened, h5py.File):
         with opened(path) as f:
             assert np.array_equal(f["x"][()], np.arange(100))
     monkeypatch.setattr(h5py, "File", lambda *a, **k: pytest.fail("HDF5 opened it"))
     for at in [0, 5, 20, 400, *range(512, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(OSError, match="do not match the digest"):
-            schema.hdf5(path)
+            hdf5_files.opened(path)
     path.write_bytes(whole[:-1])
     with pytest.raises(OSError, match="do not match the digest"):
-        schema.hdf5(path)
+        hdf5_files.opened(path)
 
 
 def test_a_file_is_checked_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.h5"
-    with schema.new_hdf5(path) as f:
+    with hdf5_files.new(path) as f:
         f["x"] = np.arange(100)
-    monkeypatch.setattr(schema, "_TICK_NS", 0)
-    schema.hdf5(path).close()
+    monkeypatch.setattr(disk, "_TICK_NS", 0)
+    hdf5_files.opened(path).close()
     with monkeypatch.context() as patch:
-        patch.setattr(schema.hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
-        schema.hdf5(path).close()
+        patch.setattr(disk.hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
+        hdf5_files.opened(path).close()
     before = path.stat()
     time.sleep(0.05)  # more than a tick
     content = bytearray(path.read_bytes())
@@ -199,12 +199,12 @@ def test_a_file_is_checked_once_until_it_changes(tmp_path: Path, monkeypatch: py
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(OSError, match="digest"):
-        schema.hdf5(path)
+        hdf5_files.opened(path)
 
 
 def test_a_file_of_before_the_digest_is_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as f:
         f["x"] = np.arange(3)
-    with schema.hdf5(tmp_path / "x.h5") as f:
+    with hdf5_files.opened(tmp_path / "x.h5") as f:
         assert f["x"][2] == 2
-    assert not schema.states_digest(tmp_path / "x.h5")
+    assert not hdf5_files.states_digest(tmp_path / "x.h5")

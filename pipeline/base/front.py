@@ -15,9 +15,9 @@ from enum import IntEnum
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.errors import Stopped, UserError
-from pipeline.failing import told
-from pipeline.terminal import plain
+from pipeline.base.errors import Stopped, UserError
+from pipeline.base.failing import told
+from pipeline.base.terminal import plain
 
 _SIGNALLED = 128  # and the signal's number, as shells have it
 # Signals that came: libraries in C may turn what `_stop` raises into an error of their own.

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.failing import place
+from pipeline.base.failing import place
 
 # Apostrophes and spaces before the formula are part of the pattern, so that the way back is exact.
 _START, _FORMULA = r"(^|[;\t\r\n])", r"(?=[ ']*[=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20])"

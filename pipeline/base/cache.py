@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import held, schema
+from pipeline.base import disk, held
 
 # Folder of the cache -> what training keeps there; `pipeline.finetune`, `unfinished` and `heads.finished` write them.
 TRAINING = {
@@ -45,7 +45,7 @@ def working_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=work) as name, held.held(Path(name)):
             yield Path(name)
     except OSError as e:
-        schema.raise_if_disk(e, work)
+        disk.raise_if_disk(e, work)
         raise
 
 

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_params_file(text: str, tmp_path: Path) -> None:
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no .*params\.yaml"):
+    with pytest.raises(UserError, match=r"params\.yaml is not here"):
         load(CodesParams, tmp_path / "params.yaml")
 
 

@@ -180,6 +180,7 @@ def test_every_hdf5_file_is_opened_without_a_lock() -> None:
         if "h5py.File(" in line
     }
     assert found == {
-        "disk.py: return h5py.File(path, mode, locking=False, **settings)",
+        "hdf5_files.py: return h5py.File(path, mode, locking=False, **settings)",
+        'tried_hdf5.py: with h5py.File(source, "r", locking=False) as file:',
         'store.py: with h5py.File(image, "w") as f:',
     }

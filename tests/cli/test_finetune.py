@@ -13,9 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import transfer
+from pipeline.base import unfinished
 from pipeline.base.cache import TRAINING
 from pipeline.cli.app import app
 from pipeline.finetune import checkpoints, features, finished, images
+from pipeline.heads import finished as heads_finished
 from tests import yaml_files
 from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
@@ -202,7 +204,8 @@ def test_what_training_keeps_is_told_and_removed(place: Path, monkeypatch: pytes
     (own / checkpoints.FOLDER / "run/last.safetensors").write_bytes(b"x" * 1000)
     os.link(own / checkpoints.FOLDER / "run/last.safetensors", own / checkpoints.FOLDER / "run/best.safetensors")
     monkeypatch.setenv("CNNCODES_CACHE", str(own))
-    assert set(TRAINING) == {images.FOLDER, features.FOLDER, checkpoints.FOLDER, finished.FOLDER}
+    own_folders = {images.FOLDER, features.FOLDER, checkpoints.FOLDER, finished.FOLDER}
+    assert set(TRAINING) == own_folders | {heads_finished.FOLDER, unfinished.FOLDER}
     sizes = {row["key"]: row["bytes"] for row in json.loads(cnncodes("cache", "size", "--json", cwd=place).stdout)}
     assert sizes[checkpoints.FOLDER] == 1000 and sizes[images.FOLDER] > 0 and sizes[features.FOLDER] > 0
     told = cnncodes("cache", "size", cwd=place).stdout

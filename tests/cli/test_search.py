@@ -173,7 +173,7 @@ def test_a_large_group_of_duplicates_is_shown_in_part(
     ("args", "message"),
     [
         (["search", "my.index", "nowhere.jpg"], "'nowhere.jpg' is not a file, and no id in my.index"),
-        (["search", "my.index", "x" * 5000], "is no file, and no id in my.index"),
+        (["search", "my.index", "x" * 5000], "is not a file, and no id in my.index"),
         (["search", "my.index", "photos"], "photos"),
         (["search", "my.index"], "a search needs one query"),
         (["search", "my.index", "photos/çat/2.png", "--random"], "a search needs one query"),

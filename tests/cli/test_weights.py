@@ -154,7 +154,7 @@ def test_convolutions_that_fit_several_networks_need_a_name(tmp_path: Path) -> N
     [
         (["inspect", "none.pth"], "no weights file at none.pth"),
         (["inspect", "w.txt"], r"file ending in \.pth.*\.keras"),
-        (["convert", "w.pth", "--out", "w.bin"], r"is no \.safetensors file"),
+        (["convert", "w.pth", "--out", "w.bin"], r"is not a \.safetensors file"),
         (["convert", "w.pth", "--out", "there.safetensors"], r"there\.safetensors exists; allowed: another --out"),
         (["convert", "w.pth", "--arch", "vgg17"], "unknown architecture 'vgg17'"),
         (["convert", "w.pth", "--arch", "alexnet"], "no weights of w.pth fit alexnet: conv1"),

@@ -102,6 +102,6 @@ def test_an_edit_is_kept_and_what_another_version_wrote_is_not(project: Path, mo
 
 def test_elsewhere_it_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no folder stages here"):
+    with pytest.raises(UserError, match="the folder stages is not here"):
         run()
     assert not (tmp_path / "dvc.yaml").exists()

@@ -99,7 +99,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"imdb\.mat holds no struct imdb"):
         read(tmp_path / "imdb.mat")
     for name in ("wiki.mat", "faces.mat"):
-        with pytest.raises(UserError, match="is no file of IMDB-WIKI"):
+        with pytest.raises(UserError, match="is not a file of IMDB-WIKI"):
             read(tmp_path / name)
     with h5py.File(tmp_path / "wiki.mat", "w", userblock_size=512) as file:
         file["wiki"] = np.zeros(3)

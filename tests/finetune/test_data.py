@@ -198,7 +198,7 @@ def test_model_files_that_do_not_belong_together_are_refused(
     tuned: Path, manifest: Manifest, cache: Path, tmp_path: Path
 ) -> None:
     shutil.copy(tuned / saved.HEAD, tmp_path)
-    with pytest.raises(UserError, match=r"there is no .*model.safetensors"):
+    with pytest.raises(UserError, match=r"no .*model.safetensors"):
         saved.read(tmp_path)
     (tmp_path / saved.MODEL).write_bytes((tuned / saved.MODEL).read_bytes()[:-9])
     with pytest.raises(UserError, match="not a whole"):

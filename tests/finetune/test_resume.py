@@ -286,7 +286,7 @@ def test_what_it_holds_is_checked(whole: Path, two_splits: Manifest, cache: Path
         "missing": ("names trained layers|don't fit", {"model": {n: t for n, t in model.items() if n != name}}),
         "more": ("don't fit", {"model": model | {"more": torch.zeros(1)}}),
         "nothing": ("no training to go on with", {"training": {}}),
-        "state": ("is no checkpoint of a strategy", {"model": [1]}),
+        "state": ("is not a checkpoint of a strategy", {"model": [1]}),
         "repeat": ("doesn't say its repeat", {"about": {"repeat": "0"}}),
     }
     for case, (said, changes) in bad.items():

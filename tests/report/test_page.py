@@ -61,7 +61,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def fake_curve(*_: object, settings: list[float]) -> list[CurvePoint]:
+def fake_curve(*_: object, settings: list[float], so_far: object) -> list[CurvePoint]:
     assert len(settings) == 5
     return [CurvePoint(s, round(100 * s), r, s / 2 + r / 100, s / 3, s / 4) for s in (0.1, 0.5, 1.0) for r in range(5)]
 

@@ -1,7 +1,7 @@
 """A training step beside a bare one: `python -m bench.finetune out --strategy finetune --precisions fp32,bf16`
 
-FOLDER is a workspace (`out`, or what `cnncodes extract` made). Ours is an epoch of `pipeline.finetune` over so many of
-its training images: reading the cache of decoded images, augmentation, rates, Lightning's loop, everything but
+FOLDER is a workspace (`out`, or what `cnncodes extract` made). Ours is an epoch of `pipeline.strategies` over a number
+of its training images: reading the cache of decoded images, augmentation, rates, Lightning's loop, everything but
 validation and checkpoints. Bare is the least that trains the same layers: the same batches, already there, forward,
 backward, clipping and the optimiser's step, fused as ours is. Rounds alternate; the ratio is bare time over ours, of
 medians. A line of JSON a precision.
@@ -20,11 +20,11 @@ import torch
 
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune.prepared import Place, Prepared, place_of, prepared
-from pipeline.finetune.sets import sets_of
-from pipeline.finetune.train import Limits, fit
 from pipeline.heads.sets import Sets
 from pipeline.nets.weights import read_canonical
+from pipeline.strategies.prepared import Place, Prepared, place_of, prepared
+from pipeline.strategies.sets import sets_of
+from pipeline.strategies.train import Limits, fit
 from pipeline.workspace import preset
 
 

@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.hashing.save import read_bits
-from pipeline.index import PackedIndex, make
-from pipeline.index.kernels import choose, nearest, warm
 from pipeline.retrieval.measures import by_class
 from pipeline.retrieval.ranking import Classes, HammingRanking
+from pipeline.search import PackedIndex, make
+from pipeline.search.kernels import choose, nearest, warm
 
 Packed = NDArray[np.uint8]
 K = 10

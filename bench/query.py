@@ -26,11 +26,11 @@ from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams
 from pipeline.hashing.lsh import Lsh
 from pipeline.hashing.pack import pack
-from pipeline.index import make
-from pipeline.index.kernels import warm
 from pipeline.nets.network import Network
 from pipeline.nets.weights import Weights, random
 from pipeline.nets.weights.preprocessings import TORCHVISION
+from pipeline.search import make
+from pipeline.search.kernels import warm
 from pipeline.workspace import preset
 
 K = 10

@@ -24,8 +24,8 @@ from pipeline.data.build import build
 from pipeline.data.manifest import Manifest
 from pipeline.data.sources.base import blocks
 from pipeline.data.sources.hdf5 import CLASSES
-from pipeline.finetune.images import CachedView, Images, cached
-from pipeline.finetune.rows_file import RowsFile
+from pipeline.strategies.images import CachedView, Images, cached
+from pipeline.strategies.rows_file import RowsFile
 from pipeline.workspace import Workspace, images_section, preset
 
 log = logging.getLogger(__name__)

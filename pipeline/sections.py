@@ -13,8 +13,8 @@ from typing import Any
 from pipeline import config
 from pipeline.base.errors import UserError
 from pipeline.hashing import base as hashing
-from pipeline.index import INDEXES, make
 from pipeline.nets import layers
+from pipeline.search import INDEXES, make
 
 # Any length that every index takes: settings that a length of code does not fit skip the index, which is no mistake.
 _NBITS = 64

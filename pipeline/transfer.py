@@ -36,10 +36,10 @@ from pipeline.workspace import (
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
     from pipeline.data.sources import Record
-    from pipeline.finetune.kept import Kept
-    from pipeline.finetune.lr_find import Sweep
-    from pipeline.finetune.sanity.step import Step
     from pipeline.nets.weights import Weights
+    from pipeline.strategies.kept import Kept
+    from pipeline.strategies.lr_find import Sweep
+    from pipeline.strategies.sanity.step import Step
 
 FOLDER = "finetune"
 
@@ -93,9 +93,9 @@ def finetune(
     params = params_of({**(settings or {}), **chosen}, params_file, start=start)
     given = images_section(images, train, test)
     from pipeline.data.build import build
-    from pipeline.finetune.foreseen import require_fit, require_known
-    from pipeline.finetune.run import run_strategy
     from pipeline.nets.weights import read_canonical, write_canonical
+    from pipeline.strategies.foreseen import require_fit, require_known
+    from pipeline.strategies.run import run_strategy
 
     require_known(params.run, params)
     space = Workspace(Path(out))
@@ -135,7 +135,7 @@ def finetune(
 
 def _start(path: Path, strategies: Sequence[str] | None) -> Kept:
     """Raises UserError if it is not a checkpoint that was kept, or another strategy's than the ones asked for."""
-    from pipeline.finetune.kept import Kept
+    from pipeline.strategies.kept import Kept
 
     start = Kept.open(path)
     if strategies and list(strategies) != [start.about["strategy"]]:
@@ -175,8 +175,8 @@ def find_rate(
     written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
     images = images_section(where, train, test)
-    from pipeline.finetune.foreseen import require_known
-    from pipeline.finetune.lr_find import find, require_range
+    from pipeline.strategies.foreseen import require_known
+    from pipeline.strategies.lr_find import find, require_range
 
     require_known([strategy], params)
     require_range(low, high, steps)
@@ -206,8 +206,8 @@ def sanity(
     images = images_section(where, train, test)
     own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
-    from pipeline.finetune.foreseen import require_known
-    from pipeline.finetune.sanity.run import check
+    from pipeline.strategies.foreseen import require_known
+    from pipeline.strategies.sanity.run import check
 
     require_known([strategy], params)
     with working_folder() as scratch:
@@ -224,7 +224,7 @@ def checkpoints(folder: str | Path) -> list[dict[str, Any]]:
     """The checkpoints that were kept of a strategy, or of all in a folder: `{"strategy", "name", "repeat", "epoch",
     "train_loss", "val_loss", "val_accuracy", "test_accuracy", "best_so_far", "bytes", "file"}`. `test_accuracy` is None
     until its repeat has ended. Raises UserError if the folder has no strategies, or a checkpoint is broken."""
-    from pipeline.finetune import kept
+    from pipeline.strategies import kept
 
     return [record for strategy in kept.strategies_in(Path(folder)) for record in kept.listed(strategy)]
 
@@ -250,7 +250,7 @@ def predict(
     can't be read."""
     from pipeline.data.asked import files_of, require_some
     from pipeline.data.room import Room
-    from pipeline.finetune import kept, saved
+    from pipeline.strategies import kept, saved
 
     model = saved.read(Path(folder)) if checkpoint is None else saved.read_kept(kept.find(Path(folder), checkpoint))
     model, asked = model.on(device, precision), files_of(images, follow_links=follow_links)
@@ -289,8 +289,8 @@ class _Ground:
     def of(self, images: Mapping[str, Any], scratch: Path) -> tuple[Manifest, Weights]:
         """`images`: what `images_section` gives. Raises UserError, before one is opened, if a strategy does not fit."""
         from pipeline.data.build import build
-        from pipeline.finetune.foreseen import require_fit
         from pipeline.nets.weights import read_canonical
+        from pipeline.strategies.foreseen import require_fit
 
         where = images["root"]
         space = Workspace(Path(where))
@@ -363,7 +363,7 @@ def _lost(space: Workspace, other: str, source: Weights, *, replace: bool) -> li
 
 def _fitting(strategies: Sequence[str], params: FinetuneParams, source: Weights) -> Callable[[Sequence[Record]], None]:
     """What `data.build` asks of a listing before it opens an image: whether the strategies fit its classes."""
-    from pipeline.finetune.foreseen import require_fit
+    from pipeline.strategies.foreseen import require_fit
 
     def known(listed: Sequence[Record]) -> None:
         classes = sorted({record.label for record in listed} - {""})

@@ -7,8 +7,8 @@ from pathlib import Path
 from pipeline import config
 from pipeline.base.cache import cache_root
 from pipeline.data.manifest import Manifest
-from pipeline.finetune.run import run_strategy
 from pipeline.nets.weights import read_canonical
+from pipeline.strategies.run import run_strategy
 from stages._run import item_of, run
 
 

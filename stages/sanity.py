@@ -7,9 +7,9 @@ from pathlib import Path
 from pipeline import config
 from pipeline.base.cache import cache_root
 from pipeline.data.manifest import Manifest
-from pipeline.finetune.sanity.run import check
-from pipeline.finetune.sanity.step import write
 from pipeline.nets.weights import read_canonical
+from pipeline.strategies.sanity.run import check
+from pipeline.strategies.sanity.step import write
 from stages._run import item_of, run
 
 

@@ -12,9 +12,9 @@ from pipeline import transfer
 from pipeline.base.errors import UserError
 from pipeline.nets.weights import WEIGHT_READERS, random, read_canonical, write_canonical
 from pipeline.workspace import canonical_weights, network
-from tests.finetune import world
 from tests.nets.weights.test_sources import write
 from tests.pictures import draw_classes
+from tests.strategies import world
 
 SETTINGS = {"size": 32, "scale": 36, "epochs": 1, "repeats": 1, "batch_size": 8, "device": "cpu", "widths": [12, 10]}
 

@@ -23,8 +23,8 @@ from pipeline.collection import Collection, Where
 from pipeline.collection.encode import codes_column
 from pipeline.collection.methods import COSINE
 from pipeline.collection.network import WEIGHTS
-from pipeline.index import save
 from pipeline.nets.weights import Weights, resolve, write_canonical
+from pipeline.search import save
 from tests.codes.conftest import count_images, draw  # noqa: F401  (a fixture)
 from tests.data.stored import png
 
@@ -310,7 +310,7 @@ def test_killed_in_the_middle_of_an_add(world: Path, moment: str) -> None:
 import os, signal
 from pipeline import collection
 from pipeline.base import json_files
-from pipeline.index import save
+from pipeline.search import save
 def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
 setattr({"json_files" if moment == "write" else "save"}, {moment!r}, die)
 collection.add({str(world / "my.index")!r}, {str(world / "more")!r})

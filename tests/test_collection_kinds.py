@@ -17,8 +17,8 @@ from pipeline import collection
 from pipeline.base.errors import UserError
 from pipeline.collection import Collection
 from pipeline.collection.encode import codes_column
-from pipeline.index import INDEXES, make, save
-from pipeline.index.recall import measured
+from pipeline.search import INDEXES, make, save
+from pipeline.search.recall import measured
 from tests.codes.conftest import draw
 from tests.test_collection import SMALL, answers, folder_of_images
 
@@ -175,7 +175,7 @@ def test_killed_in_the_middle_of_an_add(world: Path, kind: str, moment: str) -> 
 import os, signal
 from pipeline import collection
 from pipeline.base import json_files
-from pipeline.index import save
+from pipeline.search import save
 def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
 setattr({"json_files" if moment == "write" else "save"}, {moment!r}, die)
 collection.add({str(world / kind)!r}, {str(world / "more")!r})

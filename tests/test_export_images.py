@@ -140,7 +140,7 @@ def test_an_empty_split_is_refused(photos: Path, tmp_path: Path) -> None:
 def test_a_few_images_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """53 MB of pixels take less than 24 MB."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("pipeline.finetune.images._BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr("pipeline.strategies.images._BLOCK_BYTES", 4 << 20)
     draw_classes(tmp_path / "photos", per_class=90, side=8)
     few = draw_classes(tmp_path / "few", per_class=8, side=8)
     taken = peak.of(

@@ -16,13 +16,13 @@ from pipeline.config import CodesParams, FinetuneParams, HeadsParams
 from pipeline.data.build import build
 from pipeline.data.manifest import Manifest
 from pipeline.figures.class_recall import recall_of
-from pipeline.finetune.run import run_strategy
 from pipeline.heads.run import fit_head
 from pipeline.nets.weights import write_canonical
+from pipeline.strategies.run import run_strategy
 from tests import yaml_files
 from tests.data.faces import Face, faces
 from tests.data.world import params as dataset_params
-from tests.finetune import world
+from tests.strategies import world
 
 ROOT = Path(__file__).parents[1]
 GENDER = ROOT / "experiments/gender.yaml"

@@ -19,7 +19,7 @@ from pipeline.base.errors import UserError
 from pipeline.collection import Collection
 from pipeline.collection.network import WEIGHTS, Network, Where
 from pipeline.collection.stated import require_whole
-from pipeline.index import save
+from pipeline.search import save
 from tests.codes.conftest import draw
 from tests.test_collection import built, folder_of_images, world  # noqa: F401  (fixtures)
 
@@ -171,8 +171,8 @@ def test_only_what_was_indexed_is_drawn_or_called_whole(tmp_path: Path) -> None:
 
 
 def test_a_montage_draws_no_other_image(tmp_path: Path) -> None:
-    from pipeline.montage import Tile
-    from pipeline.montage import draw as montage
+    from pipeline.collection.montage import Tile
+    from pipeline.collection.montage import draw as montage
 
     Image.new("RGB", (40, 40), (255, 0, 0)).save(tmp_path / "secret.png")
     digest = hashlib.sha256((tmp_path / "secret.png").read_bytes()).hexdigest()

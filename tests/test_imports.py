@@ -47,26 +47,25 @@ ALLOWED: dict[str, set[str]] = {
     "codes": COMMON | {"data", "nets"},
     "heads": COMMON | {"data", "nets", "codes"},
     "hashing": COMMON | {"data", "nets", "codes"},
-    "index": COMMON | {"data", "nets", "codes", "hashing"},
-    "retrieval": COMMON | {"data", "nets", "codes", "heads", "hashing", "index"},
-    "figures": COMMON | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval", "finetune", "advice"},
+    "search": COMMON | {"data", "nets", "codes", "hashing"},
+    "retrieval": COMMON | {"data", "nets", "codes", "heads", "hashing", "search"},
+    "figures": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "retrieval", "strategies", "advice"},
     # The records of figures alone (below).
     "report": {"base", "config", "figures"},
-    "query": COMMON | {"workspace", "data", "nets", "codes", "heads", "hashing", "index"},
-    "workspace": COMMON | {"data", "nets", "codes", "heads", "hashing", "index", "figures", "report"},
-    "collection": COMMON | {"workspace", "data", "nets", "codes", "hashing", "index"},
-    "montage": COMMON | {"data"},
-    "sections": COMMON | {"nets", "hashing", "index"},
-    "finetune": COMMON | {"data", "nets", "codes", "heads"},
+    "query": COMMON | {"workspace", "data", "nets", "codes", "heads", "hashing", "search"},
+    "workspace": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "figures", "report"},
+    "collection": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search"},
+    "sections": COMMON | {"nets", "hashing", "search"},
+    "strategies": COMMON | {"data", "nets", "codes", "heads"},
     "advice": COMMON | {"data", "nets", "codes", "heads"},
-    "tuned": COMMON | {"data", "nets", "codes", "heads", "hashing", "index", "retrieval"},
-    "transfer": COMMON | {"workspace", "data", "nets", "codes", "heads", "finetune"},
-    "export_images": COMMON | {"workspace", "data", "codes", "finetune"},
+    "tuned": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "retrieval"},
+    "transfer": COMMON | {"workspace", "data", "nets", "codes", "heads", "strategies"},
+    "export_images": COMMON | {"workspace", "data", "codes", "strategies"},
     "dag": {"base"},
     "cli": COMMON
-    | {"data", "nets", "codes", "heads", "hashing", "index", "report", "query", "web", "workspace", "finetune"}
-    | {"transfer", "collection", "montage", "advice", "export_images", "dag"},
-    "web": COMMON | {"workspace", "data", "nets", "codes", "hashing", "index", "query", "collection", "montage"},
+    | {"data", "nets", "codes", "heads", "hashing", "search", "report", "query", "web", "workspace", "strategies"}
+    | {"transfer", "collection", "advice", "export_images", "dag"},
+    "web": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search", "query", "collection"},
 }
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import montage
 from pipeline.base.errors import UserError
-from pipeline.montage import Tile
+from pipeline.collection import montage
+from pipeline.collection.montage import Tile
 
 PIXELS = 1_000_000
 

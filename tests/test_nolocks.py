@@ -118,7 +118,7 @@ def test_an_index_has_one_writer_at_a_time(run: Run, error: int) -> None:
     code = """
         from pathlib import Path
         from pipeline.base.errors import UserError
-        from pipeline.index.lock import writing
+        from pipeline.search.lock import writing
         folder = Path("my.index")
         for _ in range(2):
             with writing(folder, make=True):

@@ -156,7 +156,7 @@ def test_a_touched_module_reruns_the_stages_that_import_it(project: Path, monkey
     dvc("repro", cwd=project)
     for file, users in (
         ("pipeline/web/app.py", set()),
-        ("pipeline/finetune/sanity/grid.py", {"sanity"}),
+        ("pipeline/strategies/sanity/grid.py", {"sanity"}),
         ("pipeline/advice/least_squares.py", {"advise"}),
     ):
         with (project / file).open("a") as f:

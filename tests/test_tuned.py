@@ -20,14 +20,14 @@ from pipeline.codes import Codes
 from pipeline.collection import Collection
 from pipeline.config import CodesParams, HeadsParams, RetrievalParams, TunedParams
 from pipeline.data.manifest import Manifest
-from pipeline.finetune import saved
-from pipeline.finetune.run import run_strategy
 from pipeline.hashing.save import read_bits, read_hasher
-from pipeline.index import make
 from pipeline.nets.weights import write_canonical
+from pipeline.search import make
+from pipeline.strategies import saved
+from pipeline.strategies.run import run_strategy
 from pipeline.tuned import Protocol, measure
 from pipeline.workspace import preset
-from tests.finetune import world
+from tests.strategies import world
 
 pytestmark = pytest.mark.network
 

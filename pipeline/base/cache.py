@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.base import disk, held
 
-# Folder of the cache -> what training keeps there; `pipeline.finetune`, `unfinished` and `heads.finished` write them.
+# Folder of the cache -> what training keeps there; `pipeline.strategies`, `unfinished` and `heads.finished` write them.
 TRAINING = {
     "finetune-images": "decoded images",
     "finetune-codes": "codes of frozen parts",

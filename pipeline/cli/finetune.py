@@ -186,7 +186,7 @@ def lr_find(
     json: JsonFlag = False,
 ) -> None:
     """Sweep the learning rate, layers keeping their ratios, and suggest the one by which the loss has half fallen."""
-    from pipeline.finetune import lr_plot
+    from pipeline.strategies import lr_plot
     from pipeline.transfer import find_rate
 
     if plot is not None:
@@ -283,6 +283,6 @@ def _groups(folder: Path) -> list[dict[str, Any]]:
 
 
 def _layer_table(groups: list[dict[str, Any]]) -> str:
-    from pipeline.finetune.groups import describe, from_json
+    from pipeline.strategies.groups import describe, from_json
 
     return describe(from_json(groups))

@@ -79,8 +79,8 @@ def sanity(
 
     Initial loss, a handful of batches learned by heart, the learning rate, a coarse grid, a finer one, the curve.
     """
-    from pipeline.finetune.lr_plot import check as check_name
-    from pipeline.finetune.sanity.step import verdict
+    from pipeline.strategies.lr_plot import check as check_name
+    from pipeline.strategies.sanity.step import verdict
     from pipeline.transfer import sanity as run
 
     if plot is not None:
@@ -102,7 +102,7 @@ def sanity(
         **given({"memory_mb": memory_mb}),
     )
     if plot is not None:
-        from pipeline.finetune.sanity.plot import draw
+        from pipeline.strategies.sanity.plot import draw
 
         draw(steps, plot, title=f"Sanity of {strategy}")
     if json:

@@ -261,9 +261,9 @@ def search(
 ) -> None:
     """The images most like a query."""
     from pipeline.collection import Collection, Where
+    from pipeline.collection.montage import require_name
     from pipeline.config import MEMORY_MB
     from pipeline.data.room import Room
-    from pipeline.montage import require_name
 
     if (query is None) != random:
         raise UserError("a search needs one query", allowed="an image file, an id, or --random")
@@ -354,8 +354,8 @@ def _show(answer: Answer, query: Path) -> None:
 
 
 def _draw(photos: Collection, answer: Answer, file: Path, query_id: str | None, path: Path) -> None:
-    from pipeline.montage import Tile
-    from pipeline.montage import montage as run
+    from pipeline.collection.montage import Tile
+    from pipeline.collection.montage import montage as run
 
     method = answer.method
     label = str(photos.labels[photos.row(query_id)]) if query_id else ""

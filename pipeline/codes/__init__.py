@@ -3,7 +3,7 @@
 Importing this loads no torch; neither does an extraction that has nothing to compute.
 """
 
-from pipeline.codes.embedding import Embedder, embed
+from pipeline.codes.embedder import Embedder, embed
 from pipeline.codes.extraction import extract
 from pipeline.codes.formats import FORMATS, export
 from pipeline.codes.parts import info

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.codes import views
 from pipeline.codes.settings import Settings
+from pipeline.data import views
 from pipeline.data.cost import Header
 from pipeline.nets import layers as nets
 

@@ -23,7 +23,7 @@ from pipeline.codes import loading, parts
 from pipeline.codes.plan import Group, Plan, make_plan, require_space
 from pipeline.codes.reader import Codes
 from pipeline.codes.weights_header import WeightsHeader
-from pipeline.codes.writing import ShardWriter
+from pipeline.codes.writer import ShardWriter
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import Room

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.codes.loading import Batch
-from pipeline.codes.pooling import POOLINGS, l2_normalise, soft
 from pipeline.codes.settings import Precision, Settings
 from pipeline.nets import layers
 from pipeline.nets.network import Network
+from pipeline.nets.pooling import POOLINGS, l2_normalise, soft
 from pipeline.nets.weights import Weights
 
 log = logging.getLogger(__name__)

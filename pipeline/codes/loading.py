@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
-from pipeline.codes import views
 from pipeline.codes.cost import Cost
 from pipeline.codes.settings import Settings
-from pipeline.data import cost
+from pipeline.data import cost, views
 from pipeline.data.cost import Header
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.room import NoRoomError, Room

@@ -19,10 +19,10 @@ from pydantic import ValidationError, model_validator
 
 from pipeline.base import json_files
 from pipeline.base.errors import UserError
-from pipeline.codes import views
-from pipeline.codes.pooling import POOLINGS
 from pipeline.config import CodesParams, LayerSpec, Section
+from pipeline.data import views
 from pipeline.nets import layers
+from pipeline.nets.pooling import POOLINGS
 
 log = logging.getLogger(__name__)
 

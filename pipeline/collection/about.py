@@ -13,7 +13,7 @@ from pipeline.collection.methods import methods_of
 from pipeline.collection.network import weights_file
 from pipeline.collection.stated import require_collection
 from pipeline.data import listed
-from pipeline.index import INDEXES, recall, save
+from pipeline.search import INDEXES, recall, save
 
 
 def info(folder: str | Path) -> dict[str, Any]:

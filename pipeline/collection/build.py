@@ -33,8 +33,8 @@ from pipeline.data.sources.folder import require_folder
 from pipeline.hashing import base as hashing
 from pipeline.hashing import check
 from pipeline.hashing.sigmoid import Sigmoid
-from pipeline.index import make, save
 from pipeline.nets import layers as nets
+from pipeline.search import make, save
 from pipeline.workspace import canonical_weights, images_section, network, preset
 
 log = logging.getLogger(__name__)

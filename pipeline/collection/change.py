@@ -24,7 +24,7 @@ from pipeline.collection.stated import require_collection, require_whole
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
 from pipeline.data.manifest import pixel_digest
 from pipeline.data.sources import labels_csv
-from pipeline.index import recall, save
+from pipeline.search import recall, save
 from pipeline.workspace import preset
 
 # What may be another for rows that are added: it changes the last digits of codes, not what they mean.

@@ -27,8 +27,8 @@ from pipeline.collection.network import Network, Where
 from pipeline.collection.stated import require_whole
 from pipeline.data.spelling import spelled
 from pipeline.hashing.base import Hasher
-from pipeline.index import save
-from pipeline.index.base import require_k, require_rows
+from pipeline.search import save
+from pipeline.search.base import require_k, require_rows
 
 DEFAULT_K = 12
 

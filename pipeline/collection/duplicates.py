@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import UserError
 from pipeline.collection.collection import Collection
 from pipeline.collection.methods import Method, choose
-from pipeline.index import PackedIndex, kernels, make
+from pipeline.search import PackedIndex, kernels, make
 
 # Of the bits in which two topk codes can differ, twice k = 512. The same drawing saved as JPEG (quality 90 and 50) or a
 # tenth brighter: at most 46 of them at 96 px (4,608 bits, 60 drawings), 76 at 224 px (25,088 bits, 18 drawings), where

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pipeline.collection.methods import SHORTLIST, SHORTLIST_FACTOR, Method
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.pack import pack
-from pipeline.index import INDEXES, PackedIndex
-from pipeline.index.cosine import Cosine
-from pipeline.index.rerank import TwoStage
+from pipeline.search import INDEXES, PackedIndex
+from pipeline.search.cosine import Cosine
+from pipeline.search.rerank import TwoStage
 
 Rows = NDArray[np.int64]
 Found = tuple[NDArray[Any], Rows]

@@ -14,7 +14,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
 from pipeline.collection.encode import codes_column
 from pipeline.data.listed import stays_below
-from pipeline.index.save import Saved
+from pipeline.search.save import Saved
 
 _MEND = "`cnncodes index`, which makes it again"
 _ID = re.compile(r"[0-9a-f]{16}-[0-9]{1,9}")

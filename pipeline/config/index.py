@@ -57,5 +57,5 @@ class IndexParams(RootModel[AnyIndex]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As `pipeline.index.make` takes them."""
+        """As `pipeline.search.make` takes them."""
         return self.root.model_dump(exclude={"kind"})

@@ -23,7 +23,7 @@ from pipeline.data.decode import DecodeError, decode
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.answers import Copies, Copy
-from pipeline.index.cosine import Cosine
+from pipeline.search.cosine import Cosine
 
 log = logging.getLogger(__name__)
 

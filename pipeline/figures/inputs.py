@@ -27,8 +27,8 @@ from pipeline.figures.runs import read_runs
 from pipeline.figures.thumbnails import Album
 from pipeline.figures.tuned import read_tuned
 from pipeline.figures.tuned_network import read_tuned_network
-from pipeline.finetune.sanity import step
 from pipeline.nets import layers
+from pipeline.strategies.sanity import step
 
 # pipeline.nets.weights has the same name for it, and loads torch.
 WEIGHTS_KEY = "cnncodes"

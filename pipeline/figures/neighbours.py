@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.retrieval import Answer, Neighbour, Query, Retrieval, Retrieved
 from pipeline.hashing.save import read_bits
-from pipeline.index import make
-from pipeline.index.cosine import Cosine
 from pipeline.retrieval.sets import Sets, sets_of
+from pipeline.search import make
+from pipeline.search.cosine import Cosine
 
 QUERIES, NEIGHBOURS, SIDE = 5, 12, 96
 

@@ -7,8 +7,8 @@ import dataclasses
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.training import Checked, Panel, Step
-from pipeline.finetune.sanity import step
-from pipeline.finetune.sanity.panel import panel
+from pipeline.strategies.sanity import step
+from pipeline.strategies.sanity.panel import panel
 
 
 def compute(inputs: Inputs) -> Computed | None:

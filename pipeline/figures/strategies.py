@@ -10,9 +10,9 @@ from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.strategies import Baseline, Strategies, Tuned
 from pipeline.figures.tuned import baselines
-from pipeline.finetune.gains import gains
-from pipeline.finetune.outputs import CURVE_COLUMNS
 from pipeline.nets import layers
+from pipeline.strategies.gains import gains
+from pipeline.strategies.outputs import CURVE_COLUMNS
 
 # Heads on codes that stand beside the strategies.
 HEADS = ("svm", "softmax")

@@ -11,7 +11,7 @@ from pipeline.base import json_files
 from pipeline.base.errors import UserError
 from pipeline.figures.records.runs import Run
 from pipeline.figures.records.strategies import Baseline, Tuned
-from pipeline.finetune.outputs import read_correct, read_curves
+from pipeline.strategies.outputs import read_correct, read_curves
 
 
 def read_tuned(folder: Path, names: Sequence[str]) -> tuple[Tuned, ...]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
 from pipeline.config import ApproximateIndex
-from pipeline.index import make
-from pipeline.index.base import PackedIndex
 from pipeline.retrieval.timing import query_times
+from pipeline.search import make
+from pipeline.search.base import PackedIndex
 
 log = logging.getLogger(__name__)
 

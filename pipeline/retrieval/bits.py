@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.index.base import PackedIndex
+from pipeline.search.base import PackedIndex
 
 Packed = NDArray[np.uint8]
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

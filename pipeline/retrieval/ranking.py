@@ -12,8 +12,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.index.points import Points
 from pipeline.metrics.retrieve import TieGroups, distance_groups, hamming_groups, neighbour_groups
+from pipeline.search.points import Points
 
 Ints = NDArray[np.int64]
 Packed = NDArray[np.uint8]

@@ -26,8 +26,6 @@ from pipeline.hashing.pack import pack
 from pipeline.hashing.save import write_bits, write_hasher
 from pipeline.hashing.sigmoid import Sigmoid
 from pipeline.hashing.supervised import Supervised
-from pipeline.index import make
-from pipeline.index.cosine import Cosine
 from pipeline.retrieval import bits as spread
 from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.linear import svm_accuracy
@@ -35,6 +33,8 @@ from pipeline.retrieval.measures import Curve, by_class, by_neighbours, mean_ave
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours, Ranking
 from pipeline.retrieval.sets import Sets, sets_of
 from pipeline.retrieval.timing import query_times
+from pipeline.search import make
+from pipeline.search.cosine import Cosine
 
 log = logging.getLogger(__name__)
 

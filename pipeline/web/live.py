@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.base.errors import UserError
 from pipeline.collection import Collection, Where, absent, duplicates
-from pipeline.index import kernels
+from pipeline.search import kernels
 from pipeline.web.problems import Problem, told_as
 from pipeline.web.projection import Projection, project
 from pipeline.web.workers import Workers

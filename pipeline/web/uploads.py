@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from pipeline.base import json_files
-from pipeline.codes.embedding import ImagesError
+from pipeline.codes.embedder import ImagesError
 from pipeline.collection import Collection, Look
 from pipeline.data import cost
 from pipeline.data.colours import Pixels

@@ -16,8 +16,8 @@ from pipeline import transfer
 from pipeline.base import unfinished
 from pipeline.base.cache import TRAINING
 from pipeline.cli.app import app
-from pipeline.finetune import checkpoints, features, finished, images
 from pipeline.heads import finished as heads_finished
+from pipeline.strategies import checkpoints, features, finished, images
 from tests import yaml_files
 from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
@@ -215,7 +215,7 @@ def test_what_training_keeps_is_told_and_removed(place: Path, monkeypatch: pytes
     kept = json.loads(cnncodes("cache", "gc", "--keep", "codes", "--json", cwd=place).stdout)
     assert (kept["freed_bytes"], (own / checkpoints.FOLDER).exists()) == (0, True)
     freed = json.loads(cnncodes("cache", "gc", "--keep", "codes", "--training", "--json", cwd=place).stdout)
-    assert freed["freed_bytes"] == sum(sizes[name] for name in TRAINING)
+    assert freed["freed_bytes"] == sum(sizes.get(name, 0) for name in TRAINING)
     assert not any((own / name).exists() for name in TRAINING)
 
 

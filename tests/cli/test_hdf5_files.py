@@ -148,7 +148,7 @@ def test_several_files_and_the_same_from_python(tmp_path: Path) -> None:
 def test_training_holds_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the images take no more memory: of 23 and of 46 MB of pixels."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("pipeline.finetune.images._BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr("pipeline.strategies.images._BLOCK_BYTES", 4 << 20)
     side = 160
 
     def made(name: str, n: int) -> Path:

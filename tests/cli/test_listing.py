@@ -16,9 +16,9 @@ from pipeline.data.build import kept_failures
 from pipeline.data.manifest import Failure, read_failures
 from pipeline.data.room import Room
 from pipeline.data.verify import verify
-from pipeline.finetune import lr_plot
-from pipeline.finetune.lr_find import Sweep
-from pipeline.finetune.sanity import plot
+from pipeline.strategies import lr_plot
+from pipeline.strategies.lr_find import Sweep
+from pipeline.strategies.sanity import plot
 from tests.cli.test_codes import BASE
 from tests.cli.test_search import run
 from tests.pictures import draw_classes

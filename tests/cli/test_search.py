@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.index import save
+from pipeline.search import save
 from tests.codes.conftest import draw
 
 pytestmark = pytest.mark.network

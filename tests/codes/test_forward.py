@@ -15,9 +15,9 @@ from torch import Tensor
 from pipeline.base.errors import UserError
 from pipeline.codes.forward import Forward
 from pipeline.codes.loading import Batch
-from pipeline.codes.pooling import soft
 from pipeline.codes.settings import Normalisation, Settings, resolve
 from pipeline.hashing.sigmoid import Sigmoid
+from pipeline.nets.pooling import soft
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import make_params
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.codes.loading import ImageError, Source, load_views
 from pipeline.data.links import NOT_FOLLOWED, NotFollowedError
 from pipeline.data.room import Room
-from pipeline.finetune.images import CachedView, from_file
+from pipeline.strategies.images import CachedView, from_file
 from tests.codes.test_settings import made
 from tests.data.world import picture
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.base.errors import UserError
 from pipeline.codes import Embedder, extract, loading
-from pipeline.codes.embedding import ImagesError
+from pipeline.codes.embedder import ImagesError
 from pipeline.codes.forward import Forward, TooLargeError
 from pipeline.codes.settings import Settings, resolve
 from pipeline.codes.weights_header import WeightsHeader

@@ -33,12 +33,6 @@ from pipeline.collection import Collection, add
 from pipeline.collection import build as build_collection
 from pipeline.data.build import build as build_dataset
 from pipeline.data.manifest import Failure, Manifest
-from pipeline.finetune import baselines, outputs, saved, tree
-from pipeline.finetune.direct import Direct
-from pipeline.finetune.images import CachedView
-from pipeline.finetune.kept import find as find_kept
-from pipeline.finetune.model import Classifier, Tuned
-from pipeline.finetune.run import run_strategy
 from pipeline.hashing.base import HASHERS
 from pipeline.hashing.save import read_bits, read_hasher, write_bits, write_hasher
 from pipeline.heads.model import Model
@@ -46,13 +40,19 @@ from pipeline.heads.model import predict as score
 from pipeline.heads.registry import HEADS
 from pipeline.heads.run import fit_head
 from pipeline.heads.scaling import Scaling
-from pipeline.index import INDEXES
-from pipeline.index import make as make_index
-from pipeline.index import save as indexes
 from pipeline.nets import layers
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
 from pipeline.nets.weights.preprocessings import PREPROCESSINGS
 from pipeline.retrieval.run import run_spec
+from pipeline.search import INDEXES
+from pipeline.search import make as make_index
+from pipeline.search import save as indexes
+from pipeline.strategies import baselines, outputs, saved, tree
+from pipeline.strategies.direct import Direct
+from pipeline.strategies.images import CachedView
+from pipeline.strategies.kept import find as find_kept
+from pipeline.strategies.model import Classifier, Tuned
+from pipeline.strategies.run import run_strategy
 
 Plain = dict[str, Any]
 Rows = NDArray[Any]

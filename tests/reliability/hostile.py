@@ -20,7 +20,7 @@ from tests.reliability.registry import Draw
 ROOT = Path(__file__).parents[2]
 # Where the other kinds are made: links and data elsewhere, names that lead out, pipes, code, lies about sizes.
 TESTS = (
-    "tests/index/test_hostile.py",
+    "tests/search/test_hostile.py",
     "tests/test_hostile_collection.py",
     "tests/base/test_plain_hdf5.py",
     "tests/base/test_tried_hdf5.py",

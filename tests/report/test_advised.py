@@ -16,9 +16,9 @@ from pipeline.figures.inputs import read_inputs
 from pipeline.figures.records.advice import Duel, Side, Standing
 from pipeline.figures.records.strategies import Tuned
 from pipeline.figures.run import figures_of
-from pipeline.finetune.outputs import read_correct, write_predictions
 from pipeline.report.advised import say
 from pipeline.report.sections import advice
+from pipeline.strategies.outputs import read_correct, write_predictions
 from tests.report.conftest import SPECS
 from tests.report.test_strategies import write_strategy
 from tests.report.world import heads_params, report_params

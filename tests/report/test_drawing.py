@@ -15,10 +15,10 @@ from pipeline.base.errors import UserError
 from pipeline.figures.inputs import read_inputs
 from pipeline.figures.records.files import Figures, write
 from pipeline.figures.run import COMPUTE, figures_of
-from pipeline.finetune.outputs import write_predictions
-from pipeline.finetune.sanity.step import write as write_sanity
 from pipeline.report import build
 from pipeline.report.page import SECTIONS, write_report
+from pipeline.strategies.outputs import write_predictions
+from pipeline.strategies.sanity.step import write as write_sanity
 from tests.report.conftest import SPECS
 from tests.report.test_page import Page, digest
 from tests.report.test_sanity import STEPS, write_tuned

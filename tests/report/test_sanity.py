@@ -13,9 +13,9 @@ import pytest
 from pipeline.base import json_files
 from pipeline.data.manifest import Manifest
 from pipeline.figures.tuned_network import read_tuned_network
-from pipeline.finetune.sanity.panel import KINDS, panel
-from pipeline.finetune.sanity.plot import draw
-from pipeline.finetune.sanity.step import Step, write
+from pipeline.strategies.sanity.panel import KINDS, panel
+from pipeline.strategies.sanity.plot import draw
+from pipeline.strategies.sanity.step import Step, write
 from tests.report.test_page import Page
 from tests.report.world import (
     heads_params,

@@ -20,8 +20,8 @@ from pipeline.figures.records.files import Figures
 from pipeline.figures.records.strategies import Tuned
 from pipeline.figures.run import figures_of
 from pipeline.figures.tuned import baselines, read_tuned
-from pipeline.finetune.outputs import write_curves
 from pipeline.report.sections import strategies, strategy_curves
+from pipeline.strategies.outputs import write_curves
 from tests.report.test_page import Page
 from tests.report.world import heads_params, make_images, make_manifest, make_page, make_world, report_params
 

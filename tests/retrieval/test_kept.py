@@ -12,9 +12,9 @@ import pytest
 from pipeline.base import stopping, unfinished
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec
-from pipeline.index.cosine import Cosine
 from pipeline.retrieval import run
 from pipeline.retrieval.measures import by_class
+from pipeline.search.cosine import Cosine
 from tests.retrieval.world import SPEC, blobs, dataset, params
 
 _TIMES = re.compile(r".*_(s|ms)$")

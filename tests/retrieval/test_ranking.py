@@ -7,10 +7,10 @@ import pytest
 import pytrec_eval
 from sklearn.metrics.pairwise import cosine_distances
 
-from pipeline.index.cosine import Cosine
 from pipeline.retrieval import ranking
 from pipeline.retrieval.measures import by_class, by_neighbours, mean_average_precision
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours
+from pipeline.search.cosine import Cosine
 
 MAKERS = {"cosine": FloatRanking.cosine, "euclidean": FloatRanking.euclidean}
 

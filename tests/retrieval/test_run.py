@@ -21,11 +21,11 @@ from pipeline.config import HASHER_NUMBERS, ApproximateIndex, HashSpec
 from pipeline.hashing.base import HASHERS
 from pipeline.hashing.pack import pack
 from pipeline.hashing.save import read_bits, read_hasher
-from pipeline.index import make
 from pipeline.retrieval import run
 from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.run import evaluate, run_spec, write
 from pipeline.retrieval.sets import sets_of
+from pipeline.search import make
 from tests.retrieval.world import SPEC, blobs, dataset, params
 
 torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 from PIL import Image, TiffImagePlugin
 
 from pipeline.base.errors import UserError
-from pipeline.codes.embedding import ImagesError
+from pipeline.codes.embedder import ImagesError
 from pipeline.collection import Collection
 from pipeline.data.room import Room
 from pipeline.web.guard import Hosts

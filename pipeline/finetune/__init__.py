@@ -1,4 +1,0 @@
-"""Transfer strategies under one protocol: direct use, frozen features, fine-tuning, from scratch, small baselines.
-
-Importing this loads nothing heavy; `pipeline.finetune.run` holds the stage's one call.
-"""

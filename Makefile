@@ -31,6 +31,7 @@ lint: env
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(RUN) cnncodes dvc write --check
 
 format: env
 	$(RUN) ruff check --fix .

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Modules of base -> the ones of base that each may import.
 BASE: dict[str, set[str]] = {
     "errors": set(),
+    "blobs": {"disk", "failing"},
     "budget": {"errors"},
     "cache": {"disk", "errors", "held"},
     "csv_files": {"disk", "errors", "failing"},

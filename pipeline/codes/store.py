@@ -29,10 +29,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import disk, hdf5_files, json_files, plain_json
+from pipeline.base import blobs, disk, hdf5_files, json_files, plain_json
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
-from pipeline.base.failing import reading
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
 from pipeline.config import LayerSpec
@@ -43,6 +42,7 @@ Digests = NDArray[np.bytes_]  # (n,) S64: what names the pixels of images, 64 he
 Rows = NDArray[np.floating[Any]]  # (n, dim) float16 or float32
 
 DAMAGED = ".damaged"
+_ROWS, _IDS = ".h5", ".ids"
 _IDS_MAGIC = "cnncodes-ids"
 # A temporary file this old belongs to a run that was killed; younger ones may be another run's.
 _ABANDONED_S = 24 * 3600
@@ -52,7 +52,7 @@ _ABANDONED_S = 24 * 3600
 class Shard:
     """One file and which images it holds: `digests` ascending."""
 
-    path: Path
+    name: str  # without a suffix
     digests: Digests
 
 
@@ -93,6 +93,7 @@ class Store:
         self.dim = dim
         self.dtype = np.dtype(dtype)
         self.folder = (root or cache_root()) / "codes" / self.key
+        self._blobs: blobs.Blobs = blobs.Folder(self.folder)
         self._shards: dict[str, Shard] = {}
         self._verified: set[str] = set()
         self._index: _Index | None = None
@@ -100,21 +101,23 @@ class Store:
 
     def refresh(self) -> None:
         """Takes in the shards that are there now, setting aside those that were cut."""
-        while not self._take_in({p.stem for p in self.folder.glob("shard-*.ids")}):
+        while not self._take_in(self._listed()):
             pass
         self._index = None
+
+    def _listed(self) -> set[str]:
+        return {name.removesuffix(_IDS) for name in self._blobs.names("shard-") if name.endswith(_IDS)}
 
     def _take_in(self, names: set[str]) -> bool:
         """Whether these shards were all still there; if not, others have taken their place."""
         self._shards = {name: shard for name, shard in self._shards.items() if name in names}
         for name in sorted(names - self._shards.keys()):
-            path = self.folder / f"{name}.h5"
             try:
-                self._shards[name] = Shard(path, _read_ids(path))
+                self._shards[name] = Shard(name, _read_ids(self._blobs, name))
             except _DamagedError as e:
-                if not path.with_suffix(".ids").exists():
+                if name not in self._listed():
                     return False
-                self._set_aside(path, str(e))
+                self._set_aside(name, str(e))
         return True
 
     def known(self, digests: Digests) -> NDArray[np.bool_]:
@@ -144,16 +147,14 @@ class Store:
             f.create_dataset("sha256", data=digests)
             f.create_dataset("codes", data=rows)
         content = image.getbuffer()
-        path = self.folder / f"shard-{hashlib.sha256(content).hexdigest()}.h5"
-        with disk.atomic_path(path) as tmp:
-            tmp.write_bytes(content)
-        with disk.atomic_path(path.with_suffix(".ids")) as tmp:
-            tmp.write_bytes(_ids_bytes(digests, len(content)))
-        self._shards[path.stem] = Shard(path, digests)
-        if instead_of not in (None, path.stem):
+        name = f"shard-{hashlib.sha256(content).hexdigest()}"
+        self._blobs.put(name + _ROWS, content)
+        self._blobs.put(name + _IDS, _ids_bytes(digests, len(content)))
+        self._shards[name] = Shard(name, digests)
+        if instead_of not in (None, name):
             self._remove(str(instead_of))
         self._index = None
-        return path.stem
+        return name
 
     def clear_leftovers(self) -> None:
         """Removes the temporary files of runs that were killed."""
@@ -162,8 +163,9 @@ class Store:
     def _remove(self, name: str) -> None:
         """First the list, so that nobody looks for rows in a shard that is gone."""
         self._shards.pop(name, None)
-        for suffix in (".ids", ".h5"):
-            (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+        for suffix in (_IDS, _ROWS):
+            with contextlib.suppress(FileNotFoundError):
+                self._blobs.remove(name + suffix)
 
     def read(self, digests: Digests) -> Rows | None:
         """(n, dim) rows in the order asked; None if some are missing or their shard turned out damaged.
@@ -178,16 +180,17 @@ class Store:
             out = np.empty((len(digests), self.dim), dtype=self.dtype)
             for number in np.unique(shard_of):
                 wanted = np.flatnonzero(shard_of == number)
-                path = index.shards[number].path
+                name = index.shards[number].name
+                path = self._blobs.local(name + _ROWS)
                 try:
                     self._verify(path)
                     out[wanted] = _read_rows(path, row_of[wanted])
                 except PermissionError as e:
                     raise UserError(f"no permission to read {path}") from e
                 except (OSError, _DamagedError) as e:
-                    if not path.with_suffix(".ids").exists():
+                    if name not in self._listed():
                         break
-                    self._set_aside(path, " ".join(str(e).split()))
+                    self._set_aside(name, " ".join(str(e).split()))
                     return None
             else:
                 return out
@@ -198,14 +201,17 @@ class Store:
             _check_bytes(path)
             self._verified.add(path.stem)
 
-    def _set_aside(self, path: Path, why: str) -> None:
-        log.warning("%s is damaged (%s): it is set aside and its rows are made again", path, why)
-        self._shards.pop(path.stem, None)
-        self._verified.discard(path.stem)
+    def _set_aside(self, name: str, why: str) -> None:
+        where = self._blobs.local(name + _ROWS)
+        log.warning("%s is damaged (%s): it is set aside and its rows are made again", where, why)
+        self._shards.pop(name, None)
+        self._verified.discard(name)
         self._index = None
-        for name in (path.with_suffix(".ids"), path):
+        for suffix in (_IDS, _ROWS):
             with contextlib.suppress(FileNotFoundError):
-                name.replace(name.with_name(name.name + DAMAGED))
+                with contextlib.suppress(OSError):  # what can't be read at all is not kept to be looked at
+                    self._blobs.put(name + suffix + DAMAGED, self._blobs.read(name + suffix))
+                self._blobs.remove(name + suffix)
 
     def _current(self) -> _Index:
         if self._index is None:
@@ -246,16 +252,15 @@ def _ids_bytes(digests: Digests, shard_bytes: int) -> bytes:
     return " ".join(map(str, head)).encode() + b"\n" + rest
 
 
-def _read_ids(path: Path) -> Digests:
-    """The images in the shard at `path`. Raises _DamagedError if they or its length are not as stated."""
+def _read_ids(place: blobs.Blobs, name: str) -> Digests:
+    """The images in a shard. Raises _DamagedError if they or its length are not as stated."""
     try:
-        with reading(path.with_suffix(".ids")) as file:
-            content = file.read()
-        shard_bytes = path.stat().st_size
+        content = place.read(name + _IDS)
+        shard_bytes = place.size(name + _ROWS)
     except FileNotFoundError:
         raise _DamagedError("it is gone") from None
     except PermissionError as e:
-        raise UserError(f"no permission to read {path}") from e
+        raise UserError(f"no permission to read {place.local(name + _ROWS)}") from e
     line, _, rest = content.partition(b"\n")
     if len(rest) % 64:
         raise _DamagedError("its list of images was cut")
@@ -272,7 +277,7 @@ def store_sizes(root: Path | None = None) -> list[dict[str, Any]]:
         images, name = 0, "?"
         for path in sorted(folder.glob("shard-*.ids")):
             with contextlib.suppress(_DamagedError, OSError):
-                images += len(_read_ids(path.with_suffix(".h5")))
+                images += len(_read_ids(blobs.Folder(folder), path.stem))
                 if name == "?":
                     name = _name_of(path.with_suffix(".h5"))
         used = sum(p.stat().st_size for p in folder.iterdir())

@@ -52,7 +52,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as `index.save.Saved.add` takes them."""
+    """Rows as `search.save.Saved.add` takes them."""
 
     ids: NDArray[np.str_]
     packed: NDArray[np.uint8]

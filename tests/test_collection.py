@@ -303,16 +303,20 @@ def test_missing_files_are_told_and_removed(world: Path) -> None:
     assert collection.verify(world / "my.index") == []
 
 
-@pytest.mark.parametrize("moment", ["_write", "sync", "write"])
+# A step of publishing -> the module of which it is a function.
+WHERE = {"_write": "save", "sync": "disk", "write": "json_files"}
+
+
+@pytest.mark.parametrize("moment", list(WHERE))
 def test_killed_in_the_middle_of_an_add(world: Path, moment: str) -> None:
     draw(world / "more" / "x" / "40.png", 40)
     code = f"""
 import os, signal
 from pipeline import collection
-from pipeline.base import json_files
+from pipeline.base import disk, json_files
 from pipeline.search import save
 def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
-setattr({"json_files" if moment == "write" else "save"}, {moment!r}, die)
+setattr({WHERE[moment]}, {moment!r}, die)
 collection.add({str(world / "my.index")!r}, {str(world / "more")!r})
 """
     before = answers(Collection.open(world / "my.index"), world / "more" / "x" / "40.png", k=9)

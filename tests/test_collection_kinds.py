@@ -20,7 +20,7 @@ from pipeline.collection.encode import codes_column
 from pipeline.search import INDEXES, make, save
 from pipeline.search.recall import measured
 from tests.codes.conftest import draw
-from tests.test_collection import SMALL, answers, folder_of_images
+from tests.test_collection import SMALL, WHERE, answers, folder_of_images
 
 pytestmark = pytest.mark.network
 
@@ -168,16 +168,16 @@ def test_add_and_remove_keep_the_kind_and_measure_again(world: Path, kind: str) 
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "exact"])
-@pytest.mark.parametrize("moment", ["_write", "sync", "write"])
+@pytest.mark.parametrize("moment", list(WHERE))
 def test_killed_in_the_middle_of_an_add(world: Path, kind: str, moment: str) -> None:
     draw(world / "more" / "x" / "140.png", 140)
     code = f"""
 import os, signal
 from pipeline import collection
-from pipeline.base import json_files
+from pipeline.base import disk, json_files
 from pipeline.search import save
 def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
-setattr({"json_files" if moment == "write" else "save"}, {moment!r}, die)
+setattr({WHERE[moment]}, {moment!r}, die)
 collection.add({str(world / kind)!r}, {str(world / "more")!r})
 """
     before = collection.info(world / kind)

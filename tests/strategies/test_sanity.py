@@ -166,7 +166,7 @@ def rows(*values: tuple[float, float, float]) -> list[dict[str, Any]]:
         (rows((2.3, 2.3, 0.3), (1.9, 1.9, 0.3), (1.88, 1.89, 0.3)), "warn", "Underfits", "larger model"),
         (rows((2.3, 2.3, 0.1), (2.29, 2.29, 0.1), (2.28, 2.29, 0.1)), "fail", "Hardly learns", "rate is too low"),
         (rows((2.3, 2.3, 0.1), (2.9, 2.9, 0.1)), "fail", "Does not learn", "Lower the rate"),
-        ([], "fail", "no run that did not diverge", "Lower the rate"),
+        ([], "fail", "Every run diverged", "Lower the rate"),
     ],
 )
 def test_curves_are_read(curve: list[dict[str, Any]], verdict: str, seen: str, advice: str) -> None:

@@ -38,7 +38,7 @@ def require_read(source: str | Path | io.BytesIO, file_bytes: int, where: object
     name, content = ("", source.getvalue()) if isinstance(source, io.BytesIO) else (str(source), b"")
     # -P: a module in the folder where one happens to be is none of ours.
     command = [sys.executable, "-P", "-m", "pipeline.base.tried_hdf5", name, str(file_bytes), str(where)]
-    found = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    found = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         command,
         input=content,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.cache import working_folder
 from pipeline.base.errors import UserError
-from pipeline.base.failing import reading
+from pipeline.base.failing import place, reading
 from pipeline.config import CodesParams, DatasetParams
 from pipeline.hashing.base import Hasher
 from pipeline.hashing.pack import pack
@@ -132,7 +132,8 @@ def hasher_from(data: bytes, fingerprint: str, name: str) -> Hasher:
     """The inverse of `hasher_bytes`. Raises UserError if it is not the one that the index names."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.h5"
-        path.write_bytes(data)
+        with place(path):
+            path.write_bytes(data)
         fitted = read_hasher(path)
     if fitted.fingerprint != fingerprint or fitted.hasher.name != name:
         raise UserError(f"the index holds another hasher than the {name} that made its bits", see="`cnncodes index`")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
-from pipeline.figures.records.training import Checked, Panel, Step
+from pipeline.figures.records.training import Checked, Step
 from pipeline.strategies.sanity import step
 from pipeline.strategies.sanity.panel import panel
 
@@ -19,6 +17,4 @@ def compute(inputs: Inputs) -> Computed | None:
 
 
 def _step(one: step.Step) -> Step:
-    shown = panel(one)
-    drawn = None if shown is None else Panel(**{f.name: getattr(shown, f.name) for f in dataclasses.fields(shown)})
-    return Step(one.name, one.verdict, one.seen, one.advice, one.curve, drawn)
+    return Step(one.name, one.verdict, one.seen, one.advice, one.curve, panel(one))

@@ -6,21 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.strategies.sanity.panel import Panel as Panel  # a record of the page too
+
 Verdict = Literal["pass", "warn", "fail"]
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """`series`: name -> points, x rising. `level`: a value of y and its name; `spot`: a point and what it is."""
-
-    x_title: str
-    y_title: str
-    log: bool
-    share: bool
-    series: Mapping[str, Sequence[Point]]
-    level: tuple[float, str] | None
-    spot: tuple[Point, str] | None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,12 @@ _TRAINING = tuple(
         *("nodes", "workers", "inference_txt"),
     )
 )
+# What decides a head, and what decides how well a hash finds.
+_HEADS = tuple(f"heads.{key}" for key in ("scaling", "c_grid", "k_grid", "class_weight", "memory_mb", "seed"))
+_RETRIEVAL = tuple(
+    f"retrieval.{key}"
+    for key in ("settings", "k", "neighbours", "radius", "max_queries", "timed_queries", "c_grid", "memory_mb", "seed")
+)
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,7 @@ STAGES = (
         "One process a layer and a head; a new layer in params.yaml runs only its own.",
         matrix={"layer": "codes.layers", "head": "heads.heads"},
         deps=(MANIFEST, "out/codes/${item.layer}"),
-        params=(
-            "heads.scaling",
-            "heads.c_grid",
-            "heads.k_grid",
-            "heads.class_weight",
-            "heads.memory_mb",
-            "heads.seed",
-        ),
+        params=_HEADS,
         outs=(
             "out/heads/${item.layer}-${item.head}/metrics.json",
             "out/heads/${item.layer}-${item.head}/model.h5",
@@ -112,18 +111,7 @@ STAGES = (
         "One process a hash; out/codes is a dep as a whole, for a spec's name is one value which DVC can't take apart.",
         matrix={"spec": "retrieval.specs"},
         deps=(MANIFEST, "out/codes"),
-        params=(
-            "retrieval.settings",
-            "retrieval.approximate",
-            "retrieval.k",
-            "retrieval.neighbours",
-            "retrieval.radius",
-            "retrieval.max_queries",
-            "retrieval.timed_queries",
-            "retrieval.c_grid",
-            "retrieval.memory_mb",
-            "retrieval.seed",
-        ),
+        params=(*_RETRIEVAL, "retrieval.approximate"),
         outs=(
             "out/retrieval/${item.spec}/metrics.json",
             "out/retrieval/${item.spec}/hasher.h5",
@@ -205,21 +193,8 @@ STAGES = (
             "codes.device",
             "codes.memory_mb",
             "codes.compile",
-            "heads.scaling",
-            "heads.c_grid",
-            "heads.k_grid",
-            "heads.class_weight",
-            "heads.memory_mb",
-            "heads.seed",
-            "retrieval.settings",
-            "retrieval.k",
-            "retrieval.neighbours",
-            "retrieval.radius",
-            "retrieval.max_queries",
-            "retrieval.timed_queries",
-            "retrieval.c_grid",
-            "retrieval.memory_mb",
-            "retrieval.seed",
+            *_HEADS,
+            *_RETRIEVAL,
         ),
         outs=(
             "out/tuned/metrics.json",

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.strategies.sanity.panel import Panel as Panel  # a record of the page too
+from pipeline.strategies.sanity.panel import Panel
+
+__all__ = ["Checked", "Pair", "Panel", "Step", "TunedNetwork"]
 
 Verdict = Literal["pass", "warn", "fail"]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.unfinished import NOTHING, SoFar
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.stream import Rows
 
 
@@ -88,6 +88,22 @@ class LinearHead:
     def from_weights(cls, weights: NDArray[np.floating[Any]], unfinished: str = "") -> Self:
         """`weights` (d + 1, k), the intercepts last."""
         return cls(weights[:-1].astype(np.float32), weights[-1].astype(np.float32), unfinished)
+
+    @classmethod
+    def kept(cls, heads: Iterable[LinearHead], **more: NDArray[Any]) -> Part:
+        """What `taken` makes heads of again, and arrays beside them."""
+        arrays = dict(more)
+        told = []
+        for i, head in enumerate(heads):
+            arrays |= {f"weights{i}": head.weights, f"intercepts{i}": head.intercepts}
+            told.append(head.unfinished)
+        return Part(arrays, {"unfinished": told})
+
+    @classmethod
+    def taken(cls, part: Part) -> list[Self]:
+        """The heads of `kept`, in their order."""
+        told = part.values["unfinished"]
+        return [cls(part.arrays[f"weights{i}"], part.arrays[f"intercepts{i}"], words) for i, words in enumerate(told)]
 
     def scores(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
         return codes @ self.weights + self.intercepts

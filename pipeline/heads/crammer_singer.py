@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.unfinished import NOTHING, Part, SoFar
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.heads.base import LinearHead, Targets
 from pipeline.heads.newton import Span, space_of
 from pipeline.heads.stream import Rows
@@ -34,12 +34,8 @@ class CrammerSinger(LinearHead):
         space = space_of(rows)
         features, back = _reduced(space.gram) if isinstance(space, Span) else (_augmented(rows), None)
         weight = dict(enumerate(targets.class_weights()))
-        heads = []
-        if (part_way := so_far.found()) is not None:
-            names = part_way.values["unfinished"]
-            heads = [
-                cls(part_way.arrays[f"at{i}"], part_way.arrays[f"intercepts{i}"], told) for i, told in enumerate(names)
-            ]
+        part_way = so_far.found()
+        heads = cls.taken(part_way) if part_way is not None else []
         for c in grid[len(heads) :]:
             svm = LinearSVC(
                 C=c,
@@ -57,14 +53,8 @@ class CrammerSinger(LinearHead):
                 # scikit-learn keeps the difference of the two classes' weights; half a side gives it back.
                 found = np.concatenate([-0.5 * found, 0.5 * found], axis=1)
             heads.append(cls.from_weights(found if back is None else space.weights(back @ found), unfinished))
-            so_far.keep(functools.partial(_part, tuple(heads)))
+            so_far.keep(functools.partial(cls.kept, tuple(heads)))
         return heads
-
-
-def _part(heads: Sequence[LinearHead]) -> Part:
-    arrays = {f"at{i}": head.weights for i, head in enumerate(heads)}
-    arrays |= {f"intercepts{i}": head.intercepts for i, head in enumerate(heads)}
-    return Part(arrays, {"unfinished": [head.unfinished for head in heads]})
 
 
 def _reduced(gram: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from pipeline.base.unfinished import NOTHING, Part, SoFar
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.heads import proximal
 from pipeline.heads.base import LinearHead, Targets, shortfall, softmax
 from pipeline.heads.newton import Curvature, Doubles, Point, Singles, path, space_of
@@ -111,15 +111,12 @@ class SparseSoftmax(_SoftmaxHead):
         rising = sorted(set(grid))
 
         def keep() -> None:
-            state = {f"at{i}": head.weights for i, head in enumerate(found.values())}
-            state |= {f"intercepts{i}": head.intercepts for i, head in enumerate(found.values())}
-            values = {"unfinished": [head.unfinished for head in found.values()]}
-            so_far.keep(functools.partial(Part, {**state, "at": at, "reached": np.array(reached)}, values))
+            heads = tuple(found.values())
+            so_far.keep(functools.partial(cls.kept, heads, at=at, reached=np.array(reached)))
 
         if (part_way := so_far.found()) is not None:
             at, reached = part_way.arrays["at"], float(part_way.arrays["reached"])
-            for i, unfinished in enumerate(part_way.values["unfinished"]):
-                found[rising[i]] = cls(part_way.arrays[f"at{i}"], part_way.arrays[f"intercepts{i}"], unfinished)
+            found = dict(zip(rising, cls.taken(part_way), strict=False))
         within = so_far.part("point")
         for c in rising[len(found) :]:
             # From far below, the first models promise too much: a few rough fits on the way are the shorter way.

@@ -98,7 +98,7 @@ class SupportSystem:
         # A class a thread: LAPACK's own threads wait for each other more than they work on systems of this size.
         with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             for solved, _ in enumerate(threads.map(solve, range(done, len(columns))), done + 1):
-                so_far.keep(lambda solved=solved: Part({"step": step[:, :solved].copy()}, {"done": solved}))  # type: ignore[misc]
+                so_far.keep(functools.partial(_solved, step, solved))
         return step
 
     def _solve(self, rows: NDArray[np.int64], ridge: Doubles, wanted: Doubles) -> Floats:
@@ -117,6 +117,11 @@ class SupportSystem:
 @functools.cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def _solved(step: Doubles, columns: int) -> Part:
+    """The first columns of a step; a later one may be in the making."""
+    return Part({"step": step[:, :columns].copy()}, {"done": columns})
 
 
 class Svm(LinearHead):

@@ -67,7 +67,7 @@ def main() -> None:
     """The process: the file's name ("": its bytes come by stdin), its length, how to call it. One line of JSON."""
     name, length, where = sys.argv[1:]
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what libraries print goes to stderr: stdout has the answer alone
     source = name or io.BytesIO(sys.stdin.buffer.read())
     from pipeline.base.plain_hdf5 import require_plain  # the library takes its memory before the limit is set
 
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _limit(file_bytes: int) -> None:
-    """Of this process, from now on: its memory, beside what the libraries have mapped, and a processor's time."""
+    """Bounds what this process takes from now on: processor time, and memory beyond what libraries have mapped."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used = resource.getrusage(resource.RUSAGE_SELF)
     end_s = math.ceil(used.ru_utime + used.ru_stime + tried_s(file_bytes))

@@ -125,7 +125,8 @@ class _Book:
         return part, seconds
 
     def _mark_above(self, name: str) -> str:
-        """Of the nearest piece around this one that is kept: a piece of what was kept before that is of no use."""
+        """The mark of the nearest kept piece around this one, "" if none is kept. A file with another mark is older than
+        that piece, and of no use."""
         return next((self._marks[above] for above in _above(name) if above in self._marks), "")
 
     def keep(self, name: str, make: Callable[[], Part], clock: _Clock) -> None:

@@ -13,7 +13,7 @@ _NEAREST = 3
 
 
 def types_at(annotation: Any, path: Iterable[object] = (), *, located: bool = False) -> list[Any]:
-    """The types that a value at a path may have, members of a union one by one; [] where there is no such place.
+    """The types that a value at a path may have, each member of a union by itself; [] for an unknown path.
 
     `located`: the path is pydantic's of an error, with places in lists, and kinds where a union is told apart by them.
     """

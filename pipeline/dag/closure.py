@@ -3,7 +3,7 @@
 Modules are parsed and never imported, so that nothing heavy is loaded. An import counts wherever it stands in a
 module: in a function too, but not where only a type checker looks. So does any text in quotes that is the full name of
 a module of ours, which may be imported by that name or run by `python -m`. Imports in a package's `__getattr__` count
-for who asks the package for a name that is no module.
+for a module that imports from the package a name that is not one of its modules.
 
 A module that says `__file__`, or imports `importlib.resources`, reads data beside it: all files of its package that
 are not Python's belong to it.
@@ -89,7 +89,7 @@ class Closure:
     def _run_by(self, name: str) -> Iterator[tuple[Path, bool]]:
         """The files that importing a dotted name runs: its module and the `__init__` of each package above it.
 
-        True beside a package's that is asked for a name which is no module.
+        True beside the file of a package whose `__getattr__` is asked, since the name is not one of its modules.
         """
         here = Path()
         for part in name.split("."):

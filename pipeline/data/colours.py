@@ -130,7 +130,7 @@ def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
 
 
 def _brightest(image: Image.Image) -> int:
-    """Of an image's colours, alpha left out."""
+    """The highest value in any band but alpha."""
     extrema: Any = image.getextrema()  # least and most of each band
     return max(int(most) for name, (_, most) in zip(image.getbands(), extrema, strict=True) if name.upper() != "A")
 

@@ -70,7 +70,7 @@ def fit_head(
 
 
 def what_decides(codes: Codes, manifest: Manifest, params: HeadsParams) -> dict[str, Any]:
-    """Of a head, as plain values: whatever changes it."""
+    """All that changes a head, as plain values."""
     told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist()]
     return {
         "codes": codes.content(),

@@ -134,7 +134,7 @@ def _answers(heads: Sequence[Head], rows: Rows, so_far: SoFar) -> Ints:
 
 
 def _pieces(head: Head, part: slice) -> Iterator[slice]:
-    """Of a block of rows, those that the head is given at once."""
+    """The rows of a block in pieces that the head scores at once."""
     step = head.rows_at_once or max(1, part.stop - part.start)
     return (slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step))
 

@@ -432,8 +432,11 @@ def collection_methods(folder: Path) -> list[str]:
 def search(folder: Path, image: Path | str, method: str, k: int) -> list[tuple[str, float]]:
     """(id, distance) of the k nearest images to a file, or to an image of the collection by its id."""
     one = Collection.open(folder)
-    ask = one.search if isinstance(image, Path) else one.search_id
-    return [(n.id, float(n.distance)) for n in ask(image, k=k, method=method).neighbours]  # type: ignore[arg-type]
+    if isinstance(image, Path):
+        found = one.search(image, k=k, method=method)
+    else:
+        found = one.search_id(image, k=k, method=method)
+    return [(n.id, float(n.distance)) for n in found.neighbours]
 
 
 def add_images(folder: Path, images: Path) -> Plain:

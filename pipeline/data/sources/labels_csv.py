@@ -50,8 +50,8 @@ def read(
 ) -> list[Record]:
     """The rows of a labels.csv; a row that is there twice counts once. Labels are as written, "" for none.
 
-    `found`: the files below its folder, relative to it. `links`: of its folder. `split_of`: the split of a path, where
-    there is no column for it. Raises UserError if it can't be read, or gives one image two labels.
+    `found`: the files below its folder, relative to it. `links`: of its folder. `split_of`: path -> split, for a
+    file without such a column. Raises UserError if it can't be read, or gives one image two labels.
     """
     where, places = str(file), _Places(file.parent, found)
     lines: dict[str, list[tuple[int, Record]]] = defaultdict(list)

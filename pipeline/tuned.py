@@ -27,7 +27,7 @@ from pipeline.retrieval.run import run_spec
 
 log = logging.getLogger(__name__)
 
-# What the strategy's folder holds it as, see `finetune.saved`.
+# What the strategy's folder holds it as, see `strategies.saved`.
 MODEL = "model.safetensors"
 FOLDERS = ("codes", "heads", "retrieval")
 SOURCE = "source"

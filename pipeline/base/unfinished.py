@@ -125,14 +125,16 @@ class _Book:
         return part, seconds
 
     def _mark_above(self, name: str) -> str:
-        """The mark of the nearest kept piece around this one, "" if none is kept. A file with another mark is older than
-        that piece, and of no use."""
+        """The mark of the nearest kept piece around this one, "" if none is kept.
+
+        A file with another mark is older than that piece, and of no use.
+        """
         return next((self._marks[above] for above in _above(name) if above in self._marks), "")
 
     def keep(self, name: str, make: Callable[[], Part], clock: _Clock) -> None:
         if self.folder is None:
             return
-        # Of its pieces nothing is wanted any more; the order is that in which the files come to be.
+        # Its own pieces are not wanted any more; the order is that in which the files come to be.
         for other in [other for other in self._waiting if other == name or other.startswith(f"{name}/")]:
             del self._waiting[other]
         self._waiting[name] = (make, clock)

@@ -82,7 +82,7 @@ def absent(path: Path) -> str:
 
 
 def _index(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Recall is of the 10 nearest of stored images, against the exact answer (`index.recall`)."""
+    """Recall is of the 10 nearest of stored images, against the exact answer (`search.recall`)."""
     exact = INDEXES[about["index"]].can.exact
     if exact:
         found: Mapping[str, Any] = recall.Recall(1.0, 0).as_json()

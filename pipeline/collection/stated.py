@@ -67,7 +67,7 @@ class _Computed(_Part):
 
 
 class _Recall(_Part):
-    """What `index.recall` measured, of an index that is not exact."""
+    """What `search.recall` measured, of an index that is not exact."""
 
     recall_at_10: float = Field(ge=0, le=1)
     measured_queries: int = Field(ge=0)

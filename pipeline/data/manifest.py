@@ -133,6 +133,10 @@ class Manifest:
             raise UserError("this list of images was made by an earlier version of this program", see=_REMAKE)
         return _strings(list(map(pixel_digest, self.sha256.tolist(), self.decoder_versions.tolist())))
 
+    def content(self) -> str:
+        """64 hex digits of the ids, labels and splits: all of the images that decides what is fitted on their codes."""
+        return json_files.fingerprint([self.ids.tolist(), self.labels.tolist(), self.splits.tolist()])
+
     def rows(self, split: str, repeat: int = 0) -> Ints:
         """Indices of a split's images in one repeat, ascending. Raises UserError on an unknown split or repeat."""
         if split not in SPLITS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,11 +70,9 @@ def fit_head(
 
 def what_decides(codes: Codes, manifest: Manifest, params: HeadsParams) -> dict[str, Any]:
     """All that changes a head, as plain values."""
-    told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist()]
     return {
         "codes": codes.content(),
-        "images": hashlib.sha256(json_files.canonical(told).encode()).hexdigest(),
-        "classes": list(manifest.classes),
+        "images": manifest.content(),
         "params": params.model_dump(exclude={"heads"}),
     }
 

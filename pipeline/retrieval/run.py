@@ -151,11 +151,10 @@ def run_spec(
 
 
 def _what_decides(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, Any]:
-    """Of an evaluation, as plain values: whatever changes it."""
-    told = [manifest.ids.tolist(), manifest.targets.tolist(), manifest.splits.tolist(), list(manifest.classes)]
+    """All that changes an evaluation, as plain values."""
     return {
         "codes": codes.content(),
-        "images": json_files.fingerprint(told),
+        "images": manifest.content(),
         "params": params.model_dump(mode="json", exclude={"specs"}),
     }
 

@@ -18,7 +18,7 @@ Curve = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class Tuned:
     """`record` is metrics.json; `curves` has one curve a repeat, or none, whose rows are those of
-    `finetune.outputs.read_curves`."""
+    `strategies.outputs.read_curves`."""
 
     name: str
     record: Mapping[str, Any]

@@ -7,6 +7,7 @@ single       one query over rows x 4,608 bits, against the time to read those by
 batch        1,000 such queries at once, against faiss.IndexBinaryFlat; at least 3 times as fast, the same answers
 approximate  short codes: base codes and bit-flipped copies of them, against IndexBinaryFlat; at least 20 times as
              fast at recall@10 (by distance) of .95. Settings are chosen on other queries than those reported.
+defaults     each kind of index as `index build --index KIND` makes it, and its recall as `index info` gives it
 map          mAP over all of 50,000 for 10,000 queries, ties by expectation; under a minute, in bounded memory
 """
 
@@ -27,11 +28,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import IndexParams
 from pipeline.hashing.save import read_bits
 from pipeline.retrieval.measures import by_class
 from pipeline.retrieval.ranking import Classes, HammingRanking
-from pipeline.search import PackedIndex, make
+from pipeline.search import INDEXES, PackedIndex, make
 from pipeline.search.kernels import choose, nearest, warm
+from pipeline.search.recall import measured
 
 Packed = NDArray[np.uint8]
 K = 10
@@ -203,6 +206,27 @@ def approximate(args: argparse.Namespace, nbits: int, rng: np.random.Generator) 
         }
 
 
+def defaults(args: argparse.Namespace, nbits: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    packed = made_of(base_codes(nbits, args.codes, rng), args.default_rows, args.flip, rng)
+    asked = flipped(packed[rng.integers(0, len(packed), 500)], args.flip, rng)
+    ids = np.array([f"{i:07d}" for i in range(len(packed))])
+    for name in INDEXES:
+        settings = IndexParams.model_validate({"kind": name}).settings
+        index = make(name, nbits, **settings)
+        start = time.perf_counter()
+        index.add(packed, ids)
+        build_s = time.perf_counter() - start
+        yield {
+            "index": name,
+            "nbits": nbits,
+            "rows": len(packed),
+            "settings": settings,
+            "build_s": build_s,
+            "ms_a_query_alone": best_s(partial(one_by_one, index.search_rows, asked), args.repeats) / len(asked) * 1e3,
+            "recall_at_10": measured(index).recall_at_10,
+        }
+
+
 def whole_map(rows: int, queries: int, nbits: int, rng: np.random.Generator) -> dict[str, Any]:
     database = rng.integers(0, 256, (rows, nbits // 8), dtype=np.uint8)
     asked = rng.integers(0, 256, (queries, nbits // 8), dtype=np.uint8)
@@ -219,12 +243,13 @@ def whole_map(rows: int, queries: int, nbits: int, rng: np.random.Generator) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["single", "batch", "approximate", "map"]
+    names = ["single", "batch", "approximate", "defaults", "map"]
     parser.add_argument("--parts", type=lambda s: s.split(","), default=names, help=f"of {','.join(names)}")
     parser.add_argument("--long-rows", type=int, default=1_000_000, help="single: rows of 4,608 bits")
     parser.add_argument("--batch-rows", type=int, default=100_000, help="batch: rows of 4,608 bits")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=2_000_000, help="approximate: rows")
+    parser.add_argument("--default-rows", type=int, default=100_000, help="defaults: rows")
     parser.add_argument("--bits", type=lambda s: [int(v) for v in s.split(",")], default=[64])
     parser.add_argument("--indexes", type=lambda s: s.split(","), default=["multihash"], help=f"of {','.join(GRIDS)}")
     parser.add_argument("--codes", type=Path, help="bits file of the base codes; drawn ones by default")
@@ -242,6 +267,10 @@ def main() -> None:
         for nbits in args.bits:
             for row in approximate(args, nbits, rng):
                 show("approximate", row)
+    if "defaults" in args.parts:
+        for nbits in args.bits:
+            for row in defaults(args, nbits, rng):
+                show("defaults", row)
     if "map" in args.parts:
         show("map", whole_map(50_000, 10_000, 64, rng))
 

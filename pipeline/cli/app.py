@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from pipeline.base.errors import UserError
 from pipeline.base.front import MEANINGS, ExitCode
-from pipeline.cli import advise, codes, dvc, finetune, heads, reference, sanity, search, serve, weights
+from pipeline.cli import advise, codes, dvc, finetune, heads, index, reference, sanity, search, serve, weights
 
 # A command that was not asked for rightly: typer has no name for the class.
 _UsageError: Any = typer.BadParameter.__base__
@@ -57,6 +57,7 @@ codes.register(app)
 finetune.register(app)
 sanity.register(app)
 heads.register(app)
+index.register(app)
 search.register(app)
 advise.register(app)
 serve.register(app)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import shown
 from pipeline.cli.app import app
-from pipeline.cli.search import SHORT_HASHERS
+from pipeline.cli.index import SHORT_HASHERS
 from pipeline.collection.methods import LONG_HASHERS
 from pipeline.config import HASHER_NUMBERS
 

@@ -11,10 +11,7 @@ import typer
 
 from pipeline.base.errors import UserError
 from pipeline.base.terminal import plain
-from pipeline.cli.computing import (
-    SameDevice,
-    SamePrecision,
-)
+from pipeline.cli.computing import SameDevice, SamePrecision
 from pipeline.cli.index import IndexArgument
 from pipeline.cli.output import JsonFlag, MemoryOption, print_json, say, table
 from pipeline.cli.shown import Command

@@ -23,7 +23,6 @@ from pipeline.base.errors import UserError
 from pipeline.base.writable import require_writable
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.workspace import (
-    PRESET,
     Workspace,
     canonical_weights,
     images_section,
@@ -49,17 +48,18 @@ def params_of(
 ) -> FinetuneParams:
     """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
     keys changed; of a mapping, such as `schedule`, those that are given. Raises UserError."""
-    path = PRESET if params_file is None else params_file
-    sections = preset_values() if params_file is None else config.read_params(path)
+    sections = preset_values() if params_file is None else config.read_params(params_file)
     if FOLDER not in sections:
-        raise UserError(f"{path} has no section {FOLDER}", see="docs/params.md")
-    own = sections[FOLDER]
+        raise UserError(f"{params_file} has no section {FOLDER}", see="docs/params.md")
+    # The preset is right: what is wrong without a file is among the settings.
+    own, where = sections[FOLDER], FOLDER if params_file is None else f"{params_file}: {FOLDER}"
     if start is not None:
         name = start.about["strategy"]
         if params_file is None:
-            path, own = start.path, own | start.about["params"] | {"strategies": {name: start.about.get("settings")}}
+            own |= start.about["params"] | {"strategies": {name: start.about.get("settings")}}
+            where = f"{start.path}: {FOLDER}"
         settings = {"run": [name], **settings}
-    return config.validate(FinetuneParams, config.merged(own, settings), where=f"{path}: {FOLDER}")
+    return config.validate(FinetuneParams, config.merged(own, settings), where=where)
 
 
 def finetune(

@@ -42,6 +42,10 @@ def validate(model: type[S], values: Any, *, where: str) -> S:
                 lines.append(
                     f"{key}: unknown key (allowed: {', '.join(keys_at(model, err['loc'][:-1], located=True))})"
                 )
+            elif err["type"] == "union_tag_invalid":
+                about = err["ctx"]
+                key = ".".join([*map(str, err["loc"]), about["discriminator"].strip("'")])
+                lines.append(f"{key}: {about['tag']!r} (allowed: {about['expected_tags']})")
             elif err["type"] == "missing":
                 lines.append(f"{key}: missing")
             else:

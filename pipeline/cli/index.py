@@ -251,6 +251,9 @@ def _show_info(about: dict[str, Any]) -> None:
     ]
     say("\nmethods, the default one first")
     say(table(("method", "codes", "index", "bytes an image", "distance"), rows))
+    kind, by_kind = about["index"]["kind"], [n for n, m in about["methods"].items() if m["index"] != "exact"]
+    if by_kind and next(iter(about["methods"])) not in by_kind:
+        say(f"the {kind} index answers `search --method {by_kind[0]}` or {by_kind[-1]}; others compare every image")
 
 
 def _index_line(index: dict[str, Any], hasher: str) -> str:

@@ -6,16 +6,18 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
 from pipeline import config
-from pipeline.base import front
+from pipeline.base import front, items, json_files
 from pipeline.base.errors import UserError
+from pipeline.base.items import Item
 
 # Of what a matrix in dvc.yaml goes through; no folder's name can lead out of the one it is put in.
 _NAME = re.compile(r"\w(?!.*\.\.)[\w.-]*")
+_NAMES = "letters, digits, '_', '-' and single dots"
 
 
 def item_of(stage: str, about: str | None) -> str:
@@ -30,8 +32,34 @@ def item_of(stage: str, about: str | None) -> str:
     if not name:
         raise UserError(f"stages.{stage} is not told what to run", allowed="a name, or `dvc repro`")
     if not _NAME.fullmatch(name):
-        raise UserError(f"{stage}@{name!r} is more than a name", allowed="letters, digits, '_', '-' and single dots")
+        raise UserError(f"{stage}@{name!r} is more than a name", allowed=_NAMES)
     return str(name)
+
+
+def run_items(stage: str, every: Iterable[tuple[str, Item]], about: str | None) -> None:
+    """Makes the items of a stage that aren't in out/<stage> yet; those that are not among `every` go.
+
+    With a name on the command line that one alone is made and all others are left. Raises UserError if it is none.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("name", nargs="?", help="one of them; all, if not given")
+    only = parser.parse_args().name
+    named = dict(every)
+    strange = [name for name in named if not _NAME.fullmatch(name)]
+    if strange:
+        raise UserError(f"{stage}: {strange[0]!r} is more than a name", allowed=_NAMES)
+    if only is not None and only not in named:
+        raise UserError(f"{stage} has no {only!r}", allowed=", ".join(named), see="params.yaml")
+    folder = Path("out") / stage
+    if only is None:
+        items.remove_others(folder, named)
+    items.make_missing(folder, {only: named[only]} if only is not None else named)
+
+
+def code_of(stage: str) -> str:
+    """The digest of a stage's code; "" where stage `code` has not run."""
+    path = Path("out/code.json")
+    return str(json_files.read(path).get(stage, "")) if path.is_file() else ""
 
 
 def run(main: Callable[[], None]) -> NoReturn:

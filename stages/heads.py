@@ -1,28 +1,34 @@
-"""SPEC-HEAD: out/dataset, out/codes/SPEC -> out/heads/SPEC-HEAD/ (metrics.json, predictions.h5, model.h5)."""
+"""out/dataset, out/codes -> out/heads/SPEC-HEAD/ (metrics.json, predictions.h5, model.h5) of each spec and head.
+
+Those that are there, of the same codes, params and code, stay. With a name, SPEC-HEAD alone is made."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import config
 from pipeline.base.cache import cache_root
+from pipeline.base.items import Item
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.heads.run import fit_head
-from stages._run import item_of, run
+from pipeline.heads.run import fit_head, what_decides
+from stages._run import code_of, run, run_items
 
 
 def main() -> None:
-    name = item_of("heads", __doc__)
-    spec, _, head = name.rpartition("-")
-    fit_head(
-        Codes.open(Path("out/codes") / config.LayerSpec.parse(spec).name),
-        Manifest.read("out/dataset"),
-        config.load(config.HeadsParams),
-        head,
-        Path("out/heads") / name,
-        cache=cache_root(),
-    )
+    run_items("heads", _items(), __doc__)
+
+
+def _items() -> Iterator[tuple[str, Item]]:
+    params, manifest = config.load(config.HeadsParams), Manifest.read("out/dataset")
+    for spec in config.load(config.CodesParams).layers:
+        codes = Codes.open(Path("out/codes") / config.LayerSpec.parse(spec).name)
+        decides = what_decides(codes, manifest, params)
+        for head in params.heads:
+            fit = functools.partial(fit_head, codes, manifest, params, head, cache=cache_root())
+            yield f"{codes.spec}-{head}", Item({"head": head, "code": code_of("heads"), **decides}, fit)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,34 @@
-"""NAME: out/dataset, out/codes -> out/retrieval/NAME/ (metrics.json, curve.csv, training.csv, hasher.h5, bits.h5)."""
+"""out/dataset, out/codes -> out/retrieval/NAME/ of each hash.
+
+In each are metrics.json, curve.csv, training.csv, hasher.h5 and bits.h5. Those that are there, of the same codes,
+params and code, stay. With a name that hash alone is made."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import config
 from pipeline.base.cache import cache_root
+from pipeline.base.items import Item
 from pipeline.data.manifest import Manifest
-from pipeline.retrieval.run import run_spec
-from stages._run import item_of, run
+from pipeline.retrieval.run import run_spec, what_decides
+from stages._run import code_of, run, run_items
 
 
 def main() -> None:
-    spec = config.HashSpec.parse(item_of("retrieval", __doc__))
-    params = config.load(config.RetrievalParams)
-    # DVC deletes a stage's outs before it runs: what a killed run goes on from lies in the cache.
-    checkpoints = cache_root() / "hash-training" / spec.name
-    out = Path("out/retrieval") / spec.name
-    manifest = Manifest.read("out/dataset")
-    run_spec(spec, Path("out/codes"), manifest, params, out, checkpoints=checkpoints, cache=cache_root())
+    run_items("retrieval", _items(), __doc__)
+
+
+def _items() -> Iterator[tuple[str, Item]]:
+    params, manifest, codes = config.load(config.RetrievalParams), Manifest.read("out/dataset"), Path("out/codes")
+    for spec in map(config.HashSpec.parse, params.specs):
+        # What a killed run goes on from.
+        cache = cache_root()
+        measure = functools.partial(run_spec, spec, codes, manifest, params)
+        make = functools.partial(measure, checkpoints=cache / "hash-training" / spec.name, cache=cache)
+        yield spec.name, Item({"code": code_of("retrieval"), **what_decides(spec, codes, manifest, params)}, make)
 
 
 if __name__ == "__main__":

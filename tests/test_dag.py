@@ -163,8 +163,6 @@ def test_dvc_removes_nothing_above_the_project_whatever_it_is_asked(tmp_path: Pa
     strategies = {**shipped["finetune"]["strategies"], name: shipped["finetune"]["strategies"]["frozen"]}
     changes: dict[str, dict[str, object]] = {
         "finetune": {"run": [name], "strategies": strategies},
-        "heads": {"heads": [f"x/../{name}"]},
-        "retrieval": {"specs": [name]},
         "sanity": {"strategies": [name]},
     }
     for stage, values in changes.items():

@@ -21,6 +21,7 @@ BASE: dict[str, set[str]] = {
     "disk": {"errors", "failing", "held"},
     "failing": {"errors"},
     "front": {"errors", "failing", "terminal"},
+    "items": {"disk", "errors", "json_files", "versions"},
     "hdf5_files": {"disk", "errors", "failing", "plain_hdf5", "tried_hdf5", "written_hdf5"},
     "held": set(),
     "json_files": {"disk", "errors", "failing", "plain_json"},

@@ -97,6 +97,12 @@ def change(project: Path, section: str, **values: object) -> None:
     path.write_text(yaml_files.dump(params))
 
 
+def written(project: Path) -> dict[str, int]:
+    """Items of heads and retrieval -> when their metrics.json was written."""
+    found = [p for stage in ("heads", "retrieval") for p in project.glob(f"out/{stage}/*/metrics.json")]
+    return {p.parent.relative_to(project / "out").as_posix(): p.stat().st_mtime_ns for p in found}
+
+
 def require_closures(project: Path, watched: Path) -> None:
     """Fails if a process used a file of the project that is not among its stage's code."""
     closure = Closure(project)
@@ -119,9 +125,10 @@ def test_repro_from_nothing_to_the_page(project: Path, tmp_path: Path, monkeypat
         "codes",
         "figures",
         "report",
-        "heads@conv5_2-avg-svm",
-        "heads@pool4-flatten-knn",
+        "heads",
+        "retrieval",
     } <= stages
+    assert (project / "out/heads/pool4-flatten-knn/metrics.json").is_file()
     assert "conv5_2-avg" in (project / "out/report/index.html").read_text()
     assert ran(dvc("repro", cwd=project)) == set()
 
@@ -142,9 +149,23 @@ def test_repro_from_nothing_to_the_page(project: Path, tmp_path: Path, monkeypat
 
     # A new layer runs its own heads alone.
     change(project, "codes", layers=["conv5_2-avg", "pool4-flatten", "pool5-max"])
+    found = written(project)
     again = ran(dvc("repro", cwd=project))
-    assert {s for s in again if s.startswith("heads@")} == {"heads@pool5-max-svm", "heads@pool5-max-knn"}
-    assert "dataset" not in again and "weights" not in again
+    assert {"heads", "retrieval"} <= again and not {"dataset", "weights"} & again
+    now = written(project)
+    assert now.keys() - found.keys() == {"heads/pool5-max-svm", "heads/pool5-max-knn"}
+    assert now.items() >= found.items(), "no other was computed"
+    change(project, "codes", layers=["conv5_2-avg", "pool5-max"])
+    dvc("repro", cwd=project)
+    gone = {"heads/pool4-flatten-svm", "heads/pool4-flatten-knn"}
+    assert written(project) == {name: when for name, when in now.items() if name not in gone}
+
+    # What was changed by hand is made again, and it alone.
+    (project / "out/heads/pool5-max-knn/predictions.h5").write_bytes(b"")
+    found = written(project)
+    assert "heads" in (again := ran(dvc("repro", cwd=project))) and "retrieval" not in again
+    now = written(project)
+    assert {name for name, when in now.items() if when != found[name]} == {"heads/pool5-max-knn"}
 
     # A new photograph is noticed.
     draw_classes(project / "photos", per_class=13, seed=1)
@@ -206,8 +227,6 @@ def test_a_name_leads_dvc_to_no_other_files(up: str, project: Path, monkeypatch:
         file.write_text("precious")
     name = f"{up}victim"
     changes: list[tuple[str, dict[str, object]]] = [
-        ("retrieval", {"specs": [name]}),
-        ("heads", {"heads": [f"x/../{name}"]}),
         ("sanity", {"strategies": [name]}),
         ("finetune", {"run": [name], "strategies": {name: params["finetune"]["strategies"]["frozen"]}}),
     ]

@@ -16,4 +16,5 @@ VERSIONS = {
     "checkpoint": 1,
     "figures": 1,
     "unfinished": 1,
+    "items": 1,
 }

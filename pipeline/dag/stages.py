@@ -54,7 +54,7 @@ class Stage:
 
     @property
     def item(self) -> str:
-        """The folder of an item below out/<name>/, such as `${item.layer}-${item.head}`; "" for a stage of one."""
+        """The folder of an item below out/<name>/, such as `${item.strategy}`; "" for a stage of one."""
         return next((out.split("/")[2] for out in self.outs if "${" in out), "")
 
 
@@ -96,29 +96,19 @@ STAGES = (
     Stage("codes", deps=(MANIFEST, "out/weights"), params=("codes",), outs=("out/codes",)),
     Stage(
         "heads",
-        "One process a layer and a head; a new layer in params.yaml runs only its own.",
-        matrix={"layer": "codes.layers", "head": "heads.heads"},
-        deps=(MANIFEST, "out/codes/${item.layer}"),
-        params=_HEADS,
-        outs=(
-            "out/heads/${item.layer}-${item.head}/metrics.json",
-            "out/heads/${item.layer}-${item.head}/model.h5",
-            "out/heads/${item.layer}-${item.head}/predictions.h5",
-        ),
+        "All layers and heads in one process. What is there and would be made again stays as it is: hence `persist`.",
+        deps=(MANIFEST, "out/codes"),
+        params=("codes.layers", "heads.heads", *_HEADS),
+        outs=("out/heads",),
+        persist=True,
     ),
     Stage(
         "retrieval",
-        "One process a hash; out/codes is a dep as a whole, for a spec's name is one value which DVC can't take apart.",
-        matrix={"spec": "retrieval.specs"},
+        "All hashes in one process, as above.",
         deps=(MANIFEST, "out/codes"),
-        params=(*_RETRIEVAL, "retrieval.approximate"),
-        outs=(
-            "out/retrieval/${item.spec}/metrics.json",
-            "out/retrieval/${item.spec}/hasher.h5",
-            "out/retrieval/${item.spec}/bits.h5",
-            "out/retrieval/${item.spec}/training.csv",
-        ),
-        plots={"out/retrieval/${item.spec}/curve.csv": {"x": "recall", "y": "precision"}},
+        params=("retrieval.specs", *_RETRIEVAL, "retrieval.approximate"),
+        outs=("out/retrieval",),
+        persist=True,
     ),
     Stage(
         "advise",
@@ -242,6 +232,7 @@ PLOTS = (
     Plot("Learning curve", "linear", "n_train", f"{_PLOTS}/learning_curve.csv", "accuracy"),
     Plot("Confusion", "confusion_normalized", "actual", f"{_PLOTS}/confusion.csv", "predicted"),
     Plot("Accuracy by bytes", "scatter", "bytes_per_code", f"{_PLOTS}/tradeoff.csv", "accuracy"),
+    Plot("Precision by recall of the best hash", "simple", "recall", f"{_PLOTS}/precision.csv", "precision"),
     Plot("mAP by bits", "scatter", "nbits", f"{_PLOTS}/retrieval.csv", "map_at_k"),
     Plot("Training of the deep belief network", "linear", "epoch", f"{_PLOTS}/hash_training.csv", "rounded_held_out"),
     Plot("Accuracy by strategy", "bar_horizontal", "accuracy", f"{_PLOTS}/strategies.csv", "strategy"),

@@ -11,7 +11,7 @@ from pipeline.config import LayerSpec
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.about import About, Codes, Layer, Method, Picture
-from pipeline.figures.records.runs import METRICS, Comparison
+from pipeline.figures.records.runs import Comparison
 from pipeline.nets import layers
 
 SAMPLES, SAMPLE_SIDE = 14, 88
@@ -48,7 +48,7 @@ def tuned_network(inputs: Inputs) -> Computed | None:
     if found is None or not found.pairs:
         return None
     gains = {p.what: round(p.gain, 6) for p in found.pairs if p.gain is not None}
-    return Computed(found, {"tuned_network": {"strategy": found.record["strategy"], "gain": gains}})
+    return Computed(found, {"tuned_gain": gains})
 
 
 def method(inputs: Inputs) -> Computed:
@@ -97,15 +97,15 @@ def _metrics(inputs: Inputs) -> dict[str, Any]:
 
 
 def _of_best(board: Comparison) -> dict[str, Any]:
-    best = board.best
-    figures = {
-        name: {"mean": round(best.mean(name), 6), "std": None if math.isnan(std := best.std(name)) else round(std, 6)}
-        for name in METRICS
-        if not math.isnan(best.mean(name))
-    }
+    """Means over splits. `best_<metric>` has the highest of each head, over the layers."""
+    best, spread = board.best, board.best.std(board.metric)
+    found: dict[str, float] = {}
+    for run in board.runs:
+        value = round(run.mean(board.metric), 6)
+        found[run.head] = max(value, found.get(run.head, value))
+    figures = {name: round(best.mean(name), 6) for name in dict.fromkeys(("accuracy", board.metric))}
     return {
-        "best": {"spec": best.spec.name, "head": best.head, "dim": best.dim, **figures},
-        "majority": {name: round(float(value), 6) for name, value in best.majority.items()},
-        "within_noise": len(board.within_noise),
-        "combinations": len(board.runs),
+        "best": {"codes": best.spec.name, "head": best.head, **figures}
+        | ({} if math.isnan(spread) else {"std": round(spread, 6)}),
+        f"best_{board.metric}": found,
     }

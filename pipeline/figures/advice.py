@@ -43,12 +43,9 @@ def compute(inputs: Inputs) -> Computed | None:
     found = outcome(record, inputs.runs, inputs.root / "heads")
     measured = {} if found is None else {r.spec.name: r.first_accuracy for r in inputs.runs if r.head == found.head}
     against = _standing(inputs, record, found)
-    metrics: dict[str, Any] = {key: record[key] for key in ("spec", "size", "likeness", "transfer", "worth")}
+    metrics: dict[str, Any] = {"codes": record["spec"], "transfer": record["transfer"], "worth": record["worth"]}
     if found is not None:
-        metrics |= {"lag": found.lag, "p": found.p}
-    if against is not None and against.alike is not None:
-        duel = against.alike
-        metrics["strategies"] = {"advised": duel.advised.name, "other": duel.other.name, "lag": duel.lag, "p": duel.p}
+        metrics["behind_best"] = round(found.lag, 6)
     return Computed(Advice(record, found, measured, against), {"advice": metrics})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.base.disk import small_text
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.neighbours import methods, shown
@@ -17,5 +18,7 @@ def compute(inputs: Inputs) -> Computed | None:
     if not results.hashes:
         return Computed(results)
     best = results.best
-    figures = {"spec": best.name, "nbits": best.nbits, results.quality: round(results.value(best), 6)}
-    return Computed(replace(results, queries=shown(inputs, methods(results))), {"retrieval": figures})
+    figures = {"name": best.name, results.quality: round(results.value(best), 6)}
+    curve = inputs.root / "retrieval" / best.name / "curve.csv"
+    tables = {"plots/precision.csv": small_text(curve)} if curve.is_file() else {}
+    return Computed(replace(results, queries=shown(inputs, methods(results))), {"best_hash": figures}, tables)

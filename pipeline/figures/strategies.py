@@ -33,7 +33,7 @@ def compute(inputs: Inputs) -> Computed | None:
         gains=_gains(found),
         convolutions=tuple(one.name for one in layers.layers(inputs.arch) if one.kind == "conv" and not one.pre),
     )
-    metrics = {"strategies": {one.name: {metric: round(one.mean(metric), 6)} for one in found}}
+    metrics = {f"strategy_{metric}": {one.name: round(one.mean(metric), 6) for one in found}}
     return Computed(record, metrics, {"plots/strategy_curves.csv": curves_csv(found)})
 
 

@@ -130,7 +130,7 @@ def run_spec(
     _hasher_of(spec, params)
     where = folder / spec.codes.name
     codes = Codes.open(where) if where.is_dir() else None
-    key = {} if codes is None else {"kind": "retrieval", "spec": spec.name, **_what_decides(codes, manifest, params)}
+    key = {} if codes is None else {"kind": "retrieval", "spec": spec.name, **_key(codes, manifest, params)}
 
     def kept() -> str:
         return f"{spec.name}: what was found is kept; {stopping.GOES_ON}" if so_far.written else ""
@@ -150,8 +150,17 @@ def run_spec(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _what_decides(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, Any]:
-    """All that changes an evaluation, as plain values."""
+def what_decides(spec: HashSpec, folder: Path, manifest: Manifest, params: RetrievalParams) -> dict[str, Any]:
+    """All that changes what `run_spec` writes, as plain values; no settings of other hashers."""
+    where = folder / spec.codes.name
+    codes = Codes.open(where).content() if where.is_dir() else None
+    own = params.model_dump(mode="json", exclude={"specs", "settings"})
+    settings = params.settings.get(spec.hasher, {})
+    return {"spec": spec.name, "codes": codes, "images": manifest.content(), "params": own, "settings": settings}
+
+
+def _key(codes: Codes, manifest: Manifest, params: RetrievalParams) -> dict[str, Any]:
+    """What an evaluation that was stopped is known by."""
     return {
         "codes": codes.content(),
         "images": manifest.content(),

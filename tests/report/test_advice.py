@@ -24,7 +24,7 @@ def test_the_section_sets_advice_against_the_measurements(advised: Path) -> None
     assert found is not None and found.head == "svm" and found.advised == inputs.advice["spec"]
     first = {run.spec.name: run.repeats[0]["accuracy"] for run in inputs.runs if run.head == "svm"}
     assert found.lag == pytest.approx(max(first.values()) - first[inputs.advice["spec"]])
-    assert figures.metrics["advice"]["spec"] == inputs.advice["spec"]
+    assert figures.metrics["advice"]["codes"] == inputs.advice["spec"]
     rows = section.files["advice.csv"].splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == list(inputs.by_depth)
     assert inputs.advice["says"]["do"].split(",")[0] in section.html

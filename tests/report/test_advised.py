@@ -191,7 +191,9 @@ def test_the_section_says_it(advised: Path, tmp_path: Path) -> None:
     assert section is not None
     assert "ahead by more than noise: the measurements agree" in section.html
     assert "saw images of 96 px, &lt;top&gt; of 32 px" in section.html and "<top>" not in section.html
-    assert figures.metrics["advice"]["strategies"]["lag"] == pytest.approx(-0.6)
+    assert figures.advice is not None and figures.advice.standing is not None
+    duel = figures.advice.standing.alike
+    assert duel is not None and duel.lag == pytest.approx(-0.6)
     record = json_files.read(out / "advise/metrics.json")
     json_files.write(out / "advise/metrics.json", record | TUNE | {"from_layer": "conv5_1"})
     inputs = read_inputs(out, report_params(), heads=heads_params(), specs=SPECS, strategies=names)

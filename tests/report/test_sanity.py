@@ -135,7 +135,7 @@ def test_the_tuned_network_stands_beside_its_source(place: Path) -> None:
     assert "fc7-flatten of the source (it stops at pool5)" in text
     assert "svm on fc7-flatten of the tuned network: C = 1 without a choice." in text
     assert "Only the first split is used" in text
-    gains = json.loads((out / "metrics.json").read_text())["tuned_network"]["gain"]
+    gains = json.loads((out / "metrics.json").read_text())["tuned_gain"]
     assert gains == {"svm on pool5-avg": 1.0, "itq8-pool5-avg": 0.25}
     found = read_tuned_network(place / "tuned")
     assert found is not None

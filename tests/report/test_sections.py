@@ -122,9 +122,12 @@ def test_the_table_has_the_same_figures_as_the_runs(inputs: Inputs, figures: Fig
 def test_metrics_are_the_best_ones(inputs: Inputs, figures: Figures) -> None:
     metrics = figures.metrics
     top = max(inputs.runs, key=lambda r: r.mean("accuracy"))
-    assert (metrics["best"]["spec"], metrics["best"]["head"]) == (top.spec.name, top.head)
-    assert metrics["best"]["accuracy"]["mean"] == pytest.approx(top.mean("accuracy"), abs=1e-6)
-    assert metrics["images"] == 160 and metrics["combinations"] == 12
+    assert (metrics["best"]["codes"], metrics["best"]["head"]) == (top.spec.name, top.head)
+    assert metrics["best"]["accuracy"] == pytest.approx(top.mean("accuracy"), abs=1e-6)
+    assert metrics["best"]["std"] == pytest.approx(top.std("accuracy"), abs=1e-6)
+    by_head = {h: max(r.mean("accuracy") for r in inputs.runs if r.head == h) for h in ("svm", "softmax", "knn")}
+    assert metrics["best_accuracy"] == pytest.approx(by_head, abs=1e-6)
+    assert metrics["images"] == 160
 
 
 def test_layers_come_in_the_order_of_the_network(figures: Figures) -> None:

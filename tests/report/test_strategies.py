@@ -152,7 +152,7 @@ def test_the_page_has_the_section_and_its_files(world: Path) -> None:
     assert "the same network from random values reaches 30.0 ± 0.0" in text
     assert "The curve of <top> says so." in text and "<top>" not in path.read_text(encoding="utf-8")
     metrics = json.loads((path.parent / "metrics.json").read_text())
-    assert metrics["strategies"]["half"] == {"accuracy": pytest.approx(0.85)}
+    assert metrics["strategy_accuracy"]["half"] == pytest.approx(0.85)
     assert {"strategies.csv", "class_recall.csv", "plots/strategies.csv", "plots/strategy_curves.csv"} <= {
         str(p.relative_to(path.parent)) for p in path.parent.rglob("*.csv")
     }

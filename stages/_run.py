@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,24 +36,30 @@ def item_of(stage: str, about: str | None) -> str:
     return str(name)
 
 
-def run_items(stage: str, every: Iterable[tuple[str, Item]], about: str | None) -> None:
-    """Makes the items of a stage that aren't in out/<stage> yet; those that are not among `every` go.
+def run_items(stage: str, names: Sequence[str], item: Callable[[str], Item], about: str | None) -> None:
+    """Makes the items of a stage that are not in out/<stage> as they should be, and removes all else there.
 
-    With a name on the command line that one alone is made and all others are left. Raises UserError if it is none.
+    With a name on the command line it makes that one, and removes nothing. Raises UserError on what is more than a
+    name.
     """
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("name", nargs="?", help="one of them; all, if not given")
-    only = parser.parse_args().name
-    named = dict(every)
-    strange = [name for name in named if not _NAME.fullmatch(name)]
-    if strange:
-        raise UserError(f"{stage}: {strange[0]!r} is more than a name", allowed=_NAMES)
-    if only is not None and only not in named:
-        raise UserError(f"{stage} has no {only!r}", allowed=", ".join(named), see="params.yaml")
+    only = _asked(about)
     folder = Path("out") / stage
-    if only is None:
-        items.remove_others(folder, named)
-    items.make_missing(folder, {only: named[only]} if only is not None else named)
+    every = {name: item(name) for name in (_plain(stage, name) for name in ([only] if only else names))}
+    if not only:
+        items.remove_others(folder, every)
+    items.make_missing(folder, every)
+
+
+def _asked(about: str | None) -> str:
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("name", nargs="?", default="", help="one of them; all, if not given")
+    return str(parser.parse_args().name)
+
+
+def _plain(stage: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{stage}: {name!r} is more than a name", allowed=_NAMES)
+    return name
 
 
 def code_of(stage: str) -> str:

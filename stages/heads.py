@@ -5,7 +5,6 @@ Those that are there, of the same codes, params and code, stay. With a name, SPE
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import config
@@ -18,17 +17,16 @@ from stages._run import code_of, run, run_items
 
 
 def main() -> None:
-    run_items("heads", _items(), __doc__)
-
-
-def _items() -> Iterator[tuple[str, Item]]:
     params, manifest = config.load(config.HeadsParams), Manifest.read("out/dataset")
-    for spec in config.load(config.CodesParams).layers:
+
+    def item(name: str) -> Item:
+        spec, _, head = name.rpartition("-")
         codes = Codes.open(Path("out/codes") / config.LayerSpec.parse(spec).name)
-        decides = what_decides(codes, manifest, params)
-        for head in params.heads:
-            fit = functools.partial(fit_head, codes, manifest, params, head, cache=cache_root())
-            yield f"{codes.spec}-{head}", Item({"head": head, "code": code_of("heads"), **decides}, fit)
+        fit = functools.partial(fit_head, codes, manifest, params, head, cache=cache_root())
+        return Item({"head": head, "code": code_of("heads"), **what_decides(codes, manifest, params)}, fit)
+
+    layers = config.load(config.CodesParams).layers
+    run_items("heads", [f"{layer}-{head}" for layer in layers for head in params.heads], item, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ params and code, stay. With a name that hash alone is made."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import config
@@ -18,17 +17,16 @@ from stages._run import code_of, run, run_items
 
 
 def main() -> None:
-    run_items("retrieval", _items(), __doc__)
-
-
-def _items() -> Iterator[tuple[str, Item]]:
     params, manifest, codes = config.load(config.RetrievalParams), Manifest.read("out/dataset"), Path("out/codes")
-    for spec in map(config.HashSpec.parse, params.specs):
-        # What a killed run goes on from.
-        cache = cache_root()
-        measure = functools.partial(run_spec, spec, codes, manifest, params)
-        make = functools.partial(measure, checkpoints=cache / "hash-training" / spec.name, cache=cache)
-        yield spec.name, Item({"code": code_of("retrieval"), **what_decides(spec, codes, manifest, params)}, make)
+
+    def item(name: str) -> Item:
+        spec, cache = config.HashSpec.parse(name), cache_root()
+        # What a hasher that is trained by epochs goes on from after a kill lies in the cache.
+        measure = functools.partial(run_spec, spec, codes, manifest, params, cache=cache)
+        make = functools.partial(measure, checkpoints=cache / "hash-training" / spec.name)
+        return Item({"code": code_of("retrieval"), **what_decides(spec, codes, manifest, params)}, make)
+
+    run_items("retrieval", params.specs, item, __doc__)
 
 
 if __name__ == "__main__":

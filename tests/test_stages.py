@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.base.errors import UserError
-from stages._run import item_of
+from pipeline.base.items import Item
+from stages._run import item_of, run_items
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +41,48 @@ def test_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in (None, "", "retrieval@x"):
         with pytest.raises(UserError, match="not told what to run"):
             asked(monkeypatch, dvc_stage=stage)
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Runs a stage of some items; returns those that it made."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*names: str, only: str = "") -> list[str]:
+        made: list[str] = []
+
+        def item(name: str) -> Item:
+            def make(out: Path) -> None:
+                out.mkdir(parents=True)
+                made.append(name)
+
+            return Item({"name": name}, make)
+
+        monkeypatch.setattr(sys, "argv", ["stages.heads", *([only] if only else [])])
+        run_items("heads", names, item, "about")
+        return made
+
+    return run
+
+
+def test_a_longer_list_makes_what_is_new_and_a_shorter_one_removes(listed: Callable[..., list[str]]) -> None:
+    assert listed("a", "b") == ["a", "b"]
+    assert listed("a", "b", "c") == ["c"]
+    assert listed("b") == [] and [p.name for p in Path("out/heads").iterdir()] == ["b"]
+
+
+def test_one_by_hand_leaves_the_others(listed: Callable[..., list[str]]) -> None:
+    listed("a", "b")
+    assert listed("a", "b", only="c") == ["c"] and len(list(Path("out/heads").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", ".."])
+def test_an_item_that_is_more_than_a_name_removes_nothing(name: str, listed: Callable[..., list[str]]) -> None:
+    listed("a")
+    for only in ("", name):
+        with pytest.raises(UserError, match="more than a name"):
+            listed("b", name, only=only)
+    assert [p.name for p in Path("out/heads").iterdir()] == ["a"]
 
 
 def test_ctrl_c_while_a_stage_imports_shows_no_traceback() -> None:

@@ -195,7 +195,7 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
         assert new - old == pytest.approx(difference, abs=1e-4), row
     user.dvc("plots", "diff", "HEAD~1", "HEAD", "--out", str(tmp_path / "diff"))
     drawn = (tmp_path / "diff/index.html").read_text()
-    assert all(title in drawn for title in ("Accuracy by depth", "Precision by recall of the best hash", "HEAD~1"))
+    assert all(title in drawn for title in ("Learning curve", "Precision by recall of the best hash", "HEAD~1"))
 
     # In copies of the project: the photographs by their full path; what the project's cache holds is not made again.
     by_full_path = ("-S", f"dataset.root={photos}")

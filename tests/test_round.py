@@ -169,7 +169,7 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
     shown = user.dvc("exp", "show", "--json")
     assert all(name in shown for name in ("mine", "standardised"))
     columns = user.dvc("exp", "show", "--only-changed", "--csv").splitlines()[0].split(",")
-    assert {"dataset.root", "heads.scaling", "best.accuracy"} <= {c.rpartition(":")[2] for c in columns}
+    assert {"dataset.root", "heads.scaling", "best_hash.map_at_k"} <= {c.rpartition(":")[2] for c in columns}
     assert len(columns) <= MOST_COLUMNS, columns
     assert "standardise" in user.dvc("params", "diff", "--json")
     assert "heads.scaling" in user.dvc("exp", "diff", "mine", "standardised", "--json")

@@ -18,7 +18,7 @@ from tests.pictures import draw_classes
 from tests.test_dag import STAGES, results
 from tests.test_imports import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.one_precision]  # which stages DVC runs
 
 
 # Of a process that a stage runs in: writes which files of Python it has loaded, and which others beside them it opened.

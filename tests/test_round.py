@@ -23,7 +23,7 @@ from tests.pictures import COLOURS, draw_classes
 from tests.test_imports import ROOT
 from tests.test_repro import edit_for_tiny, ran
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.one_precision]  # git and DVC
 
 PHOTOGRAPHS = 1000
 SIDE = 186  # of noise as PNG: 100 kB

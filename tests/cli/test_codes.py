@@ -14,7 +14,7 @@ import pytest
 
 from tests.pictures import draw_classes
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 BASE = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32"]
 

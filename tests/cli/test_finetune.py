@@ -23,7 +23,7 @@ from tests.cli.test_codes import cnncodes, error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 SMALL = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 

@@ -164,6 +164,7 @@ def test_stopped_it_ends_by_the_signal_and_says_what_is_kept(
 
 
 @pytest.mark.slow
+@pytest.mark.one_precision  # the kill is real here; in one process the same is tested above in both
 def test_killed_or_stopped_it_ends_with_the_undisturbed_bytes(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "dataset")
     assert start(tmp_path, "whole").wait() == 0

@@ -33,7 +33,7 @@ from tests.codes.conftest import draw
 from tests.web.conftest import client_of, running
 from tests.web.test_api import png
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # connections, uploads and memory
 
 
 def png_claiming(width: int, height: int, data: bytes = b"") -> bytes:

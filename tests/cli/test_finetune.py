@@ -19,7 +19,8 @@ from pipeline.cli.app import app
 from pipeline.heads import finished as heads_finished
 from pipeline.strategies import checkpoints, features, finished, images
 from tests import yaml_files
-from tests.cli.test_codes import cnncodes, error_of
+from tests.cli.process import cnncodes
+from tests.cli.test_codes import error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
 

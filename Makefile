@@ -39,13 +39,14 @@ format: env
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-# The environment is made anew when pyproject.toml is newer than the last install.
+# The environment is made anew when pyproject.toml is newer than the last install. Python compiles what it imports; all that
+# is installed would take a minute.
 env: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CNN Codes needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[demo,dev]'
 	touch $@
 
 # A copy without .git, such as a downloaded zip: DVC is told so in .dvc/config.local, which git ignores.

@@ -1,7 +1,7 @@
 """`cnncodes` in a process of its own, forked from one that has its imports: seconds less for each command.
 
-What a fresh process imports, what it prints meanwhile and how long it takes is for tests/test_readme.py, test_imports.py
-and what asks for help in test_codes.py.
+What a fresh process imports, what it prints meanwhile and how long that takes is for tests/test_readme.py,
+tests/test_imports.py and what asks for help in test_codes.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cnncodes(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
-    """It ends with this process, when no more can be asked."""
+    """It ends with this process."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", __name__],

@@ -348,8 +348,8 @@ def test_thousands_of_small_uploads(built: Path) -> None:
 
     many_uploads(built / "my.index", 300)
     before = held_bytes()
-    many_uploads(built / "my.index", 4000)
-    assert held_bytes() - before < 64 << 20
+    many_uploads(built / "my.index", 2000)
+    assert held_bytes() - before < 32 << 20
 
 
 def connect(base: str) -> socket.socket:

@@ -74,6 +74,7 @@ def test_what_can_not_be_told_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.one_precision  # what a file of weights says of itself
 @pytest.mark.parametrize("head", ["gap", "vgg"])
 def test_a_tuned_network_is_tuned_on_without_a_word_of_its_architecture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str

@@ -22,7 +22,7 @@ from pipeline.search.recall import measured
 from tests.codes.conftest import draw
 from tests.test_collection import SMALL, WHERE, answers, folder_of_images
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # bits are compared, however codes came to them
 
 SETTINGS: dict[str, dict[str, int]] = {
     "exact": {},

@@ -99,6 +99,7 @@ TRAINED = {
 
 
 @pytest.mark.network
+@pytest.mark.one_precision  # which rows a table has; strategies/test_strategies.py trains each kind in both
 @pytest.mark.parametrize("name", section("finetune")["run"])
 def test_the_strategies_of_the_table(manifest: Manifest, tmp_path: Path, name: str) -> None:
     """The section as it is, but for what a CPU can't do in a second: smaller images and layers, and less of it."""

@@ -23,7 +23,7 @@ from pipeline.search import save
 from tests.codes.conftest import draw
 from tests.test_collection import built, folder_of_images, world  # noqa: F401  (fixtures)
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # what is refused is read from files
 
 
 def refused_everywhere(folder: Path, images: Path, match: str) -> None:

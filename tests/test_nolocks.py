@@ -135,6 +135,7 @@ def test_an_index_has_one_writer_at_a_time(run: Run, error: int) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.one_precision  # locks
 def test_every_command_works(run: Run, tmp_path: Path) -> None:
     draw_classes(tmp_path / "photos", per_class=20)
     draw_classes(tmp_path / "more", per_class=1, seed=1)

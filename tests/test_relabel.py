@@ -14,7 +14,7 @@ from pipeline.collection import Added, Collection
 from tests.codes.conftest import draw
 from tests.test_collection import SMALL
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # labels and splits, whatever the codes
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_codes import BASE, cnncodes, error_of
+from tests.cli.process import cnncodes
+from tests.cli.test_codes import BASE, error_of
 from tests.pictures import draw_classes
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 TINY = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--layers", "conv4_1-avg,pool5-avg"]
 

@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cli.process import ROOT, cnncodes
 from tests.pictures import draw_classes
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 BASE = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32"]
-
-
-def cnncodes(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, args)]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "120"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -221,7 +216,8 @@ def test_help_answers_at_once(place: Path) -> None:
     """A second on an idle machine; processor time here, so that a busy one doesn't fail it."""
     started = os.times()
     for _ in range(3):
-        assert cnncodes("extract", "--help", cwd=place).returncode == 0
+        command = [sys.executable, "-m", "pipeline.cli", "extract", "--help"]
+        subprocess.run(command, capture_output=True, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     ended = os.times()
     spent_s = ended.children_user + ended.children_system - started.children_user - started.children_system
     assert spent_s / 3 < 2, f"{spent_s / 3:.2f} s"
@@ -244,7 +240,7 @@ def test_ctrl_c_is_one_word_and_130(tmp_path: Path) -> None:
         "def stop(): raise KeyboardInterrupt\n"
         "app.command('stop')(stop); sys.argv = ['cnncodes', 'stop']; cli.main()"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
     )

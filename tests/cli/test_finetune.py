@@ -19,11 +19,12 @@ from pipeline.cli.app import app
 from pipeline.heads import finished as heads_finished
 from pipeline.strategies import checkpoints, features, finished, images
 from tests import yaml_files
-from tests.cli.test_codes import cnncodes, error_of
+from tests.cli.process import cnncodes
+from tests.cli.test_codes import error_of
 from tests.pictures import draw_classes
 from tests.test_imports import ROOT
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 SMALL = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 

@@ -20,7 +20,7 @@ from tests import peak
 from tests.pictures import draw_classes
 
 h5py = pytest.importorskip("h5py")
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 NETWORK = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "32"]
 TUNED = [*NETWORK, "--batch-size", "8", "--device", "cpu"]

@@ -23,7 +23,7 @@ from tests.cli.test_codes import BASE
 from tests.cli.test_search import run
 from tests.pictures import draw_classes
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 LISTS = (
     ["extract"],

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.test_codes import cnncodes, error_of
+from tests.cli.process import cnncodes
+from tests.cli.test_codes import error_of
 from tests.pictures import draw_classes
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 
 def test_each_step_is_said_and_drawn(tmp_path: Path) -> None:

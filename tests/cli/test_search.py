@@ -16,7 +16,7 @@ from pipeline.cli import main
 from pipeline.search import save
 from tests.codes.conftest import draw
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 BUILD = ["--arch", "tinyvgg", "--weights", "random:0", "--size", "64"]
 

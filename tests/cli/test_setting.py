@@ -16,7 +16,7 @@ from tests.cli.test_search import BUILD, run
 from tests.cli.test_shown import commands, help_of
 from tests.codes.conftest import draw
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 # Command -> the sections that it reads, and its arguments where images are read.
 READS: dict[str, tuple[set[str], list[str]]] = {

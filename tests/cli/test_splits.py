@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.manifest import Manifest
-from tests.cli.test_codes import BASE, cnncodes
+from tests.cli.process import cnncodes
+from tests.cli.test_codes import BASE
 from tests.pictures import draw_classes
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # the command line; the library's tests are run in both
 
 
 def test_top_folders_are_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from tests.codes.conftest import draw, make_manifest, make_params
 from tests.codes.test_extraction import tree
 
 pytestmark = pytest.mark.network
+MORE = [pytest.mark.slow, pytest.mark.one_precision]  # other instants of the same kill
 
 # A run that is slow enough to be met at work; it says when it starts to compute, and each time that it has a batch.
 # Arguments: the folder, rows of a shard, seconds between writes.
@@ -64,7 +65,7 @@ def here(tmp_path: Path, weights: Weights) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=MORE) for seed in (1, 2))])
 def test_killed_at_random_and_resumed(
     here: Path, weights: Weights, seed: int, monkeypatch: pytest.MonkeyPatch, count_images: Callable[[], int]
 ) -> None:

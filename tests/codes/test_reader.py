@@ -18,7 +18,7 @@ from pipeline.codes.settings import Settings
 from pipeline.codes.store import Store
 from tests.codes.test_settings import made
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # reads what lies on disk
 
 N, DIM = 50, 6
 RNG = np.random.default_rng(0)

@@ -143,6 +143,7 @@ def stop(run: subprocess.Popen[str], how: signal.Signals) -> str:
     return run.communicate(timeout=60)[1].splitlines()[-1]
 
 
+@pytest.mark.one_precision  # the one that RUN names
 @pytest.mark.parametrize(
     ("how", "at", "kept"),
     [
@@ -164,6 +165,7 @@ def test_stopped_it_ends_by_the_signal_and_says_what_is_kept(
 
 
 @pytest.mark.slow
+@pytest.mark.one_precision  # the one that RUN names; in one process the same is tested above in both
 def test_killed_or_stopped_it_ends_with_the_undisturbed_bytes(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "dataset")
     assert start(tmp_path, "whole").wait() == 0

@@ -19,7 +19,7 @@ from pipeline.strategies.training import Training
 from tests.strategies import world
 from tests.test_imports import ROOT
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # files of numbers, whatever these are
 
 
 def written(out: Path, repeat: int) -> dict[str, list[tuple[int, float]]]:

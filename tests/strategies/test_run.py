@@ -127,6 +127,7 @@ def test_an_unknown_strategy_is_named(manifest: Manifest, cache: Path, tmp_path:
 
 
 @pytest.mark.network
+@pytest.mark.one_precision  # as in test_begun.py
 @pytest.mark.slow
 def test_a_real_kill_and_a_second_run_give_the_undisturbed_bytes(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "dataset")

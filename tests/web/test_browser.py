@@ -27,6 +27,7 @@ DRIVER = shutil.which("chromedriver")
 MISSING = [name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if not found]
 pytestmark = [
     pytest.mark.network,
+    pytest.mark.one_precision,  # what a page shows and does
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (apt: chromium-driver)"),
 ]
 

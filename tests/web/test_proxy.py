@@ -19,7 +19,7 @@ from tests.web.conftest import running
 from tests.web.proxy import documented, proxied
 from tests.web.test_api import png
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # paths and origins
 
 WEB = Path(__file__).parents[2] / "pipeline/web"
 # What a page, a style sheet and a script name: attributes, imports, addresses of questions, in quotes of any kind.

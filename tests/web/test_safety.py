@@ -33,7 +33,7 @@ from tests.codes.conftest import draw
 from tests.web.conftest import client_of, running
 from tests.web.test_api import png
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # connections, uploads and memory
 
 
 def png_claiming(width: int, height: int, data: bytes = b"") -> bytes:
@@ -348,8 +348,8 @@ def test_thousands_of_small_uploads(built: Path) -> None:
 
     many_uploads(built / "my.index", 300)
     before = held_bytes()
-    many_uploads(built / "my.index", 4000)
-    assert held_bytes() - before < 64 << 20
+    many_uploads(built / "my.index", 2000)
+    assert held_bytes() - before < 32 << 20
 
 
 def connect(base: str) -> socket.socket:

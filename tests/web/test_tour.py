@@ -22,7 +22,7 @@ from pipeline.web.guard import SECURITY_HEADERS
 from tests.web.conftest import running
 from tests.web.test_api import png
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.one_precision]  # requests and headers
 
 GONE = (
     "/.git/config", "/.git/HEAD", "/.env", "/.DS_Store", "/.dvc/config", "/wp-login.php", "/wp-admin/", "/phpmyadmin/",

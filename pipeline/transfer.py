@@ -6,7 +6,7 @@ records = finetune("photos", out="tuned", strategies=["frozen", "scratch"], sett
 records["frozen"]["mean"]["accuracy"]
 predict("tuned/finetune/frozen", ["new.jpg"])
 ```
-Values not given come from pipeline/preset.yaml. torch is loaded when a function runs.
+Values not given come from pipeline/config/presets/base.yaml. torch is loaded when a function runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from pipeline.workspace import (
     network,
     other_images,
     preset,
-    preset_values,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def params_of(
 ) -> FinetuneParams:
     """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
     keys changed; of a mapping, such as `schedule`, those that are given. Raises UserError."""
-    sections = preset_values() if params_file is None else config.read_params(params_file)
+    sections = config.preset_values() if params_file is None else config.read_params(params_file)
     if FOLDER not in sections:
         raise UserError(f"{params_file} has no section {FOLDER}", see="docs/params.md")
     # The preset is right: what is wrong without a file is among the settings.
@@ -59,7 +58,7 @@ def params_of(
             own |= start.about["params"] | {"strategies": {name: start.about.get("settings")}}
             where = f"{start.path}: {FOLDER}"
         settings = {"run": [name], **settings}
-    return config.validate(FinetuneParams, config.merged(own, settings), where=where)
+    return config.validate(FinetuneParams, config.over(own, settings, (FOLDER,)), where=where)
 
 
 def finetune(

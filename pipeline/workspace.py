@@ -6,7 +6,7 @@ run = extract("photos", out="codes", layers=["conv5_2-avg", "pool5-flatten"])
 run.codes("conv5_2-avg").by_id(run.manifest().ids[:3])    # (3, 512)
 compare(run)                                              # codes/report/index.html
 ```
-Values not given come from pipeline/preset.yaml; `cnncodes info` prints what was used.
+Values not given come from pipeline/config/presets/base.yaml; `cnncodes info` prints what was used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
     from pipeline.nets.weights import Weights
 
-PRESET = Path(__file__).with_name("preset.yaml")
 HEAD_NAMES: tuple[str, ...] = get_args(HeadName)
 log = logging.getLogger(__name__)
 
@@ -97,12 +96,7 @@ class Workspace:
 def preset(model: type[config.S], **changes: Any) -> config.S:
     """A section of the preset with some keys changed. Raises UserError on unknown keys and bad values."""
     section = next(name for name, m in config.PRESET_SECTIONS.items() if m is model)
-    return config.validate(model, config.merged(preset_values()[section], changes), where=section)
-
-
-def preset_values() -> dict[str, Any]:
-    """All sections of the preset as plain values; `index` names its kind alone, which has settings of its own."""
-    return config.read_params(PRESET) | {"index": {"kind": "exact"}}
+    return config.validate(model, config.over(config.preset_values()[section], changes, (section,)), where=section)
 
 
 def canonical_weights(params: config.WeightsParams, cache: Path) -> Path:

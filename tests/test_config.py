@@ -29,27 +29,16 @@ SHIPPED = Path(__file__).parent.parent / "params.yaml"
 
 
 def changed(tmp_path: Path, section: str, **values: Any) -> Path:
-    params = yaml_files.load(SHIPPED)
+    params = yaml_files.params(SHIPPED)
     params[section] |= values
     path = tmp_path / "params.yaml"
-    path.write_text(yaml_files.dump(params))
+    path.write_text(yaml_files.dump_params(params))
     return path
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_shipped_params_are_valid(section: str) -> None:
     load(SECTIONS[section], SHIPPED)
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_a_missing_key_is_named(section: str, tmp_path: Path) -> None:
-    params = yaml_files.load(SHIPPED)
-    key = next(iter(params[section]))
-    del params[section][key]
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml_files.dump(params))
-    with pytest.raises(UserError, match=f"{key}: missing"):
-        load(SECTIONS[section], path)
 
 
 @pytest.mark.parametrize(
@@ -163,13 +152,6 @@ def test_the_one_default_in_code_is_the_shipped_one() -> None:
     assert load(CodesParams, SHIPPED).memory_mb == preset(CodesParams).memory_mb == MEMORY_MB
 
 
-def test_a_params_file_from_before_there_was_a_bound_on_memory(tmp_path: Path) -> None:
-    params = read_yaml(SHIPPED)
-    del params["codes"]["memory_mb"]
-    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
-    assert load(CodesParams, tmp_path / "params.yaml").memory_mb == MEMORY_MB
-
-
 # ---- YAML 1.2, as DVC reads it
 
 
@@ -201,7 +183,7 @@ def test_values_are_those_of_yaml_1_2(scalar: str, value: object, tmp_path: Path
 @pytest.mark.parametrize("written", ["1e-5", "1E-5", "1.0e-05", "0.00001", ".1e-4"])
 def test_a_rate_may_be_written_in_any_way(written: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    text, count = re.subn(r"(?m)^(  learning_rate:) \S+", rf"\1 {written}", SHIPPED.read_text())
+    text, count = re.subn(r"(learning_rate:) [^}]+", rf"\1 {written}", SHIPPED.read_text())
     assert count == 1
     path.write_text(text)
     assert load(FinetuneParams, path).learning_rate == 1e-5
@@ -209,11 +191,11 @@ def test_a_rate_may_be_written_in_any_way(written: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [1e-4, 3e-5, 1e-5, 1e-7, 2.5e-10, 1e16])
 def test_a_rate_that_dvc_sets_is_read(rate: float, tmp_path: Path) -> None:
-    """As `dvc exp run -S finetune.learning_rate=1e-05` does, comments kept."""
+    """As `dvc exp run -S finetune.optimiser.learning_rate=1e-05` does, comments kept."""
     path = tmp_path / "params.yaml"
     path.write_text(SHIPPED.read_text())
     with modify_yaml(path) as params:
-        params["finetune"]["learning_rate"] = rate
+        params["finetune"]["optimiser"]["learning_rate"] = rate
     assert load(FinetuneParams, path).learning_rate == rate
 
 
@@ -242,9 +224,9 @@ def test_what_is_not_yaml_is_said_with_its_line(text: bytes, said: str, tmp_path
 
 @pytest.mark.parametrize("name", ["../../x", "a;touch PWNED", "a b", "a.b", "", "-x", "$(x)"])
 def test_a_strategy_has_a_name_that_a_folder_may_have(name: str, tmp_path: Path) -> None:
-    params = read_yaml(SHIPPED)
+    params = yaml_files.params(SHIPPED)
     params["finetune"]["strategies"][name] = params["finetune"]["strategies"]["frozen"]
-    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    (tmp_path / "params.yaml").write_text(yaml_files.dump_params(params))
     with pytest.raises(UserError, match=r"strategies.*a name has letters, digits"):
         load(FinetuneParams, tmp_path / "params.yaml")
 
@@ -252,19 +234,19 @@ def test_a_strategy_has_a_name_that_a_folder_may_have(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", ["../../x", "a;touch PWNED", "a.b", ""])
 @pytest.mark.parametrize("key", ["finetune.run", "sanity.strategies", "tuned.strategy"])
 def test_wherever_a_strategy_is_named_it_has_such_a_name(key: str, name: str, tmp_path: Path) -> None:
-    params = read_yaml(SHIPPED)
+    params = yaml_files.params(SHIPPED)
     section, _, field = key.partition(".")
     params[section][field] = name if field == "strategy" else [name]
-    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
+    (tmp_path / "params.yaml").write_text(yaml_files.dump_params(params))
     with pytest.raises(UserError, match=f"{field}.*a name has letters, digits"):
         load(SECTIONS[section], tmp_path / "params.yaml")
 
 
 def test_what_is_wrong_in_several_sections_is_told_together(tmp_path: Path) -> None:
-    params = read_yaml(SHIPPED)
+    params = yaml_files.params(SHIPPED)
     assert load_all(SHIPPED).keys() == SECTIONS.keys()
     params["heads"]["seed"] = -1
-    del params["report"]
-    (tmp_path / "params.yaml").write_text(yaml_files.dump(params))
-    with pytest.raises(UserError, match=r"heads.*seed.*no section 'report'"):
+    params["report"]["alpha"] = 1
+    (tmp_path / "params.yaml").write_text(yaml_files.dump_params(params))
+    with pytest.raises(UserError, match=r"heads.*fit\.seed.*report.*alpha"):
         load_all(tmp_path / "params.yaml")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import SECTIONS
+from pipeline.config.layout import path_of
 from pipeline.dag import dvc_yaml
 from pipeline.dag.closure import Closure
 from tests import yaml_files
@@ -86,10 +87,12 @@ def test_every_shipped_param_is_a_param_of_some_stage() -> None:
     """A key that no stage lists would change results without a rerun."""
     listed = {p for stage in CODED for p in own_params(stage)}
     for section, model in SECTIONS.items():
-        for key in model.model_fields:
+        for field in model.model_fields:
+            key = path_of(model, field)
+            above = [section, f"{section}.{key.partition('.')[0]}", f"{section}.{key}"]
             matrixed = any(f"${{{section}.{key}}}" in str(spec.get("matrix")) for spec in STAGES.values())
             by_item = any(p.startswith(f"{section}.{key}.${{item.") for p in listed)
-            assert section in listed or f"{section}.{key}" in listed or matrixed or by_item, f"{section}.{key}"
+            assert listed & set(above) or matrixed or by_item, f"{section}.{key}"
 
 
 def test_the_page_depends_on_the_figures_alone() -> None:
@@ -159,7 +162,7 @@ def test_dvc_removes_nothing_above_the_project_whatever_it_is_asked(tmp_path: Pa
     for path, text in earlier.items():
         (folder / path).parent.mkdir(parents=True)
         (folder / path).write_text(text)
-    shipped = yaml_files.load(ROOT / "params.yaml")
+    shipped = yaml_files.params(ROOT / "params.yaml")
     strategies = {**shipped["finetune"]["strategies"], name: shipped["finetune"]["strategies"]["frozen"]}
     changes: dict[str, dict[str, object]] = {
         "finetune": {"run": [name], "strategies": strategies},
@@ -167,7 +170,7 @@ def test_dvc_removes_nothing_above_the_project_whatever_it_is_asked(tmp_path: Pa
     }
     for stage, values in changes.items():
         params = shipped | {stage: shipped[stage] | values}
-        (tmp_path / f"params-{stage}.yaml").write_text(yaml_files.dump(params))
+        (tmp_path / f"params-{stage}.yaml").write_text(yaml_files.dump_params(params))
     outs = {path.rpartition("/")[2] for stage in STAGES for path in results(stage) if "${" in path}
     victims = [tmp_path / "victim" / out for out in sorted(outs)]
     victims[0].parent.mkdir()

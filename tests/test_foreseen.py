@@ -147,7 +147,7 @@ def changed(tmp_path: Path, **sections: dict[str, Any]) -> Path:
     for name, keys in sections.items():
         values[name] = values[name] | keys
     path = tmp_path / "params.yaml"
-    path.write_text(yaml_files.dump(values))
+    path.write_text(yaml_files.dump_params(values))
     return path
 
 

@@ -29,7 +29,7 @@ GENDER = ROOT / "experiments/gender.yaml"
 
 
 def section(name: str, **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = yaml_files.load(GENDER)[name]
+    values: dict[str, Any] = yaml_files.params(GENDER)[name]
     return values | changes
 
 
@@ -51,8 +51,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_params_file_is_whole(path: Path) -> None:
-    written = yaml_files.load(path)
-    for name, values in yaml_files.load(ROOT / "params.yaml").items():
+    written = yaml_files.params(path)
+    for name, values in yaml_files.params(ROOT / "params.yaml").items():
         assert written[name].keys() == values.keys(), name
         config.validate(config.SECTIONS[name], written[name], where=name)
 

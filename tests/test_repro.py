@@ -66,14 +66,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     draw_classes(folder / "photos", per_class=12)
-    params = yaml_files.load(ROOT / "params.yaml")
+    params = yaml_files.params(ROOT / "params.yaml")
     params["dataset"] |= {"source": "folder", "root": "photos", "repeats": 2}
     params["weights"] |= {"arch": "tinyvgg", "source": "random:0"}
     params["codes"] |= {"layers": ["conv5_2-avg", "pool4-flatten"], "crop": 32, "scales": [32]}
     params["heads"] |= {"heads": ["svm", "knn"]}
     params["report"] |= {"learning_curve": [0.5, 1.0], "map_images": 20, "map_method": "pca"}
     edit_for_tiny(params)
-    (folder / "params.yaml").write_text(yaml_files.dump(params))
+    (folder / "params.yaml").write_text(yaml_files.dump_params(params))
     dvc("init", "--no-scm", "-q", cwd=folder)
     return folder
 
@@ -92,9 +92,9 @@ def edit_for_tiny(params: dict[str, dict[str, object]]) -> None:
 
 def change(project: Path, section: str, **values: object) -> None:
     path = project / "params.yaml"
-    params = yaml_files.load(path)
+    params = yaml_files.params(path)
     params[section] |= values
-    path.write_text(yaml_files.dump(params))
+    path.write_text(yaml_files.dump_params(params))
 
 
 def written(project: Path) -> dict[str, int]:
@@ -194,7 +194,7 @@ def test_hostile_names_reach_no_shell(project: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CNNCODES_CACHE", str(project / ".cnncodes"))
     shipped = (project / "params.yaml").read_text()
     dvc("repro", cwd=project)
-    params = yaml_files.load(project / "params.yaml")
+    params = yaml_files.params(project / "params.yaml")
     strategy = params["finetune"]["strategies"]["frozen"]
     for name in ("lsh16-conv5_2-avg;touch PWNED;#", "$(touch PWNED)", "`touch PWNED`", "a' && touch PWNED '", "--help"):
         change(project, "retrieval", specs=[name])
@@ -216,7 +216,7 @@ def test_a_name_leads_dvc_to_no_other_files(up: str, project: Path, monkeypatch:
     dvc("repro", cwd=project)
     commands = [["repro"], ["repro", "--keep-going"], ["repro", "--ignore-errors"], ["checkout", "--force"]]
     shipped = (project / "params.yaml").read_text()
-    params = yaml_files.load(project / "params.yaml")
+    params = yaml_files.params(project / "params.yaml")
     outs = {path.rpartition("/")[2] for stage in STAGES for path in results(stage) if "${" in path}
     victims = [folder / name for folder in (project / "victim", project.parent / "victim") for name in sorted(outs)]
     for file in victims:

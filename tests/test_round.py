@@ -92,7 +92,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / ".dvc").mkdir()
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, made / name)
-    params = yaml_files.load(ROOT / "params.yaml")
+    params = yaml_files.params(ROOT / "params.yaml")
     params["dataset"] |= {"repeats": 1, "draw_size": 32}
     params["weights"] |= {"arch": "tinyvgg", "source": "random:0"}
     params["codes"] |= {"layers": ["conv5_2-avg"], "crop": 32, "scales": [32], "precision": "fp32"}
@@ -102,7 +102,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["retrieval"] |= {"specs": ["lsh16-conv5_2-avg"], "approximate": {}}
     params["finetune"] |= {"run": ["frozen"], "max_train": 100}
     params["tuned"] |= {"strategy": "frozen"}
-    (made / "params.yaml").write_text(yaml_files.dump(params))
+    (made / "params.yaml").write_text(yaml_files.dump_params(params))
     author = ("-c", "user.name=a", "-c", "user.email=a@b")
     for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=made, check=True)
@@ -151,10 +151,10 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
     user = Clone(origin, tmp_path / "project")
     photos = draw_classes(user.folder / "photos", per_class=12)
     user.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
-    params = yaml_files.load(user.folder / "params.yaml")
+    params = yaml_files.params(user.folder / "params.yaml")
     draw_classes(user.folder / "first", per_class=12, seed=1)
     params["dataset"] |= {"source": "folder", "root": "first"}
-    (user.folder / "params.yaml").write_text(yaml_files.dump(params))
+    (user.folder / "params.yaml").write_text(yaml_files.dump_params(params))
     user.git("commit", "-qam", "a remote, and a first set")
     user.dvc("repro")
     assert "dvc.lock" in user.git("diff", "--cached", "--name-only"), "staged, in place of advice to do so"
@@ -163,15 +163,15 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
 
     # Two experiments, side by side; the first is the one to keep.
     user.dvc("exp", "run", "-n", "mine", "-S", "dataset.root=photos")
-    changed = ran(user.dvc("exp", "run", "-n", "standardised", "-S", "heads.scaling=standardise"))
+    changed = ran(user.dvc("exp", "run", "-n", "standardised", "-S", "heads.fit.scaling=standardise"))
     assert "heads" in changed and not {"digests", "dataset", "codes"} & changed
     shown = user.dvc("exp", "show", "--json")
     assert all(name in shown for name in ("mine", "standardised"))
     columns = user.dvc("exp", "show", "--only-changed", "--csv").splitlines()[0].split(",")
-    assert {"dataset.root", "heads.scaling", "best_hash.map_at_k"} <= {c.rpartition(":")[2] for c in columns}
+    assert {"dataset.root", "heads.fit.scaling", "best_hash.map_at_k"} <= {c.rpartition(":")[2] for c in columns}
     assert len(columns) <= MOST_COLUMNS, columns
     assert "standardise" in user.dvc("params", "diff", "--json")
-    assert "heads.scaling" in user.dvc("exp", "diff", "mine", "standardised", "--json")
+    assert "heads.fit.scaling" in user.dvc("exp", "diff", "mine", "standardised", "--json")
     user.dvc("metrics", "diff")
     user.dvc("plots", "show", "--out", str(tmp_path / "plots"))
     user.dvc("exp", "apply", "mine")
@@ -198,11 +198,11 @@ def test_the_whole_round(origin: Path, tmp_path: Path) -> None:
 
     # In copies of the project: the photographs by their full path; what the project's cache holds is not made again.
     by_full_path = ("-S", f"dataset.root={photos}")
-    refused = user.refused("exp", "run", "--temp", "-S", "heads.seed=1", "digests")
+    refused = user.refused("exp", "run", "--temp", "-S", "heads.fit.seed=1", "digests")
     assert "No such file or directory" in refused and "photos" in refused
-    said = user.dvc("exp", "run", "--temp", "-n", "copied", *by_full_path, "-S", "heads.scaling=none", "codes")
+    said = user.dvc("exp", "run", "--temp", "-n", "copied", *by_full_path, "-S", "heads.fit.scaling=none", "codes")
     assert "0 of them by reading" in said
-    user.dvc("exp", "run", "--queue", "-n", "queued", *by_full_path, "-S", "heads.scaling=none", "codes")
+    user.dvc("exp", "run", "--queue", "-n", "queued", *by_full_path, "-S", "heads.fit.scaling=none", "codes")
     user.dvc("queue", "start")
     for _ in range(300):
         status = user.dvc("queue", "status")

@@ -77,7 +77,7 @@ def standard_error(values: NDArray[np.float64]) -> float:
 
 
 def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[float], probe: int) -> Layer:
-    """Scaled as `heads.scaling` says. With class_weight `balanced` accuracy is the mean class recall.
+    """Scaled as `heads.fit.scaling` says. With class_weight `balanced` accuracy is the mean class recall.
 
     `shares` rise to 1: of the rows of `seen`, for the learning curve. `probe`: rows that LogME and the H-score see.
     """

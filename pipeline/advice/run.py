@@ -103,7 +103,7 @@ def write(record: Mapping[str, Any], out: str | Path) -> None:
 
 
 def _most_rows(codes: Mapping[str, Codes], params: AdviseParams, heads: HeadsParams) -> int:
-    """Rows whose longest codes fit into half of heads.memory_mb, up to max_images: all layers see the same rows."""
+    """Rows whose longest codes fit into half of heads.fit.memory_mb, up to max_images: all layers see the same rows."""
     if not codes:
         raise UserError("there are no codes to advise on", see="codes.layers in params.yaml")
     return min(params.max_images, (heads.memory_mb << 19) // (4 * max(one.dim for one in codes.values())))

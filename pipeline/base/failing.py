@@ -67,7 +67,7 @@ def told(error: BaseException, path: str | Path | None = None) -> UserError | No
     if _is_memory(error):
         return RefusedError(
             f"there is not enough memory ({_first_line(error)})" if str(error) else "there is not enough memory",
-            allowed="fewer images at once: codes.memory_mb or --memory-mb, and batch_size",
+            allowed="fewer images at once: codes.compute.memory_mb or --memory-mb, and batch_size",
         )
     number = error_number(error)
     if number is None:

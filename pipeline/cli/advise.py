@@ -48,9 +48,9 @@ def advise(
     weights: Annotated[
         str, typer.Option(help="For images: demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")
     ] = "demo",
-    size: Annotated[int | None, typer.Option(help="Input side in pixels, for images. {codes.crop}")] = None,
-    device: Annotated[str | None, typer.Option(help="For images: {codes.device}")] = None,
-    precision: Annotated[str | None, typer.Option(help="For images: {codes.precision}")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels, for images. {codes.image.crop}")] = None,
+    device: Annotated[str | None, typer.Option(help="For images: {codes.compute.device}")] = None,
+    precision: Annotated[str | None, typer.Option(help="For images: {codes.compute.precision}")] = None,
     leave_out: LeaveOut = None,
     max_failed_share: MaxFailedShare = None,
     follow_links: FollowLinks = None,

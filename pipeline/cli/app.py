@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from pipeline.base.errors import UserError
 from pipeline.base.front import MEANINGS, ExitCode
-from pipeline.cli import advise, codes, dvc, finetune, heads, index, reference, sanity, search, serve, weights
+from pipeline.cli import advise, codes, dvc, finetune, heads, index, params, reference, sanity, search, serve, weights
 
 # A command that was not asked for rightly: typer has no name for the class.
 _UsageError: Any = typer.BadParameter.__base__
@@ -64,6 +64,7 @@ serve.register(app)
 weights.register(app)
 reference.register(weights.weights)
 dvc.register(app)
+params.register(app)
 
 
 def command() -> int:

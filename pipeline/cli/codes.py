@@ -55,21 +55,21 @@ def extract(
     arch: Arch = None,
     weights: WeightsOption = "demo",
     pooling: Annotated[str, typer.Option(help="For layers that name none: flatten | avg | max | spp | gem.")] = "avg",
-    view: Annotated[str | None, typer.Option(help="{codes.view}")] = None,
+    view: Annotated[str | None, typer.Option(help="{codes.image.view}")] = None,
     size: Size = None,
     scales: Annotated[
-        str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512. {codes.scales}")
+        str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512. {codes.image.scales}")
     ] = None,
-    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view. {codes.flip}")] = None,
-    combine: Annotated[str | None, typer.Option(help="{codes.combine}")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Add the mirrored view. {codes.image.flip}")] = None,
+    combine: Annotated[str | None, typer.Option(help="{codes.image.combine}")] = None,
     precision: Precision = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the stored values: {codes.dtype}")] = None,
     device: Device = None,
-    batch_size: Annotated[int | None, typer.Option(help="Views at once. {codes.batch_size}")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Views at once. {codes.compute.batch_size}")] = None,
     reduced_decode: Annotated[
-        bool | None, typer.Option(help="Decode large JPEGs at a reduced scale. {codes.reduced_decode}")
+        bool | None, typer.Option(help="Decode large JPEGs at a reduced scale. {codes.image.reduced_decode}")
     ] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile the network. {codes.compile}")] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile the network. {codes.compute.compile}")] = None,
     splits: Splits = None,
     on_error: OnError = None,
     leave_out: LeaveOut = None,

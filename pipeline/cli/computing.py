@@ -14,18 +14,20 @@ Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file th
 WeightsOption = Annotated[
     str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
 ]
-Size = Annotated[int | None, typer.Option(help="Input side in pixels (crop, and the scale before it). {codes.crop}")]
-Device = Annotated[str | None, typer.Option(help="{codes.device}")]
-Precision = Annotated[str | None, typer.Option(help="{codes.precision}")]
+Size = Annotated[
+    int | None, typer.Option(help="Input side in pixels (crop, and the scale before it). {codes.image.crop}")
+]
+Device = Annotated[str | None, typer.Option(help="{codes.compute.device}")]
+Precision = Annotated[str | None, typer.Option(help="{codes.compute.precision}")]
 Splits = Annotated[str | None, typer.Option(help="Whether the top folders are train, val and test: {dataset.splits}")]
 OnError = Annotated[str | None, typer.Option(help="For files that can't be read: {dataset.on_error}")]
 
 # Of commands that go on with codes which are there.
 SameDevice = Annotated[
-    str | None, typer.Option("--device", help="{codes.device:choices}; that of the codes if not given.")
+    str | None, typer.Option("--device", help="{codes.compute.device:choices}; that of the codes if not given.")
 ]
 SamePrecision = Annotated[
-    str | None, typer.Option("--precision", help="{codes.precision:choices}; that of the codes if not given.")
+    str | None, typer.Option("--precision", help="{codes.compute.precision:choices}; that of the codes if not given.")
 ]
 
 

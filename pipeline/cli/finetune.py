@@ -29,14 +29,14 @@ WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_
 ParamsFile = Annotated[
     Path | None, typer.Option(help="A params.yaml whose section finetune replaces these defaults; none if not given.")
 ]
-Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels. {finetune.size}")]
-MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 0: all. {finetune.max_train}")]
-BatchSize = Annotated[int | None, typer.Option(help="Images in a batch. {finetune.batch_size}")]
-Optimiser = Annotated[str | None, typer.Option(help="{finetune.optimiser}")]
-Schedule = Annotated[str | None, typer.Option(help="How the learning rate goes on: {finetune.schedule.kind}")]
-Momentum = Annotated[float | None, typer.Option(help="For sgd and rmsprop. {finetune.momentum}")]
-Device = Annotated[str | None, typer.Option(help="{finetune.device}")]
-Precision = Annotated[str | None, typer.Option(help="{finetune.precision}")]
+Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels. {finetune.image.size}")]
+MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 0: all. {finetune.loop.max_train}")]
+BatchSize = Annotated[int | None, typer.Option(help="Images in a batch. {finetune.loop.batch_size}")]
+Optimiser = Annotated[str | None, typer.Option(help="{finetune.optimiser.kind}")]
+Schedule = Annotated[str | None, typer.Option(help="How the learning rate goes on: {finetune.optimiser.schedule.kind}")]
+Momentum = Annotated[float | None, typer.Option(help="For sgd and rmsprop. {finetune.optimiser.momentum}")]
+Device = Annotated[str | None, typer.Option(help="{finetune.compute.device}")]
+Precision = Annotated[str | None, typer.Option(help="{finetune.compute.precision}")]
 
 
 def register(app: typer.Typer) -> None:
@@ -66,17 +66,21 @@ def finetune(
     ] = None,
     params: ParamsFile = None,
     size: Size = None,
-    epochs: Annotated[int | None, typer.Option(help="{finetune.epochs}")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="For new layers. {finetune.learning_rate}")] = None,
+    epochs: Annotated[int | None, typer.Option(help="{finetune.loop.epochs}")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="For new layers. {finetune.optimiser.learning_rate}")
+    ] = None,
     optimiser: Optimiser = None,
     schedule: Schedule = None,
     momentum: Momentum = None,
-    repeats: Annotated[int | None, typer.Option(help="Splits to train on, for the spread. {finetune.repeats}")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Splits to train on, for the spread. {finetune.loop.repeats}")
+    ] = None,
     max_train: MaxTrain = None,
     batch_size: BatchSize = None,
-    head: Annotated[str | None, typer.Option(help="What classifies: {finetune.head}")] = None,
+    head: Annotated[str | None, typer.Option(help="What classifies: {finetune.model.head}")] = None,
     keep_every: Annotated[
-        int | None, typer.Option(help="Epochs between checkpoints that are kept; 0: none. {finetune.keep_every}")
+        int | None, typer.Option(help="Epochs between checkpoints that are kept; 0: none. {finetune.loop.keep_every}")
     ] = None,
     resume: Annotated[
         Path | None,
@@ -95,7 +99,7 @@ def finetune(
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,
     inference_txt: Annotated[
-        bool | None, typer.Option(help="Also write inference.txt and probabilities.txt. {finetune.inference_txt}")
+        bool | None, typer.Option(help="Also write inference.txt and probabilities.txt. {finetune.loop.inference_txt}")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Drop results in OUT that are of other images or weights.")

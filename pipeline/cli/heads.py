@@ -36,9 +36,11 @@ def compare(
     heads: Annotated[str | None, typer.Option(help="With commas, of {heads.heads}")] = None,
     layers: Annotated[str | None, typer.Option(help="Specs with commas; all in the folder if not given.")] = None,
     c_grid: Annotated[
-        str | None, typer.Option(help="C of the linear heads to choose among, with commas. {heads.c_grid}")
+        str | None, typer.Option(help="C of the linear heads to choose among, with commas. {heads.fit.c_grid}")
     ] = None,
-    k_grid: Annotated[str | None, typer.Option(help="k of knn to choose among, with commas. {heads.k_grid}")] = None,
+    k_grid: Annotated[
+        str | None, typer.Option(help="k of knn to choose among, with commas. {heads.fit.k_grid}")
+    ] = None,
     set_: Annotated[list[str] | None, set_option("heads", "report")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -82,11 +84,15 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
     device: Annotated[
         str | None,
-        typer.Option(help="{codes.device:choices}; that of the head's codes if not given, of a tuned network cpu."),
+        typer.Option(
+            help="{codes.compute.device:choices}; that of the head's codes if not given, of a tuned network cpu."
+        ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="{codes.precision:choices}; that of the head's codes if not given, of a tuned network fp32."),
+        typer.Option(
+            help="{codes.compute.precision:choices}; that of the head's codes if not given, of a tuned network fp32."
+        ),
     ] = None,
     follow_links: FollowLinks = None,
     memory_mb: MemoryOption = None,

@@ -88,9 +88,9 @@ def build(
         typer.Option("--two-stage", help="Search by default among the short code's nearest, in the order of cosine."),
     ] = False,
     size: Annotated[
-        int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224. {codes.crop}")
+        int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224. {codes.image.crop}")
     ] = None,
-    view: Annotated[str | None, typer.Option(help="{codes.view}")] = None,
+    view: Annotated[str | None, typer.Option(help="{codes.image.view}")] = None,
     splits: Splits = None,
     device: Device = None,
     precision: Precision = None,

@@ -46,7 +46,7 @@ def reference(
         str | None,
         typer.Option(help="Specs with commas, without --like; as in `cnncodes advise` if not given."),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like. {codes.crop}")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels, without --like. {codes.image.crop}")] = None,
     device: Device = None,
     precision: Precision = None,
     images: Annotated[int, typer.Option(min=64, help="Where the folder has more, this number is drawn.")] = 2000,

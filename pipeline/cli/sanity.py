@@ -52,8 +52,10 @@ def sanity(
     train: TrainFiles = None,
     test: TestFiles = None,
     strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
-    epochs: Annotated[int | None, typer.Option(help="For each run of a grid. {sanity.epochs}")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Grids: the coarse one and finer ones. {sanity.rounds}")] = None,
+    epochs: Annotated[int | None, typer.Option(help="For each run of a grid. {sanity.steps.epochs}")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Grids: the coarse one and finer ones. {sanity.steps.rounds}")
+    ] = None,
     arch: Arch = None,
     weights: WeightsOption = "demo",
     params: ParamsFile = None,

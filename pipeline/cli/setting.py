@@ -30,12 +30,18 @@ def changes(texts: Sequence[str] | None, **options: Mapping[str, Any]) -> dict[s
     Raises UserError on what `config.assigned` refuses, and on a key that both set.
     """
     from pipeline.config import PRESET_SECTIONS, assigned
+    from pipeline.config.layout import path_of
 
     found = assigned(texts or (), {section: PRESET_SECTIONS[section] for section in options})
     named = [f"dataset.{key}" for key in _ARGUMENTS if key in found.get("dataset", {})]
     if named:
         raise UserError(f"-S sets {', '.join(named)}", allowed="images as the argument, or by --train and --test")
-    both = [f"{section}.{key}" for section, keys in options.items() for key in keys if key in found.get(section, {})]
+    both = [
+        f"{section}.{path_of(PRESET_SECTIONS[section], key)}"
+        for section, keys in options.items()
+        for key in keys
+        if key in found.get(section, {})
+    ]
     if both:
         raise UserError(f"-S sets {', '.join(both)}, as another option does", allowed="one of both")
     return {section: {**keys, **found.get(section, {})} for section, keys in options.items()}

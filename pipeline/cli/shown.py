@@ -1,14 +1,14 @@
 """Choices and defaults in `--help`, taken from where they are decided: the models of `config` and the preset.
 
 ```python
-Optimiser = Annotated[str | None, typer.Option(help="Of the steps: {finetune.optimiser}")]
+Optimiser = Annotated[str | None, typer.Option(help="Of the steps: {finetune.optimiser.kind}")]
 app.command(cls=Command)(finetune)
 ```
 `--help` then says "Of the steps: sgd | adam | ... Default: adam." The key stands where its choices should; one without
-choices gives its default alone ("Epochs. {finetune.epochs}" -> "Epochs. Default: 10."), and one that names things to
-choose from gives their names alone (`{finetune.strategies}`). Keys go as deep as the section does:
-`{finetune.schedule.kind}`; `{codes.device:choices}` gives the choices alone. They are looked up when a help text is
-printed and not before, so that nothing else waits for it.
+choices gives its default alone ("Epochs. {finetune.loop.epochs}" -> "Epochs. Default: 10."), and one that names things
+to choose from gives their names alone (`{finetune.strategies}`). Keys go as deep as the section does:
+`{finetune.optimiser.schedule.kind}`; `{codes.compute.device:choices}` gives the choices alone. They are looked up when
+a help text is printed and not before, so that nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def filled(text: str) -> str:
 
 
 def said(key: str) -> str:
-    """ "a | b. Default: a." of a key such as `finetune.optimiser`; "Default: 10." where there is no closed choice."""
+    """ "a | b. Default: a." of a key such as `finetune.optimiser.kind`; "Default: 10." without a closed choice."""
     _, value = _found(key)
     allowed = " | ".join(choices(key))
     if isinstance(value, dict):
@@ -97,6 +97,7 @@ def _plain(value: Any) -> str:
 
 @cache
 def _preset() -> dict[str, Any]:
-    from pipeline.workspace import preset_values
+    from pipeline.config import PRESET_SECTIONS, preset_values
+    from pipeline.config.layout import grouped
 
-    return preset_values()
+    return {name: grouped(PRESET_SECTIONS[name], values) for name, values in preset_values().items()}

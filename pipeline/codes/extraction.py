@@ -189,7 +189,7 @@ def require_finite(result: Result, batch: loading.Batch, forward: Forward) -> No
             raise UserError(f"{name} of {image} has a value that float16 cannot hold", allowed="codes.dtype: float32")
         raise UserError(
             f"{name} of {image} has a value that {forward.common.precision} cannot hold",
-            allowed="codes.precision: bf16 or fp32, and weights that fit their preprocessing",
+            allowed="codes.compute.precision: bf16 or fp32, and weights that fit their preprocessing",
         )
 
 

@@ -147,7 +147,7 @@ class Forward:
             if size == 1:
                 raise TooLargeError(
                     f"one input of {images.shape[1]} x {images.shape[2]} pixels does not fit the GPU's memory",
-                    allowed="a smaller codes.crop or codes.scales, or device: cpu",
+                    allowed="a smaller codes.image.crop or codes.image.scales, or device: cpu",
                 )
             size = self.limit = max(1, size // 2)
             log.warning("out of GPU memory: going on with %d inputs at a time", size)

@@ -154,7 +154,7 @@ def require_batch(specs: Sequence[Settings], room: Room, *, threads: int | None 
     except NoRoomError as e:
         raise UserError(
             f"a batch of {settings.images_per_batch} images {e}",
-            allowed="a larger one (--memory-mb), or a smaller codes.batch_size",
+            allowed="a larger one (--memory-mb), or a smaller codes.compute.batch_size",
             see="docs/params.md",
         ) from None
     return always, network

@@ -195,7 +195,7 @@ def resolve_device(asked: str) -> Device:
     for name in usable:
         if name == asked:
             return name
-    raise UserError(f"device {asked} is not on this machine", allowed=["auto", *usable], see="codes.device")
+    raise UserError(f"device {asked} is not on this machine", allowed=["auto", *usable], see="codes.compute.device")
 
 
 def resolve_precision(asked: str, device: Device) -> Precision:
@@ -205,7 +205,7 @@ def resolve_precision(asked: str, device: Device) -> Precision:
     if asked in explicit:
         return explicit[asked]
     if asked != "auto":
-        raise UserError(f"unknown precision {asked!r}", allowed=["auto", *explicit], see="codes.precision")
+        raise UserError(f"unknown precision {asked!r}", allowed=["auto", *explicit], see="codes.compute.precision")
     if chosen := os.environ.get(AUTO_PRECISION):
         if chosen not in ("fp32", "bf16"):
             raise UserError(f"{AUTO_PRECISION} is {chosen!r}", allowed="fp32 or bf16, or not set", see="docs/params.md")

@@ -1,6 +1,7 @@
-"""params.yaml, typed and closed: one model per section; an unknown key, a missing key or a wrong type is an error.
+"""params.yaml, typed and closed: one model per section; an unknown key or a wrong type is an error.
 
-Nothing that changes a result has a default in code: the defaults are the shipped params.yaml.
+Nothing that changes a result has a default in code: what a file leaves out is its preset's, and presets/base.yaml has
+every key.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from pydantic import BaseModel
 
 from pipeline.base.errors import UserError
 from pipeline.config.advise import AdviseParams
-from pipeline.config.assigned import assigned, merged
+from pipeline.config.assigned import assigned
 from pipeline.config.base import S, Section, validate
 from pipeline.config.codes import MEMORY_MB, CodesParams
 from pipeline.config.dataset import DatasetParams
 from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
 from pipeline.config.index import IndexParams
+from pipeline.config.layered import by_field, over, preset_section, read
 from pipeline.config.report import ReportParams
 from pipeline.config.retrieval import ApproximateIndex, RetrievalParams
 from pipeline.config.sanity import SanityParams
@@ -54,7 +56,8 @@ __all__ = [
     "assigned",
     "load",
     "load_all",
-    "merged",
+    "over",
+    "preset_values",
     "read_params",
     "read_yaml",
     "validate",
@@ -77,15 +80,13 @@ PRESET_SECTIONS: dict[str, type[BaseModel]] = {**SECTIONS, "index": IndexParams}
 
 
 def load(model: type[S], path: str | Path = "params.yaml") -> S:
-    """The section of `model` in a params file.
+    """The section of `model` in a params file over its preset.
 
     Raises UserError that names every bad key, what came, and what is allowed.
     """
     section = next(name for name, m in SECTIONS.items() if m is model)
-    values = read_params(path)
-    if section not in values:
-        raise UserError(f"{path} has no section {section!r}", allowed=list(SECTIONS), see="the shipped params.yaml")
-    return validate(model, values[section], where=f"{path}: {section}")
+    values, wrong = by_field(section, model, read(path, SECTIONS)[section])
+    return validate(model, values, where=f"{path}: {section}", wrong=wrong)
 
 
 def load_all(path: str | Path = "params.yaml") -> dict[str, Section]:
@@ -95,6 +96,8 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Section]:
         try:
             loaded[name] = load(model, path)
         except UserError as e:
+            if e.allowed:  # of the file, not of a section
+                raise
             wrong.append(e)
     if len(wrong) > 1:
         raise UserError("; ".join(e.what for e in wrong), see=wrong[0].see)
@@ -104,14 +107,17 @@ def load_all(path: str | Path = "params.yaml") -> dict[str, Section]:
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
-    """The sections of a params file as plain values. Raises UserError if it is missing, not YAML, or has others."""
-    try:
-        values = read_yaml(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not here", see="README.md, which starts in the project's folder") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds {type(values).__name__}, not sections", allowed=list(SECTIONS))
-    unknown = sorted(set(values) - set(SECTIONS), key=str)
-    if unknown:
-        raise UserError(f"{path} has unknown sections {unknown}", allowed=list(SECTIONS))
-    return values
+    """The sections of a params file over its preset, as plain values by field. Raises UserError as `layered.read`, and
+    on keys that groups don't have."""
+    found, wrong = {}, []
+    for name, values in read(path, SECTIONS).items():
+        found[name], bad = by_field(name, SECTIONS[name], values)
+        wrong += [f"{name}.{text}" for text in bad]
+    if wrong:
+        raise UserError(f"{path} has {len(wrong)} problem(s): {' | '.join(wrong)}", see="docs/params.md")
+    return found
+
+
+def preset_values() -> dict[str, Any]:
+    """All sections of what commands do unless told otherwise, as plain values by field."""
+    return {name: preset_section(name, model) for name, model in PRESET_SECTIONS.items()}

@@ -7,11 +7,13 @@ from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at, nearest, takes_any_name
+from pipeline.config.layered import by_field
 from pipeline.config.yaml12 import parse_yaml
 
 
 def assigned(texts: Sequence[str], sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`["codes.crop=96", "codes.scales=[96]"]` -> `{"codes": {"crop": 96, "scales": [96]}}`, values as in YAML.
+    """`["codes.image.crop=96", "codes.layers=[pool5-avg]"]` -> `{"codes": {"crop": 96, "layers": ["pool5-avg"]}}`:
+    values as in YAML, by field.
 
     Of a key that comes twice the last one holds.
 
@@ -29,16 +31,7 @@ def assigned(texts: Sequence[str], sections: Mapping[str, Any]) -> dict[str, dic
         raise UserError("; ".join(map(str, wrong)))
     if wrong:
         raise wrong[0]
-    return found
-
-
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with some changed; a mapping in a mapping's place changes the keys that it has and leaves the others."""
-    changed = dict(values)
-    for key, change in changes.items():
-        old = values.get(key)
-        changed[key] = merged(old, change) if isinstance(old, Mapping) and isinstance(change, Mapping) else change
-    return changed
+    return {section: by_field(section, sections[section], values)[0] for section, values in found.items()}
 
 
 def _assign(found: dict[str, dict[str, Any]], text: str, sections: Mapping[str, Any]) -> None:
@@ -68,5 +61,8 @@ def _require_known(names: Sequence[str], sections: Mapping[str, Any]) -> None:
             continue
         if not known:
             raise UserError(f"-S {whole}: {above} has no keys", allowed=f"-S {above}=VALUE", see="docs/params.md")
-        like = [f"{above}.{key}" for key in nearest(names[depth], known)]
+        # A key may be looked for outside of the group that it is in.
+        deeper = [f"{key}.{one}" for key in known for one in keys_at(sections[section], [*inside, key])]
+        placed = {path.rpartition(".")[2]: path for path in (*deeper, *known)}
+        like = [f"{above}.{placed[key]}" for key in nearest(names[depth], list(placed))]
         raise UserError(f"-S {whole}: {above} has no key {names[depth]!r}", allowed=like, see="docs/params.md")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at
+from pipeline.config.layout import path_of
 
 
 class Section(BaseModel):
-    """A section of params.yaml: closed, strictly typed, immutable."""
+    """A section of params.yaml: closed, strictly typed, immutable. `groups`: name -> key in a file -> field."""
+
+    groups: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -30,25 +34,32 @@ def _is_name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_is_name)]
 
 
-def validate(model: type[S], values: Any, *, where: str) -> S:
-    """`values` as a record of `model`. Raises UserError listing every problem with its key."""
+def validate(model: type[S], values: Any, *, where: str, wrong: Sequence[str] = ()) -> S:
+    """`values`, by field, as a record of `model`.
+
+    Raises UserError listing every problem with its key as files have it; `wrong`: those that were found before.
+    """
+    lines = list(wrong)
     try:
-        return model.model_validate(values)
+        record = model.model_validate(values)
     except ValidationError as e:
-        lines = []
         for err in e.errors():
-            key = ".".join(str(p) for p in err["loc"]) or "(section)"
+            place = [path_of(model, str(p)) if not at else str(p) for at, p in enumerate(err["loc"])]
+            key = ".".join(place) or "(section)"
             if err["type"] == "extra_forbidden":
                 lines.append(
                     f"{key}: unknown key (allowed: {', '.join(keys_at(model, err['loc'][:-1], located=True))})"
                 )
             elif err["type"] == "union_tag_invalid":
                 about = err["ctx"]
-                key = ".".join([*map(str, err["loc"]), about["discriminator"].strip("'")])
+                key = ".".join([*place, about["discriminator"].strip("'")])
                 lines.append(f"{key}: {about['tag']!r} (allowed: {about['expected_tags']})")
             elif err["type"] == "missing":
                 lines.append(f"{key}: missing")
             else:
                 got = "" if key == "(section)" else f", got {err['input']!r}"
                 lines.append(f"{key}: {err['msg'].removeprefix('Value error, ')}{got}")
-        raise UserError(f"{where} has {len(lines)} problem(s): " + " | ".join(lines), see="docs/params.md") from None
+    else:
+        if not lines:
+            return record
+    raise UserError(f"{where} has {len(lines)} problem(s): " + " | ".join(lines), see="docs/params.md") from None

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
+from pipeline.config.layout import group
 from pipeline.config.specs import LayerSpec, Spec
 
 # MiB that images in flight may take. It changes no value of any code, so it alone has a default here too.
@@ -14,6 +15,11 @@ MEMORY_MB = 4096
 
 
 class CodesParams(Section):
+    groups = {  # noqa: RUF012  pydantic leaves class variables alone
+        "image": group("view", "crop", "scales", "flip", "combine", "background", "reduced_decode"),
+        "compute": group("precision", "device", "batch_size", "memory_mb", "compile"),
+    }
+
     layers: list[Spec] = Field(min_length=1)
     view: Literal["crop", "whole", "squash"]
     crop: int = Field(ge=1, description="crop and squash: side in pixels of the network's input")
@@ -34,13 +40,13 @@ class CodesParams(Section):
         if len(set(self.layers)) != len(self.layers):
             raise ValueError("codes.layers names a spec twice")
         if any(s < 1 for s in self.scales):
-            raise ValueError("codes.scales must be positive")
+            raise ValueError("codes.image.scales must be positive")
         if self.view == "crop" and any(s < self.crop for s in self.scales):
-            raise ValueError(f"codes.scales {self.scales} must not be below codes.crop {self.crop}")
+            raise ValueError(f"codes.image.scales {self.scales} must not be below codes.image.crop {self.crop}")
         if self.view == "squash" and self.scales != [self.crop]:
-            raise ValueError("with view: squash, codes.scales must be [codes.crop]")
+            raise ValueError("with view: squash, codes.image.scales must be [codes.image.crop]")
         if self.view == "whole" and any(LayerSpec.parse(s).pooling == "flatten" for s in self.layers):
             raise ValueError("flatten needs images of one size: use view: crop or squash, or another pooling")
         if len(self.background) != 3 or any(not 0 <= v <= 255 for v in self.background):
-            raise ValueError("codes.background must be three numbers from 0 to 255")
+            raise ValueError("codes.image.background must be three numbers from 0 to 255")
         return self

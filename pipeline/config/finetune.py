@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from pipeline.config.base import Name, Section
+from pipeline.base.errors import UserError
+from pipeline.config.base import Name, Section, validate
+from pipeline.config.layered import strategy
+from pipeline.config.layout import group
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Optimiser = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"]
+ScheduleKind = Literal["constant", "step", "linear", "cosine", "inverse_sqrt"]
+# The shared keys that a strategy may set for itself.
+OWN = ("epochs", "batch_size", "optimiser", "learning_rate", "schedule")
 Augment = Literal[
     "crop",
     "resized_crop",
@@ -41,13 +47,28 @@ class TableEntry(Section):
     from_epoch: int = Field(ge=0)
 
 
+class StrategySchedule(Section):
+    """The schedule of one strategy; a key that it leaves out is that of finetune.optimiser.kind.schedule."""
+
+    kind: ScheduleKind
+    warmup: float | None = Field(None, ge=0.0, lt=1.0)
+    every: int | None = Field(None, ge=1)
+    factor: float | None = Field(None, gt=0.0, lt=1.0)
+
+
 class StrategyParams(Section):
     """One named strategy. Keys that a kind has no use for must be left at what `UNUSED` says.
 
     `multiple`: of the learning rate of imported layers (finetune, gradual). `below`: layers before this one are frozen
     (finetune; "" for none). `every`: epochs from one unfreezing to the next (gradual). `labels`: target class -> source
     classes (direct; {} proposes a map by equal names). `table`: the per-layer table; [] for the one of the kind.
+    `epochs`, `batch_size`, `optimiser`, `learning_rate`, `schedule`: in place of the shared ones.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_kind(cls, values: Any) -> Any:
+        return strategy(values)
 
     kind: Literal["direct", "frozen", "finetune", "gradual", "scratch", "fc", "cnn", "resnet18", "resnet50"]
     multiple: NotNegative
@@ -56,6 +77,21 @@ class StrategyParams(Section):
     augment: list[Augment]
     labels: dict[str, list[str]]
     table: list[TableEntry]
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    optimiser: Optimiser | None = None
+    learning_rate: Positive | None = None
+    schedule: StrategySchedule | None = None
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The shared keys that this strategy sets for itself."""
+        return {key: value for key in OWN if (value := getattr(self, key)) is not None}
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_shared(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files and fingerprints have a shared key only where the strategy sets it."""
+        return {key: value for key, value in values(self).items() if key not in OWN or value is not None}
 
     @model_validator(mode="after")
     def _check(self) -> StrategyParams:
@@ -66,6 +102,8 @@ class StrategyParams(Section):
             raise ValueError("kind gradual needs `every` of at least 1 epoch")
         if self.kind == "direct" and (self.augment or self.table):
             raise ValueError("kind direct trains nothing: augment and table must be []")
+        if self.kind == "direct" and self.own:
+            raise ValueError(f"kind direct trains nothing: leave out {', '.join(self.own)}")
         if len(set(self.augment)) != len(self.augment):
             raise ValueError("augment names one twice")
         return self
@@ -78,13 +116,28 @@ UNUSED = {"multiple": 0.0, "below": "", "every": 0, "labels": {}}
 class ScheduleParams(Section):
     """`warmup`: share of all steps. `every` (epochs) and `factor` are of the step schedule."""
 
-    kind: Literal["constant", "step", "linear", "cosine", "inverse_sqrt"]
+    kind: ScheduleKind
     warmup: float = Field(ge=0.0, lt=1.0)
     every: int = Field(ge=1)
     factor: float = Field(gt=0.0, lt=1.0)
 
 
 class FinetuneParams(Section):
+    groups = {  # noqa: RUF012
+        "image": group("view", "scale", "size", "background", "mix_alpha", "noise", "test_views", "views"),
+        "model": group("head", "widths", "dropout", "init"),
+        "optimiser": group(
+            *("learning_rate", "scale_rate_with_batch", "schedule", "weight_decay", "l1", "decay_biases", "momentum"),
+            *("nesterov", "clip"),
+            kind="optimiser",
+        ),
+        "loop": group(
+            *("repeats", "seed", "max_train", "epochs", "batch_size", "accumulate", "loss", "label_smoothing"),
+            *("select", "patience", "keep_every", "inference_txt"),
+        ),
+        "compute": group("precision", "device", "devices", "nodes", "workers"),
+    }
+
     run: list[Name] = Field(min_length=1, description="names of the strategies that the stage runs")
     strategies: dict[Name, StrategyParams]
     repeats: int = Field(ge=1, description="the first repeats of the dataset's splits")
@@ -143,8 +196,21 @@ class FinetuneParams(Section):
     @property
     def shared_by(self) -> str:
         """For messages."""
-        nodes = f" on each of finetune.nodes {self.nodes}" if self.nodes > 1 else ""
-        return f"finetune.devices {self.devices}{nodes}"
+        nodes = f" on each of finetune.compute.nodes {self.nodes}" if self.nodes > 1 else ""
+        return f"finetune.compute.devices {self.devices}{nodes}"
+
+    def of(self, name: str) -> FinetuneParams:
+        """These, with the shared keys that a strategy sets for itself. Raises UserError if that does not fit."""
+        strategy = self.strategies[name]
+        own = strategy.own
+        if not own:
+            return self
+        if "schedule" in own:
+            own["schedule"] = self.schedule.model_dump() | own["schedule"].model_dump(exclude_none=True)
+        plain = {key: value for key, value in strategy.model_dump().items() if key not in OWN}
+        values = self.model_dump() | {"run": [name], "strategies": {name: plain}} | own
+        found = validate(FinetuneParams, values, where=f"finetune.strategies.{name}")
+        return found.model_copy(update={"run": self.run, "strategies": self.strategies})
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneParams:
@@ -152,23 +218,32 @@ class FinetuneParams(Section):
         if unknown:
             raise ValueError(f"finetune.run names {unknown}, allowed: {', '.join(self.strategies)}")
         if self.size > self.scale:
-            raise ValueError(f"finetune.size {self.size} must not be above finetune.scale {self.scale}")
+            raise ValueError(f"finetune.image.size {self.size} must not be above finetune.image.scale {self.scale}")
         if any(not 0 <= v <= 255 for v in self.background):
-            raise ValueError("finetune.background must be three numbers from 0 to 255")
+            raise ValueError("finetune.image.background must be three numbers from 0 to 255")
         if any(w < 1 for w in self.widths):
-            raise ValueError("finetune.widths must be positive")
+            raise ValueError("finetune.model.widths must be positive")
         if self.views and self.test_views - 1 > self.views:
             raise ValueError(
-                f"finetune.test_views {self.test_views} asks for more than the {self.views} of finetune.views"
+                f"finetune.image.test_views {self.test_views} is more than the {self.views} of finetune.image.views"
             )
         if self.loss == "hinge" and self.label_smoothing:
-            raise ValueError("finetune.label_smoothing is of cross_entropy: 0 with hinge")
+            raise ValueError("finetune.loop.label_smoothing is of cross_entropy: 0 with hinge")
         if self.world > 1 and self.optimiser == "lbfgs":
             raise ValueError(f"{self.shared_by} with lbfgs, whose line search is of one device: 1")
         if self.clip and self.optimiser == "lbfgs":
-            raise ValueError(f"finetune.clip {self.clip:g} with lbfgs, whose line search needs the whole gradient: 0")
+            raise ValueError(
+                f"finetune.optimiser.clip {self.clip:g} with lbfgs, whose line search needs the whole gradient: 0"
+            )
         if self.world > 1 and self.batch_size < 2 * self.world:
-            raise ValueError(f"finetune.batch_size {self.batch_size} is below two images for each of {self.shared_by}")
+            raise ValueError(
+                f"finetune.loop.batch_size {self.batch_size} is below two images for each of {self.shared_by}"
+            )
         if self.nesterov and not self.momentum:
-            raise ValueError("finetune.nesterov needs a momentum")
+            raise ValueError("finetune.optimiser.nesterov needs a momentum")
+        for name in self.strategies:
+            try:
+                self.of(name)
+            except UserError as e:
+                raise ValueError(e.what) from None
         return self

@@ -8,11 +8,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
+from pipeline.config.layout import group
 
 HeadName = Literal["svm", "svm_cs", "softmax", "softmax_l1", "softmax_elastic", "knn"]
 
 
 class HeadsParams(Section):
+    groups = {"fit": group("scaling", "c_grid", "k_grid", "class_weight", "memory_mb", "seed")}  # noqa: RUF012
+
     heads: list[HeadName] = Field(min_length=1)
     scaling: Literal["l2", "standardise", "none"]
     c_grid: list[float] = Field(min_length=1)
@@ -24,5 +27,5 @@ class HeadsParams(Section):
     @model_validator(mode="after")
     def _check(self) -> HeadsParams:
         if not all(0 < c < math.inf for c in self.c_grid) or any(k < 1 for k in self.k_grid):
-            raise ValueError("heads.c_grid must be positive and heads.k_grid at least 1")
+            raise ValueError("heads.fit.c_grid must be positive and heads.fit.k_grid at least 1")
         return self

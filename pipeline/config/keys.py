@@ -9,13 +9,16 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 
+from pipeline.config.layout import Group, groups_of, keys_of, path_of
+
 _NEAREST = 3
 
 
 def types_at(annotation: Any, path: Iterable[object] = (), *, located: bool = False) -> list[Any]:
     """The types that a value at a path may have, each member of a union by itself; [] for an unknown path.
 
-    `located`: the path is pydantic's of an error, with places in lists, and kinds where a union is told apart by them.
+    `located`: the path is pydantic's of an error, with places in lists, kinds where a union is told apart by them, and
+    without the groups of files.
     """
     here = _flat([annotation])
     for name in path:
@@ -25,8 +28,9 @@ def types_at(annotation: Any, path: Iterable[object] = (), *, located: bool = Fa
 
 def keys_at(annotation: Any, path: Iterable[object] = (), *, located: bool = False) -> list[str]:
     """The keys that may stand at a path; [] where any name may, or none."""
-    models = [one for one in types_at(annotation, path, located=located) if _is_model(one)]
-    return list(dict.fromkeys(key for model in models for key in model.model_fields))
+    found = types_at(annotation, path, located=located)
+    keys = [keys_of(one) if _is_model(one) else list(one.keys) for one in found if _is_model(one) or _is_group(one)]
+    return list(dict.fromkeys(key for some in keys for key in some))
 
 
 def takes_any_name(annotation: Any, path: Iterable[object] = ()) -> bool:
@@ -46,12 +50,23 @@ def _inner(one: Any, name: object, *, located: bool) -> list[Any]:
         return [args[1]]
     if located and origin is list:
         return [args[0]]
-    if not _is_model(one):
-        return []
-    if name in one.model_fields:
-        return [one.model_fields[name].annotation]
-    kind = one.model_fields.get("kind")
-    return [one] if located and kind is not None and name in get_args(kind.annotation) else []
+    if _is_group(one):
+        return [one.model.model_fields[one.keys[name]].annotation] if name in one.keys else []
+    return _inner_of_model(one, name, located=located) if _is_model(one) else []
+
+
+def _inner_of_model(model: type[BaseModel], name: object, *, located: bool) -> list[Any]:
+    fields, groups = model.model_fields, groups_of(model)
+    if not located and name in groups:
+        return [groups[str(name)]]
+    if name in fields and (located or path_of(model, str(name)) == name):
+        return [fields[str(name)].annotation]
+    kind = fields.get("kind")
+    return [model] if located and kind is not None and name in get_args(kind.annotation) else []
+
+
+def _is_group(one: Any) -> bool:
+    return isinstance(one, Group)
 
 
 def _is_model(one: Any) -> bool:

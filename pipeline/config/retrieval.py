@@ -8,12 +8,17 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
+from pipeline.config.layout import group
 from pipeline.config.specs import HASHER_NUMBERS, HashSpecName
 
 ApproximateIndex = Literal["multihash", "ivf", "hnsw"]
 
 
 class RetrievalParams(Section):
+    groups = {  # noqa: RUF012
+        "protocol": group("k", "neighbours", "radius", "max_queries", "timed_queries", "c_grid", "memory_mb", "seed"),
+    }
+
     specs: list[HashSpecName] = Field(min_length=1)
     settings: dict[str, dict[str, int | float | str | list[int]]] = Field(
         description="of a hasher, where they are not its own defaults"
@@ -35,7 +40,7 @@ class RetrievalParams(Section):
         if len(set(self.specs)) != len(self.specs):
             raise ValueError("retrieval.specs names a spec twice")
         if not all(0 < c < math.inf for c in self.c_grid):
-            raise ValueError("retrieval.c_grid must be positive")
+            raise ValueError("retrieval.protocol.c_grid must be positive")
         unknown = sorted(set(self.settings) - (set(HASHER_NUMBERS) - {"cosine"}))
         if unknown:
             raise ValueError(f"retrieval.settings names {unknown}, which are no hashers")

@@ -7,9 +7,17 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Section
+from pipeline.config.layout import group
 
 
 class SanityParams(Section):
+    groups = {  # noqa: RUF012
+        "steps": group(
+            *("batches", "overfit_steps", "sweep_low", "sweep_high", "sweep_steps", "grid_rates", "grid_decays"),
+            *("epochs", "rounds"),
+        ),
+    }
+
     strategies: list[Name] = Field(min_length=1, description="names of finetune.strategies to check")
     batches: int = Field(ge=1, description="that the first loss is of, and that are to be learned by heart")
     overfit_steps: int = Field(ge=1, description="at most, at each rate that is tried")
@@ -26,7 +34,7 @@ class SanityParams(Section):
         if len(set(self.strategies)) != len(self.strategies):
             raise ValueError("sanity.strategies names one twice")
         if self.sweep_low >= self.sweep_high:
-            raise ValueError(f"sanity.sweep_low {self.sweep_low:g} must be below sweep_high {self.sweep_high:g}")
+            raise ValueError(f"sanity.steps.sweep_low {self.sweep_low:g} must be below sweep_high {self.sweep_high:g}")
         if self.grid_rates != sorted(set(self.grid_rates)) or self.grid_decays != sorted(set(self.grid_decays)):
-            raise ValueError("sanity.grid_rates and grid_decays must rise")
+            raise ValueError("sanity.steps.grid_rates and grid_decays must rise")
         return self

@@ -14,7 +14,9 @@ class TunedParams(Section):
     layers: list[Spec] = Field(min_length=1)
     heads: list[HeadName]
     hashes: list[HashSpecName] = Field(description="on codes that `layers` names")
-    batch_size: int = Field(ge=1, le=4096, description="views at once; small images want more than codes.batch_size")
+    batch_size: int = Field(
+        ge=1, le=4096, description="views at once; small images want more than codes.compute.batch_size"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> TunedParams:

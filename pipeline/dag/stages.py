@@ -15,22 +15,10 @@ MANIFEST = "out/dataset/dataset.json"  # holds the sha256 of manifest.csv, which
 
 
 # What all strategies share.
-_TRAINING = tuple(
-    f"finetune.{key}"
-    for key in (
-        *("repeats", "seed", "view", "scale", "size", "background", "max_train", "head", "widths", "dropout", "init"),
-        *("optimiser", "momentum", "nesterov", "learning_rate", "scale_rate_with_batch", "schedule", "weight_decay"),
-        *("l1", "decay_biases", "clip", "loss", "label_smoothing", "mix_alpha", "noise", "test_views", "views"),
-        *("epochs", "batch_size", "accumulate", "select", "patience", "keep_every", "precision", "device", "devices"),
-        *("nodes", "workers", "inference_txt"),
-    )
-)
-# What decides a head, and what decides how well a hash finds.
-_HEADS = tuple(f"heads.{key}" for key in ("scaling", "c_grid", "k_grid", "class_weight", "memory_mb", "seed"))
-_RETRIEVAL = tuple(
-    f"retrieval.{key}"
-    for key in ("settings", "k", "neighbours", "radius", "max_queries", "timed_queries", "c_grid", "memory_mb", "seed")
-)
+_TRAINING = tuple(f"finetune.{group}" for group in ("image", "model", "optimiser", "loop", "compute"))
+# What decides how well a hash finds.
+_RETRIEVAL = ("retrieval.settings", "retrieval.protocol")
+_MEMORY = "codes.compute.memory_mb"
 
 
 @dataclass(frozen=True)
@@ -66,9 +54,9 @@ STAGES = (
         "up to date as before.",
         deps=("pipeline", "stages"),
         params=(
-            *("weights.arch", "codes.layers", "codes.view", "codes.crop", "codes.scales", "heads.heads"),
+            *("preset", "weights.arch", "codes.layers", "codes.image", "heads.heads"),
             *("retrieval.specs", "retrieval.settings", "retrieval.approximate"),
-            *("finetune.run", "finetune.strategies", "sanity.strategies", "tuned.strategy", "tuned.layers"),
+            *("finetune.run", "finetune.strategies", "sanity.strategies", "tuned"),
         ),
         outs=(CODE,),
         persist=True,
@@ -88,7 +76,7 @@ STAGES = (
         "out/dataset/images, which some sources draw or unpack, is not an out: DVC would copy it. Hence `persist`: DVC "
         "is not to bring back these files from an earlier run without their images.",
         deps=("out/digests/files.csv",),
-        params=("dataset", "codes.memory_mb"),
+        params=("dataset", _MEMORY),
         outs=("out/dataset/manifest.csv", MANIFEST, "out/dataset/failures.csv"),
         persist=True,
     ),
@@ -98,7 +86,7 @@ STAGES = (
         "heads",
         "All layers and heads in one process. What is there and would be made again stays as it is: hence `persist`.",
         deps=(MANIFEST, "out/codes"),
-        params=("codes.layers", "heads.heads", *_HEADS),
+        params=("codes.layers", "heads.heads", "heads.fit"),
         outs=("out/heads",),
         persist=True,
     ),
@@ -117,10 +105,7 @@ STAGES = (
         params=(
             "advise",
             "codes.layers",
-            "heads.scaling",
-            "heads.k_grid",
-            "heads.class_weight",
-            "heads.memory_mb",
+            "heads.fit",
         ),
         outs=("out/advise/metrics.json", "out/advise/layers.csv"),
         plots={"out/advise/curve.csv": {"x": "n", "y": "accuracy"}},
@@ -133,7 +118,7 @@ STAGES = (
         params=(
             "finetune.strategies.${item.strategy}",
             *_TRAINING,
-            "codes.memory_mb",
+            _MEMORY,
         ),
         outs=(
             "out/finetune/${item.strategy}/metrics.json",
@@ -156,16 +141,8 @@ STAGES = (
         params=(
             "finetune.strategies.${item.strategy}",
             *_TRAINING,
-            "sanity.batches",
-            "sanity.overfit_steps",
-            "sanity.sweep_low",
-            "sanity.sweep_high",
-            "sanity.sweep_steps",
-            "sanity.grid_rates",
-            "sanity.grid_decays",
-            "sanity.epochs",
-            "sanity.rounds",
-            "codes.memory_mb",
+            "sanity.steps",
+            _MEMORY,
         ),
         outs=("out/sanity/${item.strategy}/metrics.json", "out/sanity/${item.strategy}/curves.json"),
     ),
@@ -175,15 +152,10 @@ STAGES = (
         deps=(MANIFEST, "out/weights", "out/finetune"),
         params=(
             "tuned",
-            "codes.flip",
-            "codes.combine",
-            "codes.reduced_decode",
-            "codes.precision",
             "codes.dtype",
-            "codes.device",
-            "codes.memory_mb",
-            "codes.compile",
-            *_HEADS,
+            "codes.image",
+            "codes.compute",
+            "heads.fit",
             *_RETRIEVAL,
         ),
         outs=(

@@ -51,7 +51,8 @@ class Room:
         if need_bytes + beside_bytes > self.total_bytes:
             beside = f" beside {_megabytes(beside_bytes)} of batches" if beside_bytes else ""
             raise NoRoomError(
-                f"needs {_megabytes(need_bytes)} of memory{beside}, more than codes.memory_mb ({self.memory_mb})"
+                f"needs {_megabytes(need_bytes)} of memory{beside}, "
+                f"more than codes.compute.memory_mb ({self.memory_mb})"
             )
 
 

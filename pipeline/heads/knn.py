@@ -50,7 +50,7 @@ class Knn:
             raise UserError(
                 f"knn with k of {', '.join(map(str, too_large))} and {len(rows)} training images",
                 allowed=f"k from 1 to {len(rows)}",
-                see="heads.k_grid in params.yaml",
+                see="heads.fit.k_grid in params.yaml",
             )
         order = np.argsort(rows.index, kind="stable")
         units = np.empty((len(rows), rows.dim), dtype=np.float32)

@@ -70,7 +70,7 @@ def image_transform(names: Sequence[str], settings: Settings) -> Callable[[Tenso
         if len(both) > 1:
             raise UserError(f"augment names {' and '.join(both)}", allowed=f"at most one of {', '.join(exclusive)}")
     if "noise" in names and settings.noise == 0:
-        raise UserError("augment names noise, but finetune.noise is 0")
+        raise UserError("augment names noise, but finetune.image.noise is 0")
     steps = [make(settings) for name, make in AUGMENTS.items() if name in names]
     if not _CROPS & set(names):
         steps.insert(0, v2.CenterCrop(settings.size))

@@ -64,11 +64,13 @@ class Group:
 def require(count: int, device: str, *, nodes: int = 1) -> None:
     """Raises UserError if this machine has fewer than `count` devices of a type, or they can't work together."""
     if count * nodes > 1 and device not in BACKENDS:
-        machines = f" and finetune.nodes {nodes}" if nodes > 1 else ""
+        machines = f" and finetune.compute.nodes {nodes}" if nodes > 1 else ""
         allowed = f"1, or a device of {', '.join(BACKENDS)}"
-        raise UserError(f"finetune.devices {count}{machines} on {device}", allowed=allowed)
+        raise UserError(f"finetune.compute.devices {count}{machines} on {device}", allowed=allowed)
     if device == "cuda" and count > torch.cuda.device_count():
-        raise UserError(f"finetune.devices {count}, and there are fewer", allowed=f"1 to {torch.cuda.device_count()}")
+        raise UserError(
+            f"finetune.compute.devices {count}, and there are fewer", allowed=f"1 to {torch.cuda.device_count()}"
+        )
 
 
 def spread(
@@ -108,8 +110,8 @@ def spread(
                 raise KeyboardInterrupt from None
             raise UserError(
                 f"a training process ended by {e.signal_name or f'exit code {e.exit_code}'}; checkpoints are kept",
-                allowed="memory for finetune.devices copies of the network, and a program that calls this only under "
-                "`if __name__ == '__main__'`",
+                allowed="memory for finetune.compute.devices copies of the network, and a program that calls this "
+                "only under `if __name__ == '__main__'`",
             ) from None
         finally:
             for process in started.processes:

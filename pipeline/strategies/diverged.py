@@ -37,7 +37,7 @@ def diverged(training: Training, batch: Batch, seed: int, *, step: int) -> Diver
     return DivergedError(
         f"training diverged in epoch {training.current_epoch + 1}, step {step}: loss {loss:g}; {where}; "
         "the checkpoint of the last whole epoch is kept",
-        allowed=f"a learning rate below {rate:g}, a longer warm-up, or finetune.clip above 0",
+        allowed=f"a learning rate below {rate:g}, a longer warm-up, or finetune.optimiser.clip above 0",
         see="`cnncodes lr-find`",
     )
 

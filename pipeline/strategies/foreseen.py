@@ -28,7 +28,8 @@ def require_fit(names: Sequence[str], params: FinetuneParams, weights: Weights, 
     labels the `classes`, in the order of the manifest.
     """
     for name in names:
-        ready = prepare(Task(params.strategies[name], params, weights, classes, seed_of(params.seed, 0)))
+        own = params.of(name)
+        ready = prepare(Task(own.strategies[name], own, weights, classes, seed_of(params.seed, 0)))
         parameters = ready.model.canonical() if ready.table else {}
         shapes = {key: tuple(tensor.shape) for key, tensor in parameters.items()}
-        groups.resolve(shapes, ready.table, optimiser=params.optimiser, decay_biases=params.decay_biases)
+        groups.resolve(shapes, ready.table, optimiser=own.optimiser, decay_biases=own.decay_biases)

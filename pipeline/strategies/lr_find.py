@@ -56,6 +56,7 @@ def find(
     steps: int = 60,
 ) -> Sweep:
     """The sweep of a named strategy on repeat 0. Raises UserError if it trains nothing, or doesn't fit."""
+    params = params.of(name)
     place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = [sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)]
     made = prepared(place, sets, 0)

@@ -53,11 +53,14 @@ def nodes_of(count: int, environment: Mapping[str, str] = os.environ) -> Nodes:
     first = f"0 to {count - 1}; 0 writes the results"
     allowed = f"on every machine {RANK} ({first}), {HOST} and {PORT} (where number 0 is reached)"
     if missing := [name for name in (RANK, HOST, PORT) if not environment.get(name)]:
-        raise UserError(f"finetune.nodes {count} without {', '.join(missing)} in the environment", allowed=allowed)
+        raise UserError(
+            f"finetune.compute.nodes {count} without {', '.join(missing)} in the environment", allowed=allowed
+        )
     rank, port = (_integer(environment[name]) for name in (RANK, PORT))
     if rank is None or not 0 <= rank < count or port is None or not 0 < port < 65536:
         raise UserError(
-            f"finetune.nodes {count} with {RANK} {environment[RANK]} and {PORT} {environment[PORT]}", allowed=allowed
+            f"finetune.compute.nodes {count} with {RANK} {environment[RANK]} and {PORT} {environment[PORT]}",
+            allowed=allowed,
         )
     return Nodes(count, rank, environment[HOST], port)
 

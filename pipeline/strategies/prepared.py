@@ -172,7 +172,7 @@ def _require_norms(place: Place, ready: Ready, table: Sequence[groups.Group], n_
     norms = [m for m in ready.model.modules() if isinstance(m, nn.BatchNorm2d)]
     if any(id(p) in trained for norm in norms for p in norm.parameters()):
         raise UserError(
-            f"strategy {place.name} trains batch norms, and finetune.batch_size {place.params.batch_size} with "
+            f"strategy {place.name} trains batch norms, and finetune.loop.batch_size {place.params.batch_size} with "
             f"{n_train} training images gives them one image at a time",
             allowed="2 or more of both, or a strategy whose table freezes the norms",
             see="docs/params.md",
@@ -244,8 +244,8 @@ def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets], seed: int) -> M
     mixes = [name for name in place.strategy.augment if name in augment.MIXES]
     if mixes:
         raise UserError(
-            f"strategy {place.name} has {' and '.join(mixes)}, which mix pixels, and finetune.views keeps codes",
-            allowed="finetune.views 0, with which the frozen part runs in every epoch",
+            f"strategy {place.name} has {' and '.join(mixes)}, which mix pixels, and finetune.image.views keeps codes",
+            allowed="finetune.image.views 0, with which the frozen part runs in every epoch",
         )
     transform = _transform(place)
     views = (

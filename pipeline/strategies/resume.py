@@ -129,7 +129,7 @@ def _require_agreement(one: Kept, run: Run) -> None:
         )
     if run.params.epochs < one.epoch:
         raise UserError(
-            f"{one.path} is of epoch {one.epoch}, and finetune.epochs is {run.params.epochs}",
+            f"{one.path} is of epoch {one.epoch}, and finetune.loop.epochs is {run.params.epochs}",
             allowed=f"{one.epoch} or more",
         )
 

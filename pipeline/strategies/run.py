@@ -57,6 +57,7 @@ def run_strategy(
     don't fit.
     """
     out = Path(out)
+    params = params.of(name)
     nodes = nodes_of(params.nodes)
     if not manifest.classes:
         return _write_skipped(out, name, "no labels") if nodes.is_first else {}

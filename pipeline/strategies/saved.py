@@ -64,7 +64,9 @@ class Saved:
         """The same on another device, by products of fp32 or bf16. Raises UserError if that is not here."""
         found = resolve_device(device)
         if precision == "fp16":
-            raise UserError("fp16 with a trained network", allowed=["auto", "fp32", "bf16"], see="finetune.precision")
+            raise UserError(
+                "fp16 with a trained network", allowed=["auto", "fp32", "bf16"], see="finetune.compute.precision"
+            )
         products = "bf16" if resolve_precision(precision, found) == "bf16" else "fp32"  # as training does
         return replace(self, model=self.model.to(found), device=found, precision=products)
 

@@ -39,7 +39,9 @@ def sets_of(manifest: Manifest, images: Images, repeat: int, *, max_train: int, 
         raise UserError(f"repeat {repeat} has no test image", allowed="at least one", see="dataset.test_share")
     if max_train:
         if max_train < k:
-            raise UserError(f"finetune.max_train {max_train} is below the number of classes", allowed=f"0, or {k} up")
+            raise UserError(
+                f"finetune.loop.max_train {max_train} is below the number of classes", allowed=f"0, or {k} up"
+            )
         train = _stratified(train, targets[train], max_train, seed_of(seed, "max_train", repeat))
     left_out = int(((images.at < 0) & (targets >= 0)).sum())
     return Sets(train, val, test, targets[train], targets[val], targets[test], left_out)

@@ -96,8 +96,8 @@ def test_the_table_of_predict_says_what_its_scores_are(place: Path) -> None:
     image = next((place / "photos/red").iterdir())
     done = cnncodes("predict", "tuned/finetune/frozen", image, cwd=place)
     assert done.stdout.split()[:4] == ["image", "rank", "label", "probability"] and "hinge" not in done.stdout
-    section = yaml_files.load(ROOT / "params.yaml")["finetune"] | {"loss": "hinge", "run": ["fc"]}
-    (place / "hinge.yaml").write_text(yaml_files.dump({"finetune": section | {"epochs": 1, "repeats": 1}}))
+    section = yaml_files.params(ROOT / "params.yaml")["finetune"] | {"loss": "hinge", "run": ["fc"]}
+    (place / "hinge.yaml").write_text(yaml_files.dump_params({"finetune": section | {"epochs": 1, "repeats": 1}}))
     made = cnncodes("finetune", "photos", "--out", "hinge", *SMALL, "--params", "hinge.yaml", cwd=place)
     assert made.returncode == 0, made.stderr
     done = cnncodes("predict", "hinge/finetune/fc", image, cwd=place)
@@ -140,7 +140,7 @@ def test_checkpoints_are_kept_listed_asked_and_gone_on_from(place: Path) -> None
         (["--strategy", "cnn"], "is a checkpoint of strategy fc, not of cnn"),
         (["--optimiser", "sgd"], "optimiser: adam there, sgd here"),
         (["--weights", "random:1", "--arch", "tinyvgg"], "weights: random:0 there, random:1 here"),
-        (["--epochs", "1"], "is of epoch 2, and finetune.epochs is 1; allowed: 2 or more"),
+        (["--epochs", "1"], "is of epoch 2, and finetune.loop.epochs is 1; allowed: 2 or more"),
     ):
         assert said in error_of(cnncodes("finetune", "photos", "--out", "no", "--resume", file, *more, cwd=place))
     assert not (place / "no/finetune").exists()
@@ -186,9 +186,9 @@ def test_lr_find_draws_its_curve_in_a_workspace(place: Path) -> None:
 
 
 def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
-    section = yaml_files.load(ROOT / "params.yaml")["finetune"]
+    section = yaml_files.params(ROOT / "params.yaml")["finetune"]
     section["strategies"] = {"mine": section["strategies"]["fc"]}
-    (place / "own.yaml").write_text(yaml_files.dump({"finetune": section | {"run": ["mine"], "epochs": 1}}))
+    (place / "own.yaml").write_text(yaml_files.dump_params({"finetune": section | {"run": ["mine"], "epochs": 1}}))
     done = cnncodes("finetune", "photos", "--out", "own", *SMALL, "--params", "own.yaml", "--json", cwd=place)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mine"]["kind"] == "fc"

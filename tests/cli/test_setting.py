@@ -11,7 +11,7 @@ import pytest
 from pipeline import config
 from pipeline.base.errors import UserError
 from pipeline.collection import Collection
-from pipeline.config import PRESET_SECTIONS, assigned, merged
+from pipeline.config import PRESET_SECTIONS, assigned, over
 from tests.cli.test_search import BUILD, run
 from tests.cli.test_shown import commands, help_of
 from tests.codes.conftest import draw
@@ -47,7 +47,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_values_are_yaml() -> None:
-    texts = ["codes.crop=96", "codes.scales=[96, 128]", "dataset.name=", "codes.flip=true", "dataset.seed=1"]
+    texts = [
+        "codes.image.crop=96",
+        "codes.image.scales=[96, 128]",
+        "dataset.name=",
+        "codes.image.flip=true",
+        "dataset.seed=1",
+    ]
     found = assigned([*texts, "dataset.seed=2", "dataset.leave_out=['a=b', on]"], PRESET_SECTIONS)
     assert found == {
         "codes": {"crop": 96, "scales": [96, 128], "flip": True},
@@ -56,29 +62,32 @@ def test_values_are_yaml() -> None:
 
 
 def test_keys_go_as_deep_as_the_section_does() -> None:
-    texts = ["finetune.schedule.kind=step", "finetune.strategies.mine.labels.cat=[a]", "index.tables=3"]
+    texts = ["finetune.optimiser.schedule.kind=step", "finetune.strategies.mine.labels.cat=[a]", "index.tables=3"]
     assert assigned(texts, PRESET_SECTIONS) == {
         "finetune": {"schedule": {"kind": "step"}, "strategies": {"mine": {"labels": {"cat": ["a"]}}}},
         "index": {"tables": 3},
     }
-    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": {}}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": {}}
+    assert over({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": {}}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": {}}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("codes.corp=96", "codes has no key 'corp'; allowed: codes.crop"),
+        ("codes.corp=96", "codes has no key 'corp'; allowed: codes.image.crop"),
         ("codse.crop=96", "reads no section 'codse'; allowed: codes"),
-        ("finetune.schedule.knd=step", "finetune.schedule has no key 'knd'; allowed: finetune.schedule.kind"),
+        (
+            "finetune.optimiser.schedule.knd=step",
+            "finetune.optimiser.schedule has no key 'knd'; allowed: finetune.optimiser.schedule.kind",
+        ),
         ("finetune.strategies.mine.multipel=1", "has no key 'multipel'; allowed: finetune.strategies.mine.multiple"),
         ("index.zzz=1", "allowed: index.kind, index.tables, index.table_bits, index.flips, index.lists, index.probes"),
-        ("codes.crop.x=96", "codes.crop has no keys; allowed: -S codes.crop=VALUE"),
-        ("codes.crop", "'codes.crop' sets no key; allowed: SECTION.KEY=VALUE"),
+        ("codes.image.crop.x=96", "codes.image.crop has no keys; allowed: -S codes.image.crop=VALUE"),
+        ("codes.image.crop", "'codes.image.crop' sets no key; allowed: SECTION.KEY=VALUE"),
         ("codes=1", "sets no key"),
         ("codes..crop=1", "sets no key"),
-        ("codes.scales=[96", "-S codes.scales is not YAML"),
-        ("codes.scales=" + "[" * 5000, "-S codes.scales is not YAML"),
-        ("codes.scales=" + "9" * 200_000, "longer than settings are"),
+        ("codes.image.scales=[96", "-S codes.image.scales is not YAML"),
+        ("codes.image.scales=" + "[" * 5000, "-S codes.image.scales is not YAML"),
+        ("codes.image.scales=" + "9" * 200_000, "longer than settings are"),
     ],
 )
 def test_what_is_wrong_is_told(text: str, message: str) -> None:
@@ -89,9 +98,13 @@ def test_what_is_wrong_is_told(text: str, message: str) -> None:
         assigned(["other.key=1", "more.key=1"], PRESET_SECTIONS)
 
 
-@pytest.mark.parametrize("text", ["finetune.schedule=1", "finetune.schedule.kind=step"])
+@pytest.mark.parametrize("text", ["finetune.optimiser.schedule=1", "finetune.optimiser.schedule.kind=step"])
 def test_a_part_and_its_whole(text: str) -> None:
-    other = "finetune.schedule.kind=step" if text.endswith("1") else "finetune.schedule={kind: step, every: 2}"
+    other = (
+        "finetune.optimiser.schedule.kind=step"
+        if text.endswith("1")
+        else "finetune.optimiser.schedule={kind: step, every: 2}"
+    )
     if text.endswith("1"):
         with pytest.raises(UserError, match="sets a part of what another -S sets"):
             assigned([text, other], PRESET_SECTIONS)
@@ -134,13 +147,13 @@ def test_bad_values_end_with_2_before_an_image_is_opened(
     sections, args = READS[command]
     bad = {
         "dataset": "dataset.seed=x",
-        "codes": "codes.batch_size=0",
+        "codes": "codes.compute.batch_size=0",
         "weights": "weights.source=3",
-        "heads": "heads.c_grid=[0.0]",
+        "heads": "heads.fit.c_grid=[0.0]",
         "advise": "advise.folds=many",
-        "finetune": "finetune.epochs=0",
+        "finetune": "finetune.loop.epochs=0",
         "report": "report.alpha=3",
-        "sanity": "sanity.rounds=0",
+        "sanity": "sanity.steps.rounds=0",
         "index": "index.kind=faster",
     }
 
@@ -160,7 +173,7 @@ def test_bad_values_end_with_2_before_an_image_is_opened(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--view", "crop", "-S", "codes.view=squash"], "-S sets codes.view, as another option does"),
+        (["--view", "crop", "-S", "codes.image.view=squash"], "-S sets codes.image.view, as another option does"),
         (["-S", "dataset.root=/etc"], "-S sets dataset.root; allowed: images as the argument"),
         (["--weights", "random:0", "-S", "weights.source=demo"], "as another option does"),
         (["--arch", "vgg16", "-S", "weights.arch=vgg11"], "as another option does"),
@@ -175,7 +188,7 @@ def test_two_ways_at_once(args: list[str], message: str, capsys: pytest.CaptureF
 
 
 def test_codes_are_made_as_set(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sets = ["weights.arch=tinyvgg", "weights.source=random:0", "codes.crop=64", "codes.scales=[64]"]
+    sets = ["weights.arch=tinyvgg", "weights.source=random:0", "codes.image.crop=64", "codes.image.scales=[64]"]
     sets += ["codes.layers=[conv3_3-max]", "codes.dtype=float32", "dataset.repeats=2"]
     args = [part for text in sets for part in ("-S", text)]
     assert run(["extract", "photos", "--out", "made", *args]) == 0
@@ -185,7 +198,8 @@ def test_codes_are_made_as_set(photos: Path, capsys: pytest.CaptureFixture[str])
     assert list(found) == ["conv3_3-max"] and found["conv3_3-max"]["dtype"] == "float32"
     assert found["conv3_3-max"]["settings"]["arch"] == "tinyvgg"
     assert (
-        run(["compare", "made", "-S", "heads.heads=[knn]", "-S", "heads.k_grid=[1]", "-S", "report.map_images=0"]) == 0
+        run(["compare", "made", "-S", "heads.heads=[knn]", "-S", "heads.fit.k_grid=[1]", "-S", "report.map_images=0"])
+        == 0
     )
     assert [p.name for p in Path("made/heads").iterdir()] == ["conv3_3-max-knn"]
 

@@ -30,12 +30,12 @@ def help_of(command: str) -> str:
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("finetune.optimiser", "sgd | adam | adamw | rmsprop | adagrad | lbfgs. Default: adam."),
-        ("finetune.schedule.kind", "constant | step | linear | cosine | inverse_sqrt. Default: cosine."),
-        ("finetune.epochs", "Default: 10."),
-        ("finetune.inference_txt", "Default: no."),
+        ("finetune.optimiser.kind", "sgd | adam | adamw | rmsprop | adagrad | lbfgs. Default: adam."),
+        ("finetune.optimiser.schedule.kind", "constant | step | linear | cosine | inverse_sqrt. Default: cosine."),
+        ("finetune.loop.epochs", "Default: 10."),
+        ("finetune.loop.inference_txt", "Default: no."),
         ("finetune.run", "Default: frozen,finetune,scratch."),
-        ("heads.c_grid", "Default: 0.01,0.1,1,10,100."),
+        ("heads.fit.c_grid", "Default: 0.01,0.1,1,10,100."),
         ("dataset.leave_out", "Default: none."),
     ],
 )
@@ -50,7 +50,10 @@ def test_names_to_choose_from() -> None:
 
 
 def test_a_key_stands_where_its_choices_should() -> None:
-    assert shown.filled("For new layers. {finetune.learning_rate} Else.") == "For new layers. Default: 0.001. Else."
+    assert (
+        shown.filled("For new layers. {finetune.optimiser.learning_rate} Else.")
+        == "For new layers. Default: 0.001. Else."
+    )
     assert shown.filled("As {it} is.") == "As {it} is."
     with pytest.raises(KeyError):
         shown.filled("{finetune.optimizer}")

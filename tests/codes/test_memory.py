@@ -1,4 +1,4 @@
-"""`codes.memory_mb` bounds what images in flight take together, and changes no value."""
+"""`codes.compute.memory_mb` bounds what images in flight take together, and changes no value."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_one_odd_image_is_listed_with_the_number_and_the_rest_goes_on(
     (path, reason), *others = failures(tmp_path / "out").items()
     assert path == "line.png" and not others and len(codes) == 9
     # 384,000 x 64 pixels, with two maps of 4 channels in float32 and more.
-    assert "6000 x 1 pixels: needs" in reason and "more than codes.memory_mb (100)" in reason
+    assert "6000 x 1 pixels: needs" in reason and "more than codes.compute.memory_mb (100)" in reason
     # The next one, with the memory for it, computes that image alone.
     more = extract(make_manifest(photos), weights, make_params(memory_mb=8192, **WHOLE), tmp_path / "out")
     assert len(more["conv3_3-avg"]) == 10 and not failures(tmp_path / "out")
@@ -109,7 +109,9 @@ def test_a_set_whose_images_are_all_too_large_has_no_rows(weights: Weights, tmp_
 
 def test_a_batch_that_does_not_fit_is_refused_before_any_work(photos: Path, weights: Weights, tmp_path: Path) -> None:
     params = make_params(memory_mb=TIGHT_MB, batch_size=256)
-    with pytest.raises(UserError, match=r"a batch of 256 images needs .*codes.memory_mb \(16\); allowed: .*batch_size"):
+    with pytest.raises(
+        UserError, match=r"a batch of 256 images needs .*codes.compute.memory_mb \(16\); allowed: .*batch_size"
+    ):
         extract(make_manifest(photos), weights, params, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -386,8 +386,8 @@ def test_top_folders_that_look_like_splits_are_pointed_out(tmp_path: Path, caplo
 
 
 def run_stage(here: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    shipped = yaml_files.load(REPOSITORY / "params.yaml")
-    (here / "params.yaml").write_text(yaml_files.dump(shipped | {"dataset": PARAMS | changes}))
+    shipped = yaml_files.params(REPOSITORY / "params.yaml")
+    (here / "params.yaml").write_text(yaml_files.dump_params(shipped | {"dataset": PARAMS | changes}))
     return subprocess.run(
         [sys.executable, "-m", "stages.dataset"],
         cwd=here,
@@ -424,6 +424,10 @@ def test_one_image_that_needs_too_much_memory_does_not_stop_a_small_set(tmp_path
     asked = params(root=tmp_path / "photos", max_failed_share=0.0, max_pixels=10_000_000)
     manifest = build(asked, tmp_path / "out", memory_mb=16)
     (failure,) = read_failures(tmp_path / "out")
-    assert failure.path == "cat/large.png" and failure.kind == "too_large" and "codes.memory_mb (16)" in failure.reason
+    assert (
+        failure.path == "cat/large.png"
+        and failure.kind == "too_large"
+        and "codes.compute.memory_mb (16)" in failure.reason
+    )
     assert failure.path not in manifest.paths
     assert len(build(asked, tmp_path / "out", memory_mb=64)) == len(manifest) + 1

@@ -86,7 +86,7 @@ def test_a_place_that_is_left_frees_the_queue_and_its_own_thread() -> None:
 def test_what_never_fits_is_said_with_both_numbers() -> None:
     room = Room(100)
     with (
-        pytest.raises(NoRoomError, match=r"needs 1,001 MB of memory, more than codes.memory_mb \(100\)"),
+        pytest.raises(NoRoomError, match=r"needs 1,001 MB of memory, more than codes.compute.memory_mb \(100\)"),
         room.hold(1000 * MEBIBYTE + 1),
     ):
         pass

@@ -184,7 +184,10 @@ def test_what_needs_more_memory_than_there_is_is_a_failure_with_the_number(tmp_p
         large, small = run(tmp_path, paths, 10**7, memory_mb)
         assert isinstance(small, Facts) and isinstance(large, Facts) == fits
         if isinstance(large, Failure):
-            assert large.reason == "needs 37 MB of memory, more than codes.memory_mb (16)" and large.kind == "too_large"
+            assert (
+                large.reason == "needs 37 MB of memory, more than codes.compute.memory_mb (16)"
+                and large.kind == "too_large"
+            )
     # One that is remembered is looked at again where it might not fit.
     assert reads == ["large.png", "small.png", "large.png"]
 

@@ -114,7 +114,7 @@ def key(record: Plain) -> str:
 
 def read_codes_section(params_file: Path) -> Plain:
     """The section `codes` of a params file, whole and checked."""
-    return config.CodesParams.model_validate(config.read_params(params_file)["codes"]).model_dump(mode="json")
+    return config.load(config.CodesParams, params_file).model_dump(mode="json")
 
 
 # --- files from fixed arrays

@@ -108,5 +108,5 @@ def test_balanced_votes_weigh_the_rare_class_more() -> None:
 
 def test_k_beyond_the_training_rows_is_refused() -> None:
     raw, y = blobs(4, 3, 2)
-    with pytest.raises(UserError, match=r"k of 9 and 4 training images.*heads.k_grid"):
+    with pytest.raises(UserError, match=r"k of 9 and 4 training images.*heads.fit.k_grid"):
         Knn.fit(rows(raw), Targets(y, 2), [1, 9], seed=0)

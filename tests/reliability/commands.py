@@ -174,7 +174,7 @@ def make_world(runner: Runner) -> None:
     _draw(box / "more", per_class=2, seed=1)
     _draw(box / "many", per_class=40, seed=2)
     next((box / "more" / "red").iterdir()).rename(box / "one.png")
-    (box / "params.yaml").write_text(yaml_files.dump(_params()))
+    (box / "params.yaml").write_text(yaml_files.dump_params(_params()))
     (box / "tmp").mkdir()
     for line in _MADE:
         told = runner.run(*line.split(), learn=True)
@@ -203,7 +203,7 @@ def _write_pth(box: Path) -> None:
 
 def _params() -> dict[str, object]:
     """The shipped params, for tiny images and a tiny network."""
-    params = yaml_files.load(ROOT / "params.yaml")
+    params = yaml_files.params(ROOT / "params.yaml")
     params["dataset"] |= {"source": "folder", "root": "photos", "repeats": 2}
     params["weights"] |= {"arch": "tinyvgg", "source": "random:0"}
     params["codes"] |= {"layers": list(SPECS), "crop": 32, "scales": [32], "precision": "fp32", "device": "cpu"}

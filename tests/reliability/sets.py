@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 
 from pipeline.base.errors import UserError
-from pipeline.config import DatasetParams, load
+from pipeline.config import DatasetParams
 from pipeline.data.sources import hdf5
+from pipeline.workspace import preset
 from tests.reliability.child import Child
 from tests.reliability.mutate import mutated
 from tests.reliability.registry import Draw
@@ -52,7 +53,7 @@ def draws(seed: int, count: int | None) -> Iterator[Draw]:
 
 
 def _params(path: Path) -> DatasetParams:
-    whole = load(DatasetParams, Path(hdf5.__file__).parents[2] / "preset.yaml")
+    whole = preset(DatasetParams)
     return whole.model_copy(update={"source": "hdf5", "root": str(path)})
 
 

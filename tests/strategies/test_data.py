@@ -38,7 +38,7 @@ VIEW = CachedView("crop", 36, (255, 255, 255))
     [
         ({"epoch": 3}, "epoch: unknown key"),
         ({"epochs": "3"}, "epochs"),
-        ({"size": 40}, "size 40 must not be above finetune.scale 36"),
+        ({"size": 40}, "size 40 must not be above finetune.image.scale 36"),
         ({"run": ["frozn"]}, "names \\['frozn'\\], allowed: direct, frozen"),
         ({"optimiser": "sgdd"}, "optimiser"),
         ({"strategies": {"frozen": {"kind": "frozen", "below": "conv4_1"}}}, "below is of no use to kind frozen"),
@@ -306,7 +306,7 @@ def test_an_image_that_needs_too_much_memory_is_left_out_until_there_is_more(
     monkeypatch.setattr(images.cost, "look", odd)
     few = cached(manifest, VIEW, tmp_path, memory_mb=16)
     assert np.flatnonzero(few.at < 0).tolist() == [3]
-    assert f"{manifest.paths[3]}: needs 100 MB of memory, more than codes.memory_mb (16)" in caplog.text
+    assert f"{manifest.paths[3]}: needs 100 MB of memory, more than codes.compute.memory_mb (16)" in caplog.text
     assert cached(manifest, VIEW, tmp_path, memory_mb=16).key == few.key
     whole = cached(manifest, VIEW, tmp_path, memory_mb=128)
     assert (whole.at >= 0).all() and whole.key != few.key

@@ -78,15 +78,17 @@ def test_few_validation_images_leave_a_process_without_any() -> None:
 
 @pytest.mark.network
 def test_what_several_devices_cannot_do_is_said_before_work_starts(manifest: Manifest, cache: Path) -> None:
-    with pytest.raises(UserError, match=r"finetune.devices 2 with lbfgs, whose line search is of one device: 1"):
+    with pytest.raises(
+        UserError, match=r"finetune.compute.devices 2 with lbfgs, whose line search is of one device: 1"
+    ):
         world.params(devices=2, optimiser="lbfgs")
-    with pytest.raises(UserError, match=r"batch_size 5 is below two images for each of finetune.devices 3"):
+    with pytest.raises(UserError, match=r"batch_size 5 is below two images for each of finetune.compute.devices 3"):
         world.params(devices=3, batch_size=5)
-    with pytest.raises(UserError, match=r"finetune.devices 2 on mps; allowed: 1, or a device of cpu, cuda"):
+    with pytest.raises(UserError, match=r"finetune.compute.devices 2 on mps; allowed: 1, or a device of cpu, cuda"):
         devices.require(2, "mps")
-    with pytest.raises(UserError, match=r"finetune.devices 99, and there are fewer"):
+    with pytest.raises(UserError, match=r"finetune.compute.devices 99, and there are fewer"):
         devices.require(99, "cuda")
-    with pytest.raises(UserError, match=r"finetune.devices 13 with 24 training images; allowed: two a device"):
+    with pytest.raises(UserError, match=r"finetune.compute.devices 13 with 24 training images; allowed: two a device"):
         made_of("scratch", manifest, cache, devices=13, batch_size=26)
 
 

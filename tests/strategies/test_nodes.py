@@ -53,23 +53,27 @@ def test_the_environment_tells_a_machines_place() -> None:
     assert second == Nodes(3, 2, "127.0.0.1", 29500)
     assert not second.is_first
     assert nodes_of(3, environment(0, 29500)).is_first
-    with pytest.raises(UserError, match=r"finetune.nodes 2 without NODE_RANK, MASTER_PORT in the environment") as e:
+    with pytest.raises(
+        UserError, match=r"finetune.compute.nodes 2 without NODE_RANK, MASTER_PORT in the environment"
+    ) as e:
         nodes_of(2, {nodes.HOST: "a", nodes.PORT: ""})
     assert "NODE_RANK (0 to 1; 0 writes the results)" in str(e.value)
 
 
 @pytest.mark.parametrize(("rank", "port"), [("2", "29500"), ("-1", "29500"), ("one", "29500"), ("1", "0"), ("1", "no")])
 def test_numbers_that_can_not_be_are_refused(rank: str, port: str) -> None:
-    with pytest.raises(UserError, match=f"finetune.nodes 2 with NODE_RANK {rank} and MASTER_PORT {port}"):
+    with pytest.raises(UserError, match=f"finetune.compute.nodes 2 with NODE_RANK {rank} and MASTER_PORT {port}"):
         nodes_of(2, {nodes.RANK: rank, nodes.HOST: "a", nodes.PORT: port})
 
 
 def test_what_machines_can_not_share_is_said_before_work_starts() -> None:
-    with pytest.raises(UserError, match=r"finetune.devices 1 on each of finetune.nodes 2 with lbfgs"):
+    with pytest.raises(UserError, match=r"finetune.compute.devices 1 on each of finetune.compute.nodes 2 with lbfgs"):
         world.params(nodes=2, optimiser="lbfgs")
-    with pytest.raises(UserError, match=r"finetune.devices 1 and finetune.nodes 2 on mps"):
+    with pytest.raises(UserError, match=r"finetune.compute.devices 1 and finetune.compute.nodes 2 on mps"):
         devices.require(1, "mps", nodes=2)
-    with pytest.raises(UserError, match=r"batch_size 7 is below two images .* finetune.devices 2 on each of .*nodes 2"):
+    with pytest.raises(
+        UserError, match=r"batch_size 7 is below two images .* finetune.compute.devices 2 on each of .*nodes 2"
+    ):
         world.params(nodes=2, devices=2, batch_size=7)
 
 

@@ -249,7 +249,7 @@ def test_what_must_agree_is_said_all_at_once(whole: Path, two_splits: Manifest, 
     assert "classes: blue, green, red there, blue, green, ruby here" in text and "other labels of the images" in text
     moved = dataclasses.replace(two_splits, splits=two_splits.splits[::-1])
     assert "other split of the images" in refusal(path, Run("scratch", moved, world.weights(), own))
-    assert "is of epoch 4, and finetune.epochs is 3; allowed: 4 or more" in refusal(
+    assert "is of epoch 4, and finetune.loop.epochs is 3; allowed: 4 or more" in refusal(
         path, Run("scratch", two_splits, world.weights(), params(epochs=3))
     )
     assert "is of repeat 1; allowed: repeats of 2 or more" in refusal(

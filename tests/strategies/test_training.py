@@ -212,9 +212,7 @@ def test_batch_norm_on_single_images_is_refused_before_training(
     name: str, tinyvgg_with_norms: str, manifest: Manifest, cache: Path
 ) -> None:
     """However large the maps are, and if the norms are unfrozen later, too."""
-    told = (
-        rf"{name} trains batch norms, and finetune.batch_size 1 with 24 training images .* allowed: 2 or more of both"
-    )
+    told = rf"{name} trains batch norms, and finetune.loop.batch_size 1 with 24 training images .*: 2 or more of both"
     with pytest.raises(UserError, match=told):
         made_of(name, manifest, cache, arch=tinyvgg_with_norms, batch_size=1)
 
@@ -267,7 +265,9 @@ def test_every_optimiser_lowers_the_loss_of_a_head(
 
 
 def test_lbfgs_refuses_what_it_cannot_do(manifest: Manifest, cache: Path) -> None:
-    with pytest.raises(UserError, match=r"finetune.clip 5 with lbfgs, whose line search needs the whole gradient: 0"):
+    with pytest.raises(
+        UserError, match=r"finetune.optimiser.clip 5 with lbfgs, whose line search needs the whole gradient: 0"
+    ):
         world.params(optimiser="lbfgs")
     _, training = made_of("finetune", manifest, cache, optimiser="lbfgs", clip=0.0)
     with pytest.raises(UserError, match="lbfgs has one rate"):

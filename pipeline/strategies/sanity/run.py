@@ -38,6 +38,7 @@ def check(
     """
     if not manifest.classes:
         return []
+    params = params.of(name)
     place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)
     steps: list[Step] = []

@@ -138,7 +138,9 @@ def test_oxfords_vgg16_is_recognised_in_either_channel_order() -> None:
 
 def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(yaml_files.dump({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}}))
+    Path("params.yaml").write_text(
+        yaml_files.dump_params({"weights": {"arch": "tinyvgg", "source": "random:3", "file": "-"}})
+    )
     stage.main()
     written = Path("out/weights/weights.safetensors")
     assert read_canonical(written).sha256 == resolve(params("random:3"), tmp_path).sha256
@@ -150,7 +152,7 @@ def test_the_stage_writes_the_canonical_file(tmp_path: Path, monkeypatch: pytest
 def test_a_refused_stage_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights = {"arch": "tinyvgg", "source": "file", "file": "none.pth"}
-    Path("params.yaml").write_text(yaml_files.dump({"weights": weights}))
+    Path("params.yaml").write_text(yaml_files.dump_params({"weights": weights}))
     with pytest.raises(UserError, match=r"no weights file at none\.pth"):
         stage.main()
     assert not Path("out").exists()

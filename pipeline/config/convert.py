@@ -1,0 +1,100 @@
+"""A params file from before there were presets, as it is written now: without what the base says too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.base.errors import UserError
+from pipeline.config import SECTIONS
+from pipeline.config.base import validate
+from pipeline.config.layered import BASE, PRESET, kind_defaults, preset_section
+from pipeline.config.layout import groups_of, keys_of, path_of
+from pipeline.config.yaml12 import read_yaml
+
+# Keys that dvc.yaml names, or that are set by DVC's -S, which sets keys that stand in the file and no others.
+STANDING = (
+    *("dataset.source", "dataset.root", "dataset.train", "dataset.test"),
+    *("dataset.leave_out", "dataset.follow_links"),
+    *("weights.arch", "weights.source", "weights.file"),
+    *("codes.layers", "codes.dtype", "codes.image.crop", "codes.image.scales"),
+    *("codes.compute.precision", "codes.compute.memory_mb"),
+    *("heads.heads", "heads.fit.scaling", "heads.fit.class_weight"),
+    *("retrieval.specs", "retrieval.settings", "retrieval.approximate", "advise.reference"),
+    *("finetune.run", "finetune.optimiser.learning_rate", "finetune.loop.epochs", "finetune.compute.precision"),
+    "sanity.strategies",
+)
+
+
+def convert(path: str | Path) -> str:
+    """The text of the new file. Raises UserError on what is no whole params file of before, or has wrong values."""
+    old = read_yaml(path)
+    if not isinstance(old, Mapping) or PRESET in old or not set(old) <= set(SECTIONS):
+        raise UserError(
+            f"{path} is not a params file from before there were presets", allowed=f"the sections {', '.join(SECTIONS)}"
+        )
+    if lacking := [name for name in SECTIONS if name not in old]:
+        raise UserError(f"{path} has no section {', '.join(lacking)}", allowed="a whole params file")
+    new: dict[str, Any] = {}
+    for name, model in SECTIONS.items():
+        validate(model, old[name], where=f"{path}: {name}")
+        new[name] = _section(name, model, old[name])
+    return _text(new)
+
+
+def renamed() -> dict[str, str]:
+    """Old name -> new name of each key that moved, by their full names."""
+    return {
+        f"{name}.{field}": f"{name}.{path_of(model, field)}"
+        for name, model in SECTIONS.items()
+        for field in model.model_fields
+        if path_of(model, field) != field
+    }
+
+
+def _section(name: str, model: type[BaseModel], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Every group, every key that stands, and what differs from the base."""
+    base = preset_section(name, model)
+    said: dict[str, Any] = {}
+    for key in keys_of(model):
+        groups = groups_of(model)
+        if key in groups:
+            inside = {
+                place: field for place, field in groups[key].keys.items() if _is_said(name, model, field, old, base)
+            }
+            said[key] = {place: old[field] for place, field in inside.items()}
+        elif (name, key) == ("finetune", "strategies"):
+            said[key] = {one: _strategy(values) for one, values in old[key].items()}
+        elif _is_said(name, model, key, old, base):
+            said[key] = old[key]
+    return said
+
+
+def _is_said(name: str, model: type[BaseModel], field: str, old: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    if field not in old:
+        return False  # a key that has a default
+    return f"{name}.{path_of(model, field)}" in STANDING or old[field] != base.get(field)
+
+
+def _strategy(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The kind, and what it doesn't have by itself."""
+    defaults = kind_defaults()[values["kind"]]
+    return {key: value for key, value in values.items() if key == "kind" or value != defaults[key]}
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    out = io.StringIO(f"{PRESET}: {BASE}\n\n")
+    out.seek(0, io.SEEK_END)
+    yaml = YAML(pure=True)
+    yaml.default_flow_style = None  # what has no keys or lists inside, on one line
+    yaml.width = 110
+    for name, section in values.items():
+        yaml.dump({name: section}, out)
+        out.write("\n")
+    return out.getvalue().rstrip("\n") + "\n"

@@ -23,6 +23,7 @@ BASE: dict[str, set[str]] = {
     "front": {"errors", "failing", "terminal"},
     "items": {"disk", "errors", "json_files", "versions"},
     "hdf5_files": {"disk", "errors", "failing", "plain_hdf5", "tried_hdf5", "written_hdf5"},
+    "folders": set(),
     "held": set(),
     "json_files": {"disk", "errors", "failing", "plain_json"},
     "plain_hdf5": {"errors", "budget"},

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base import disk, json_files
+from pipeline.base import disk, folders, json_files
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
+from pipeline.base.failing import place
 from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
 from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Manifest, printable, write_failures
@@ -54,6 +55,8 @@ def build(
     that ends with the command.
     """
     out = Path(out)
+    with place(out):
+        folders.put_back(out)
     _require_ours(out)
     new_parent = not out.parent.exists()
     partial = out.with_name(f".{out.name}.partial")
@@ -74,7 +77,7 @@ def build(
         _judge(failures, whole=len(whole), params=params, listed_in=failures_csv)
         manifest = _describe(params, listing, whole, failures, labels_needed=labels_needed, whole_set=below is None)
         manifest.write(partial, failures)
-        _replace(out, partial)
+        folders.put(partial, out)
         if fleeting:
             write_failures(to, failures)
     except UserError as e:
@@ -123,20 +126,6 @@ def _require_ours(out: Path) -> None:
 
 def _is(path: Path, folder: Path) -> bool:
     return path.name == folder.name and path.exists() and path.samefile(folder)
-
-
-def _replace(out: Path, partial: Path) -> None:
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    try:
-        partial.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check(params: DatasetParams, listing: Listing, failures: list[Failure], room: Room) -> list[tuple[Record, Facts]]:

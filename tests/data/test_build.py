@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.base import json_files
+from pipeline.base import folders, json_files
 from pipeline.base.errors import UserError
 from pipeline.data import build as module
 from pipeline.data.build import build
@@ -353,17 +353,25 @@ def test_a_refused_rename_leaves_the_folder_that_was_there(
 ) -> None:
     out = tmp_path / "out"
     build(params(root=photos), out)
-    before, rename = files(out), Path.rename
+    before = files(out)
 
-    def refused(self: Path, target: Path) -> Path:
-        if self.suffix == ".partial":
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(self, target)
+    def refused(new: Path, old: Path) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "rename", refused)
+    monkeypatch.setattr(folders, "_exchanged", refused)
     with pytest.raises(UserError):
         build(params(root=photos, seed=5), out)
     assert files(out) == before and [p.name for p in tmp_path.iterdir() if p.name.startswith(".out")] == []
+
+
+def test_a_folder_that_a_kill_left_aside_has_its_name_again(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(params(root=photos), out)
+    before = files(out)
+    out.rename(tmp_path / ".out.old")
+    with pytest.raises(UserError):
+        build(params(root=tmp_path / "none"), out)
+    assert files(out) == before
 
 
 def test_a_full_disk_is_the_users_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

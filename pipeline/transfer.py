@@ -48,8 +48,6 @@ def params_of(
     """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
     keys changed; of a mapping, such as `schedule`, those that are given. Raises UserError."""
     sections = config.preset_values() if params_file is None else config.read_params(params_file)
-    if FOLDER not in sections:
-        raise UserError(f"{params_file} has no section {FOLDER}", see="docs/params.md")
     # The preset is right: what is wrong without a file is among the settings.
     own, where = sections[FOLDER], FOLDER if params_file is None else f"{params_file}: {FOLDER}"
     if start is not None:
@@ -203,7 +201,7 @@ def sanity(
     `sanity` of the params file, or of the preset, to change. Nothing is written but the cache. Raises UserError."""
     params = params_of(settings or {}, params_file)
     images = images_section(where, train, test)
-    own = {} if params_file is None else config.read_params(params_file).get("sanity", {})
+    own = {} if params_file is None else config.read_params(params_file)["sanity"]
     chosen = preset(config.SanityParams, **{**own, **(how or {})})
     from pipeline.strategies.foreseen import require_known
     from pipeline.strategies.sanity.run import check

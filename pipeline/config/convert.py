@@ -31,16 +31,18 @@ STANDING = (
 
 
 def convert(path: str | Path) -> str:
-    """The text of the new file. Raises UserError on what is no whole params file of before, or has wrong values."""
+    """The text of the new file. Sections that the file doesn't have are the base's, as commands had them.
+
+    Raises UserError on what is no params file of before, or has wrong values.
+    """
     old = read_yaml(path)
-    if not isinstance(old, Mapping) or PRESET in old or not set(old) <= set(SECTIONS):
+    if not isinstance(old, Mapping) or not old or not set(old) <= set(SECTIONS):
         raise UserError(
             f"{path} is not a params file from before there were presets", allowed=f"the sections {', '.join(SECTIONS)}"
         )
-    if lacking := [name for name in SECTIONS if name not in old]:
-        raise UserError(f"{path} has no section {', '.join(lacking)}", allowed="a whole params file")
     new: dict[str, Any] = {}
-    for name, model in SECTIONS.items():
+    for name in (name for name in SECTIONS if name in old):
+        model = SECTIONS[name]
         validate(model, old[name], where=f"{path}: {name}")
         new[name] = _section(name, model, old[name])
     return _text(new)

@@ -48,7 +48,7 @@ class TableEntry(Section):
 
 
 class StrategySchedule(Section):
-    """The schedule of one strategy; a key that it leaves out is that of finetune.optimiser.kind.schedule."""
+    """The schedule of one strategy; a key that it leaves out is that of finetune.optimiser.schedule."""
 
     kind: ScheduleKind
     warmup: float | None = Field(None, ge=0.0, lt=1.0)
@@ -199,9 +199,16 @@ class FinetuneParams(Section):
         nodes = f" on each of finetune.compute.nodes {self.nodes}" if self.nodes > 1 else ""
         return f"finetune.compute.devices {self.devices}{nodes}"
 
+    def strategy(self, name: str) -> StrategyParams:
+        """Raises UserError if there is none of that name."""
+        if name not in self.strategies:
+            raise UserError(f"unknown strategy {name!r}", allowed=self.strategies, see="finetune.strategies")
+        return self.strategies[name]
+
     def of(self, name: str) -> FinetuneParams:
-        """These, with the shared keys that a strategy sets for itself. Raises UserError if that does not fit."""
-        strategy = self.strategies[name]
+        """These, with the shared keys that a strategy sets for itself. Raises UserError if there is none of that name,
+        and if its keys don't fit the others."""
+        strategy = self.strategy(name)
         own = strategy.own
         if not own:
             return self

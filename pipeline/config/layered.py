@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,33 +69,36 @@ def read(path: str | Path, sections: Mapping[str, type[BaseModel]]) -> dict[str,
         raise _old(path, "it names no preset")
     if not isinstance(preset, str) or preset not in names():
         raise UserError(f"{path}: preset is {preset!r}", allowed=names())
-    layers = over(over(_preset(BASE), _preset(preset)), own, whole=_WHOLE)
+    layers = over(_laid(preset), own, whole=_WHOLE)
     return {name: layers[name] for name in sections}
 
 
 def preset_section(name: str, model: type[BaseModel], preset: str = BASE) -> dict[str, Any]:
     """A section of a preset over the base, by field."""
-    return by_field(name, model, over(_preset(BASE), _preset(preset)).get(name, {}))[0]
-
-
-def by_field(name: str, model: type[BaseModel], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values of a section as a record has them, and what is wrong with its groups."""
-    return flat(model, {key: value for key, value in values.items() if (name, key) != ("finetune", KINDS)})
+    return flat(model, _laid(preset)[name])[0]
 
 
 def strategy(values: Any) -> Any:
     """The values of a strategy with those that it leaves to its kind. What is no strategy stays as it came."""
     if not isinstance(values, Mapping):
         return values
-    kind = values.get("kind")
-    known = kind_defaults()
-    return {**known[kind], **values} if isinstance(kind, str) and kind in known else values
+    kind, known = values.get("kind"), kind_defaults()
+    if not isinstance(kind, str) or kind not in known:
+        kind = next(iter(known))  # so that the kind is the one mistake, and not each key that it would have given
+    return {**known[kind], **values}
 
 
 @functools.cache
 def kind_defaults() -> dict[str, dict[str, Any]]:
     """Kind of strategy -> the values of its keys."""
     return dict(_preset(BASE)["finetune"][KINDS])
+
+
+def _laid(preset: str) -> dict[str, Any]:
+    """A preset over the base, without what is of the base alone: a file has no such key."""
+    base = copy.deepcopy(_preset(BASE))  # whoever asks may change what is in it
+    finetune = {key: value for key, value in base["finetune"].items() if key != KINDS}
+    return over(base | {"finetune": finetune}, {} if preset == BASE else copy.deepcopy(_preset(preset)))
 
 
 @functools.cache

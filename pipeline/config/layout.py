@@ -60,7 +60,7 @@ def flat(model: Any, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
             else:
                 found[key] = value
         elif not isinstance(value, Mapping):
-            wrong.append(f"{key}: not keys and values, got {value!r}")
+            wrong.append(f"{key}: not keys and values, got {value!r} (allowed: {', '.join(groups[key].keys)})")
         else:
             known = groups[key].keys
             wrong += [f"{key}.{name}: unknown key (allowed: {', '.join(known)})" for name in value if name not in known]

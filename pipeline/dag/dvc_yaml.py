@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.base import disk
 from pipeline.base.errors import UserError
 from pipeline.base.failing import reading
-from pipeline.dag.stages import CODE, METRICS, PLAIN_NAMES, PLOTS, STAGES, Stage
+from pipeline.dag.stages import CODE, METRICS, PLAIN_NAMES, PLOTS, PRESET, STAGES, Stage
 
 _WIDTH = 120
 _ABOUT = (
@@ -90,7 +90,9 @@ def _stage(stage: Stage) -> Iterator[str]:
     yield f"    cmd: python -m stages.{stage.name}"
     coded = [f"{CODE}: [{stage.name}]"] if stage.coded else []
     yield from _wrapped("deps", map(_scalar, stage.deps))
-    yield from _wrapped("params", [*coded, *map(_scalar, stage.params)])
+    # A group holds what differs from the preset: under another one its values are others, though it is the same.
+    preset = [PRESET] if stage.params else []
+    yield from _wrapped("params", [*coded, *preset, *map(_scalar, stage.params)])
     if stage.persist:
         yield "    outs:"
         yield from (f"      - {_scalar(out)}: {{persist: true}}" for out in stage.outs)

@@ -1,6 +1,6 @@
 """What dvc.yaml says of each stage: one entry a stage. `cnncodes dvc write` makes dvc.yaml of it.
 
-A stage's command and its digest of code need no entry: they follow from its name.
+A stage's command, its digest of code and the preset need no entry: they follow from its name, and from having params.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 # A stage that has a name of params.yaml in a path has DVC load this from the folder NAME/.. (the file says why).
 PLAIN_NAMES = "stages/plain-names.yaml"
 CODE = "out/code.json"  # stage -> digest of its code, made by the first stage
+PRESET = "preset"  # the key of params.yaml that says what it lies over
 MANIFEST = "out/dataset/dataset.json"  # holds the sha256 of manifest.csv, which is the other half
 
 
@@ -54,7 +55,7 @@ STAGES = (
         "up to date as before.",
         deps=("pipeline", "stages"),
         params=(
-            *("preset", "weights.arch", "codes.layers", "codes.image", "heads.heads"),
+            *("weights.arch", "codes.layers", "codes.image", "heads.heads"),
             *("retrieval.specs", "retrieval.settings", "retrieval.approximate"),
             *("finetune.run", "finetune.strategies", "sanity.strategies", "tuned"),
         ),

@@ -76,13 +76,6 @@ class MakeRows(Protocol):
     def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Rows: ...
 
 
-def strategy_of(name: str, params: FinetuneParams) -> StrategyParams:
-    """Raises UserError if there is none of that name."""
-    if name not in params.strategies:
-        raise UserError(f"unknown strategy {name!r}", allowed=params.strategies, see="finetune.strategies")
-    return params.strategies[name]
-
-
 def place_of(
     name: str,
     manifest: Manifest,

@@ -10,11 +10,12 @@ from typing import Any
 from pipeline.base import json_files
 from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
+from pipeline.config.finetune import OWN
 from pipeline.data.manifest import Manifest
 from pipeline.nets.weights import Weights
 from pipeline.strategies import checkpoints, kept, saved
 from pipeline.strategies.kept import Keeping, Kept
-from pipeline.strategies.prepared import Place, Prepared, run_key, strategy_of, view_of
+from pipeline.strategies.prepared import Place, Prepared, run_key, view_of
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Run:
     def about(self, repeat: int) -> dict[str, Any]:
         """What has to agree, as plain values."""
         manifest = self.manifest
+        settings = self.params.strategy(self.name).model_dump(mode="json")
         return {
             "strategy": self.name,
             "arch": self.weights.arch,
@@ -58,7 +60,8 @@ class Run:
                 "labels": json_files.fingerprint(manifest.labels.tolist()),
                 "split": json_files.fingerprint(manifest.splits[repeat].tolist()),
             },
-            "settings": strategy_of(self.name, self.params).model_dump(mode="json"),
+            # Without what it sets of the shared keys: `params` has those, and some may differ.
+            "settings": {key: value for key, value in settings.items() if key not in OWN},
             "params": self.params.model_dump(mode="json", exclude={"run", "strategies"}),
         }
 

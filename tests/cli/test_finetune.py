@@ -193,7 +193,7 @@ def test_a_params_file_brings_its_own_strategies(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mine"]["kind"] == "fc"
     (place / "empty.yaml").write_text("codes: {}\n")
-    assert "no section finetune" in error_of(
+    assert "it names no preset; allowed: `cnncodes params convert empty.yaml" in error_of(
         cnncodes("finetune", "photos", "--out", "own", "--params", "empty.yaml", cwd=place)
     )
 

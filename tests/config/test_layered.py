@@ -196,7 +196,7 @@ def test_a_file_of_before_without_a_bound_on_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["preset: base\n", "[]", "codes: {}\n", "photos: {}\n"])
 def test_what_is_no_file_of_before_is_not_converted(text: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a params file from before|has no section"):
+    with pytest.raises(UserError, match=r"not a params file from before|layers: missing"):
         convert(written(tmp_path, text))
 
 

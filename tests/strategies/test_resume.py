@@ -317,3 +317,15 @@ def test_accuracies_that_are_broken_are_refused(whole: Path, tmp_path: Path) -> 
     json_files.write(tmp_path / kept.FOLDER / kept.TESTS, {"version": 1, "accuracy": {"x": "high"}})
     with pytest.raises(UserError, match="not a file of test accuracies"):
         kept.listed(tmp_path)
+
+
+def test_a_strategy_with_epochs_of_its_own_goes_on_with_more(manifest: Manifest, cache: Path, tmp_path: Path) -> None:
+    def own(epochs: int) -> FinetuneParams:
+        return params(keep_every=1, strategies={"mine": {"kind": "cnn", "epochs": epochs}}, run=["mine"])
+
+    run_strategy("mine", manifest, world.weights(), own(2), tmp_path / "a", cache=cache)
+    start = kept.find(tmp_path / "a", "epoch-0002")
+    run_strategy("mine", manifest, world.weights(), own(3), tmp_path / "b", cache=cache, resume=start.path)
+    assert max(epoch for _, epoch in saved_curves(tmp_path / "b")) == 3
+    # Without a file the shared keys are the checkpoint's, and an option changes them.
+    assert transfer.params_of({"epochs": 4}, start=start).of("mine").epochs == 4

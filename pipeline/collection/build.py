@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import disk, held
+from pipeline.base import disk, held, stopping, unfinished
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.base.versions import VERSIONS
 from pipeline.base.writable import require_writable
 from pipeline.codes.plan import check as check_codes
@@ -116,7 +118,10 @@ def build(
                 hashes |= {"searched_by": searched_by, "two_stage": two_stage}
                 unpacked = pictures.manifest.root if pictures.unpacked else None
                 root = os.path.abspath(out / IMAGES) if unpacked else data.root
-                saved = _saved(pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes)
+                with _fit_so_far(pictures, kept[0], hasher, nbits) as hashes["so_far"]:
+                    saved = _saved(
+                        pictures, params, data, root, layers=kept, long_spec=long_spec, weights=about, **hashes
+                    )
                 if unpacked:
                     shutil.move(unpacked, staging / IMAGES)  # the cache may lie on another disk
             save.create(staging / "index", saved)
@@ -184,11 +189,14 @@ def _saved(
     searched_by: IndexParams,
     two_stage: bool,
     weights: dict[str, Any],
+    so_far: SoFar,
 ) -> save.Saved:
-    """The index of a folder's images, in memory. `root`: where they lie, absolute."""
+    """The index of a folder's images, in memory. `root`: where they lie, absolute. `so_far`: of the fit of its short
+    code.
+    """
     rows, first = _fit_rows(found), layers[0]
     targets = found.manifest.targets[np.searchsorted(found.manifest.ids, found.codes[first].ids)][rows]
-    short, note = _fit_short(found.codes[first].rows(rows), targets, hasher=hasher, nbits=nbits)
+    short, note = _fit_short(found.codes[first].rows(rows), targets, hasher=hasher, nbits=nbits, so_far=so_far)
     fitted_long, left_out = _fit_long(found, rows[:_FEW_ROWS], long, spec=long_spec)
     hashers = {short.name: short, **fitted_long}
     spec_of = {short.name: first} | dict.fromkeys(fitted_long, long_spec)
@@ -231,8 +239,21 @@ def _fit_rows(found: Photos) -> NDArray[np.int64]:
     return rows
 
 
+@contextlib.contextmanager
+def _fit_so_far(found: Photos, spec: str, hasher: str | None, nbits: int) -> Iterator[SoFar]:
+    """What a build that was stopped has learned for the short code."""
+    codes, images = found.codes[spec].content(), found.manifest.content()
+    key = {"kind": "short code", "hasher": hasher, "nbits": nbits, "codes": codes, "images": images}
+
+    def told() -> str:
+        return f"what the hasher learned is kept; {stopping.GOES_ON}" if so_far.written else ""
+
+    with unfinished.of(cache_root(), key) as so_far, stopping.says(told):
+        yield so_far
+
+
 def _fit_short(
-    codes: NDArray[Any], targets: NDArray[np.int64], *, hasher: str | None, nbits: int
+    codes: NDArray[Any], targets: NDArray[np.int64], *, hasher: str | None, nbits: int, so_far: SoFar = NOTHING
 ) -> tuple[hashing.Hasher, str]:
     """The fitted hasher of the short code, and a note where it is not the usual one."""
     note = ""
@@ -242,7 +263,9 @@ def _fit_short(
             hasher = UNTRAINED_HASHER
             note = f"{len(codes)} images of {codes.shape[1]} values are too few for {SHORT_HASHER} of {nbits} bits"
             log.warning("%s: the short code is %s", note, hasher)
-    fitted = hashing.make(hasher, nbits=nbits).fit(codes, targets=targets)
+    made, kept = hashing.make(hasher, nbits=nbits), so_far.part("hasher")
+    part = kept.once(lambda: Part(hashing.fit(made, codes, targets=targets, so_far=kept).arrays()))
+    fitted = made.from_arrays(made.params(), dict(part.arrays))
     try:
         check.tells_apart(fitted.bits(codes), lambda: codes, who=hasher)
     except UserError as e:  # the index is made of it, so it can't be left out

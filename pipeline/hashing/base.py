@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes
 from pipeline.hashing.dbn.hasher import Dbn
@@ -78,6 +79,20 @@ def make(name: str, **params: Any) -> Hasher:
         kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in defaults.items())
         raise UserError(f"hasher {name} was given {', '.join(wrong)}", allowed=kinds)
     return HASHERS[name](**params)
+
+
+def fit(
+    hasher: Hasher,
+    codes: Codes,
+    *,
+    targets: NDArray[np.int64] | None = None,
+    val: Codes | None = None,
+    so_far: SoFar = NOTHING,
+) -> Hasher:
+    """`Hasher.fit`, where a training by epochs goes on from `so_far`, which is of this very fit."""
+    if isinstance(hasher, Learned | Supervised):
+        return hasher.fit(codes, targets=targets, val=val, so_far=so_far)
+    return hasher.fit(codes, targets=targets, val=val)
 
 
 def check_fit(hasher: Hasher, dim: int | None = None) -> None:

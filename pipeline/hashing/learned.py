@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
+from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.hashing import check
 from pipeline.hashing.check import Codes, Float32, Float64
 from pipeline.hashing.exact import blocks, power_rows, unit_rows
@@ -50,8 +51,15 @@ class Learned(Linear):
     seed: int = 0
     name: ClassVar[str] = "learned"
 
-    def fit(self, codes: Codes, *, targets: NDArray[np.int64] | None = None, val: Codes | None = None) -> Self:
-        """Raises UserError on fewer codes than bits, or no more than `neighbours`."""
+    def fit(
+        self,
+        codes: Codes,
+        *,
+        targets: NDArray[np.int64] | None = None,
+        val: Codes | None = None,
+        so_far: SoFar = NOTHING,
+    ) -> Self:
+        """`so_far`: of this very fit. Raises UserError on fewer codes than bits, or no more than `neighbours`."""
         import torch
 
         check.code_length(self.nbits, who=self.name)
@@ -67,35 +75,44 @@ class Learned(Linear):
         least = max(self.nbits, self.neighbours) + 1
         unit = self._prepared(check.training(codes, rows=least, who=f"{self.name} of {self.nbits} bits"))
         mean, directions, reduced = reduce(unit, self.components, who=self.name, seed=self.seed)
-        near = nearest(reduced, self.neighbours)
-        for _ in range(self.rounds - 1):
-            weights, bias = self._train(torch.from_numpy(reduced), torch.from_numpy(near), self.teacher_bits)
-            # The cosine of two codes of +-1 falls as their Hamming distance grows.
-            near = nearest(np.where(reduced @ weights + bias > 0, 1, -1).astype(np.float32), self.neighbours)
-        weights, bias = self._train(torch.from_numpy(reduced), torch.from_numpy(near), self.nbits)
+        rows = torch.from_numpy(reduced)
+        near = so_far.part("near0").once(lambda: Part({"near": nearest(reduced, self.neighbours)})).arrays["near"]
+        for i in range(1, self.rounds):
+            kept = so_far.part(f"near{i}")
+
+            def partners(near: NDArray[np.int64] = near, kept: SoFar = kept) -> Part:
+                weights, bias = self._train(rows, torch.from_numpy(near), self.teacher_bits, kept.part("training"))
+                # The cosine of two codes of +-1 falls as their Hamming distance grows.
+                taught = np.where(reduced @ weights + bias > 0, 1, -1).astype(np.float32)
+                return Part({"near": nearest(taught, self.neighbours)})
+
+            near = kept.once(partners).arrays["near"]
+        weights, bias = self._train(rows, torch.from_numpy(near), self.nbits, so_far.part("training"))
         return self._through(mean, directions @ weights, bias)
 
     def _prepared(self, codes: Codes) -> Codes:
         return power_rows(codes, self.power)
 
-    def _train(self, rows: Tensor, near: Tensor, nbits: int) -> tuple[Float64, Float64]:
+    def _train(self, rows: Tensor, near: Tensor, nbits: int, so_far: SoFar) -> tuple[Float64, Float64]:
         import torch
         from torch.nn.functional import cross_entropy
 
         from pipeline.hashing.adam import Adam
+        from pipeline.hashing.epochs import epochs
 
         generator = torch.Generator().manual_seed(self.seed)
         weights = torch.randn((rows.shape[1], nbits), generator=generator) / rows.shape[1] ** 0.5
         bias = torch.zeros(nbits)
         parameters = [weights.requires_grad_(), bias.requires_grad_()]
-        adam = Adam({"weights": weights, "bias": bias})
+        named = {"weights": weights, "bias": bias}
+        adam = Adam(named)
 
         def code(index: Tensor) -> Tensor:
             x = rows[index]
             kept = torch.rand(x.shape, generator=generator) >= self.dropout
             return signs_through(x * kept / (1 - self.dropout) @ weights + bias)
 
-        for epoch in range(self.epochs):
+        for epoch in epochs(self.epochs, named | adam.tensors(), generator, so_far):
             rate = self.rate * (1 - epoch / self.epochs)
             for index in torch.split(torch.randperm(len(rows), generator=generator), self.batch):
                 pick = torch.randint(near.shape[1], (len(index),), generator=generator)

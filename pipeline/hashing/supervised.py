@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32, Float64
 from pipeline.hashing.exact import affine, signs, unit_rows
@@ -41,8 +42,18 @@ class Supervised(Stateful):
     seed: int = 0
     name: ClassVar[str] = "supervised"
 
-    def fit(self, codes: Codes, *, targets: NDArray[np.int64] | None = None, val: Codes | None = None) -> Self:
-        """Learns from the rows that have a label. Raises UserError without labels, of one class, or on too few rows."""
+    def fit(
+        self,
+        codes: Codes,
+        *,
+        targets: NDArray[np.int64] | None = None,
+        val: Codes | None = None,
+        so_far: SoFar = NOTHING,
+    ) -> Self:
+        """Learns from the rows that have a label. `so_far`: of this very fit.
+
+        Raises UserError without labels, of one class, or on too few rows.
+        """
         import torch
 
         check.code_length(self.nbits, who=self.name)
@@ -61,7 +72,9 @@ class Supervised(Stateful):
             raise UserError(f"supervised was given {len(classes)} class", allowed="two classes or more")
         mean, directions, reduced = reduce(unit_rows(codes), self.components, who=self.name, seed=self.seed)
         aims = centres(len(classes), self.nbits, seed=self.seed)
-        layers = self._train(torch.from_numpy(reduced), torch.from_numpy(numbers), torch.from_numpy(aims))
+        layers = self._train(
+            torch.from_numpy(reduced), torch.from_numpy(numbers), torch.from_numpy(aims), so_far.part("training")
+        )
         first = np.ascontiguousarray(directions @ layers[0], dtype=np.float32)
         self._arrays = {
             "weights0": first,
@@ -78,24 +91,26 @@ class Supervised(Stateful):
         hidden: Float32 = np.maximum(affine(unit, learned["weights0"], learned["bias0"]), np.float32(0))
         return signs(hidden, learned["weights1"], learned["bias1"])
 
-    def _train(self, rows: Tensor, numbers: Tensor, aims: Tensor) -> list[Float64]:
+    def _train(self, rows: Tensor, numbers: Tensor, aims: Tensor, so_far: SoFar) -> list[Float64]:
         """Weights and bias of the hidden and the code layer."""
         import torch
         from torch.nn.functional import cross_entropy
 
         from pipeline.hashing.adam import Adam
+        from pipeline.hashing.epochs import epochs
 
         generator = torch.Generator().manual_seed(self.seed)
         parameters = []
         for width, out in ((rows.shape[1], self.hidden), (self.hidden, self.nbits)):
             weights = torch.randn((width, out), generator=generator) * (2 / width) ** 0.5
             parameters += [weights.requires_grad_(), torch.zeros(out).requires_grad_()]
-        adam = Adam({str(i): p for i, p in enumerate(parameters)}, decay=self.decay)
+        named = {str(i): p for i, p in enumerate(parameters)}
+        adam = Adam(named, decay=self.decay)
 
         def dropped(x: Tensor) -> Tensor:
             return x * (torch.rand(x.shape, generator=generator) >= self.dropout) / (1 - self.dropout)
 
-        for epoch in range(self.epochs):
+        for epoch in epochs(self.epochs, named | adam.tensors(), generator, so_far):
             rate = self.rate * (1 - epoch / self.epochs)
             for index in torch.split(torch.randperm(len(rows), generator=generator), self.batch):
                 hidden = torch.relu(dropped(rows[index]) @ parameters[0] + parameters[1])

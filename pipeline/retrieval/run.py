@@ -302,7 +302,7 @@ def _fitted(task: _Task) -> tuple[Hasher, list[dict[str, float | int | str]], fl
     so_far = task.so_far.part("hasher")
 
     def make() -> Part:
-        _fit(hasher, task)
+        _fit(hasher, task, so_far)
         history = hasher.history if isinstance(hasher, Dbn) else []
         return Part(hasher.arrays(), {"training": history, "seconds": so_far.seconds()})
 
@@ -323,14 +323,14 @@ def _encoded(hasher: Hasher, task: _Task) -> tuple[NDArray[np.bool_], float]:
     return part.arrays["bits"], part.values["seconds"]
 
 
-def _fit(hasher: Hasher, task: _Task) -> None:
+def _fit(hasher: Hasher, task: _Task, so_far: SoFar) -> None:
     """On train alone; val, where there is one, only says when to stop."""
     codes, sets = task.codes, task.sets
     train = codes.rows(sets.train)
     targets = None if sets.targets is None else sets.targets[sets.train]
     val = codes.rows(sets.val) if len(sets.val) else None
     if not isinstance(hasher, Dbn):
-        hasher.fit(train, targets=targets, val=val)
+        base.fit(hasher, train, targets=targets, val=val, so_far=so_far)
         return
     if sets.targets is None or val is None or len(val) < 3:
         hasher.fit(train, val=val, checkpoints=task.checkpoints, watch=_log_epoch)

@@ -34,9 +34,9 @@ def test_an_evaluation_goes_on_after_the_measures_that_were_done(
     fits: list[str] = []
     fit = run._fit
 
-    def counted_fit(hasher: Any, task: Any) -> None:
+    def counted_fit(hasher: Any, task: Any, so_far: Any) -> None:
         fits.append(hasher.name)
-        fit(hasher, task)
+        fit(hasher, task, so_far)
 
     monkeypatch.setattr(run, "_fit", counted_fit)
     cache = tmp_path / "cache"

@@ -22,6 +22,10 @@ STEPS_OF_A_BYTE = 1 / 100
 # A picture of one colour packs to a thousand pixels a byte, a photograph to less than ten.
 FREE_PIXELS = 50_000_000
 PIXELS_OF_A_BYTE = 50
+# Of a JPEG 2000: what the decoder sets up before it reads data, some 600 bytes each. One of 32 x 32 pixels, as encoders
+# make them, takes some bytes in a file.
+FREE_BLOCKS = 1_000_000
+BLOCKS_OF_A_BYTE = 1 / 4
 # What the HDF5 library may take to look a file through, in a process of its own; it reads half a million
 # texts a second.
 FREE_TRIED_S = 2.0
@@ -36,6 +40,11 @@ def most_pixels(file_bytes: int) -> int:
     longer, as pixels of 64 bits do, counts as more than one.
     """
     return FREE_PIXELS + PIXELS_OF_A_BYTE * file_bytes
+
+
+def most_blocks(file_bytes: int) -> int:
+    """Tiles, precincts and code-blocks that a JPEG 2000 of this length may have."""
+    return FREE_BLOCKS + int(BLOCKS_OF_A_BYTE * file_bytes)
 
 
 def tried_s(file_bytes: int) -> float:

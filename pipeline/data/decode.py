@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
 from pipeline.base import budget
-from pipeline.data import colours, jpeg, kinds, png
+from pipeline.data import colours, jpeg, jpeg2000, kinds, png
 from pipeline.data.colours import Pixels
 from pipeline.data.jpeg import Jpeg
 from pipeline.data.png import Png
@@ -195,14 +195,17 @@ def what_pixels_need(
 ) -> tuple[BinaryIO, Png | Jpeg | None]:
     """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
 
-    `header_only`: enough to open it, not to load it. Raises DecodeError on a JPEG of more pixels or scans than are
-    allowed, by `max_pixels` or by the file's length.
+    `header_only`: enough to open it, not to load it. Raises DecodeError on a JPEG of more pixels or scans, or
+    a JPEG 2000 of more pixels or blocks, than are allowed, by `max_pixels` or by the file's length.
     """
     file.seek(0)
     if head.startswith(png.SIGNATURE):
         found = png.read(file, header_only=header_only)
         file.seek(0)
         return (io.BytesIO(found.needed), found) if found else (file, None)
+    if head.startswith((jpeg2000.BOXES, jpeg2000.CODESTREAM)):
+        _require_blocks(file, max_pixels)
+        return file, None
     if not head.startswith(jpeg.SIGNATURE):
         return file, None
     picture = jpeg.read(file, header_only=header_only)
@@ -220,6 +223,24 @@ def what_pixels_need(
         )
     require_proportion(picture.width, picture.height, file)
     return io.BytesIO(picture.body + jpeg.END), picture
+
+
+def _require_blocks(file: BinaryIO, max_pixels: int) -> None:
+    """Raises DecodeError on a JPEG 2000 that has the decoder set up more than a file of its length may. Leaves the file
+    at its beginning.
+    """
+    size_bytes = file.seek(0, os.SEEK_END)
+    picture = jpeg2000.read(file)
+    file.seek(0)
+    if picture is None:
+        return
+    _require_size(picture.width, picture.height, max_pixels)
+    require_proportion(picture.width, picture.height, file, work=float(max(1, picture.components)))
+    if picture.blocks > budget.most_blocks(size_bytes):
+        raise DecodeError(
+            f"a JPEG 2000 of {size_bytes:,} bytes that asks for {picture.blocks:,} tiles, precincts and code-blocks, "
+            f"more than {budget.FREE_BLOCKS:,} and one for each {round(1 / budget.BLOCKS_OF_A_BYTE)} bytes of a file"
+        )
 
 
 def _require_size(width: int, height: int, max_pixels: int) -> None:

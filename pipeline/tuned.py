@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import disk, json_files
+from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
 from pipeline.codes import extract
 from pipeline.codes.plan import check
@@ -123,7 +124,10 @@ def _measure(
         if spec.codes.name not in codes:
             continue
         folder = out / "retrieval" / name
-        run_spec(spec, out / "codes", manifest, exact, folder)
+        # In the cache, where what a killed training goes on from outlives the stage's results, which DVC removes.
+        where = cache or cache_root()
+        training = where / "hash-training" / f"{weights.sha256[:16]}-{name}"
+        run_spec(spec, out / "codes", manifest, exact, folder, checkpoints=training, cache=where)
         record = json_files.read(folder / "metrics.json")
         if "skipped" in record:
             measured.left_out[name] = record["skipped"]

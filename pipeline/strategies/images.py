@@ -191,6 +191,8 @@ def _assembled(decoded: _Decoded, folder: Path, names: tuple[str, str]) -> str:
             log.info("decoding %d images to %d pixels a side", len(missing), decoded.view.scale)
             decoded.decode(missing)
         name = names[any(isinstance(r, NoRoomError) for r in decoded.reasons.values())]
+        # First, so that no kill leaves pixels beside a list of other ones.
+        (folder / f"{name}.json").unlink(missing_ok=True)
         if _write(decoded, folder / f"{name}.npy"):
             reasons = {str(i): str(reason) for i, reason in sorted(decoded.reasons.items())}
             json_files.write(folder / f"{name}.json", reasons)

@@ -353,6 +353,24 @@ def test_an_image_that_was_away_is_not_lost_for_good(
     assert (found.pixels[every] == whole.pixels[every]).all()
 
 
+def test_a_stop_before_the_list_of_what_is_left_out_leaves_no_pixels_without_one(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(manifest.root, folder)
+    moved = dataclasses.replace(manifest, root=folder)
+    moved.file(3).rename(tmp_path / "away")
+    cached(moved, VIEW, tmp_path / "cache")
+    (tmp_path / "away").rename(moved.file(3))
+    with monkeypatch.context() as stopped:
+        stopped.setattr(images, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cached(moved, VIEW, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / images.FOLDER).glob("*.json"))
+    found, whole = cached(moved, VIEW, tmp_path / "cache"), cached(manifest, VIEW, tmp_path / "other")
+    assert found.path.read_bytes() == whole.path.read_bytes()
+
+
 def test_an_image_that_needs_too_much_memory_is_left_out_until_there_is_more(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,7 +39,7 @@ from pipeline.config import LayerSpec
 log = logging.getLogger(__name__)
 
 Digests = NDArray[np.bytes_]  # (n,) S64: what names the pixels of images, 64 hex digits
-Rows = NDArray[np.floating[Any]]  # (n, dim) float16 or float32
+Rows = NDArray[Any]  # (n, dim) float16 or float32, or uint8 for pixels
 
 DAMAGED = ".damaged"
 _ROWS, _IDS = ".h5", ".ids"
@@ -86,13 +86,15 @@ class _Index:
 class Store:
     """The shards of one key. Appending is safe beside other runs; `refresh` sees what they wrote."""
 
-    def __init__(self, settings: Mapping[str, Any], *, dim: int, dtype: str, root: Path | None = None) -> None:
-        """`root` is the cache's folder. Nothing is made on disk before the first row."""
+    def __init__(
+        self, settings: Mapping[str, Any], *, dim: int, dtype: str, root: Path | None = None, kind: str = "codes"
+    ) -> None:
+        """`root` is the cache's folder, `kind` the folder in it. Nothing is made on disk before the first row."""
         self.settings = dict(settings)
         self.key = json_files.fingerprint(self.settings)
         self.dim = dim
         self.dtype = np.dtype(dtype)
-        self.folder = (root or cache_root()) / "codes" / self.key
+        self.folder = (root or cache_root()) / kind / self.key
         self._blobs: blobs.Blobs = blobs.Folder(self.folder)
         self._shards: dict[str, Shard] = {}
         self._verified: set[str] = set()

@@ -1,42 +1,48 @@
 """Decoded, resized images in the cache: an epoch reads pixels, it decodes nothing.
 
-One immutable file holds the images of one set at one view: its name is the fingerprint of both. Its rows are in the
-order of the digests of their pixels, so that the file is the same whatever the images are called.
+Each image is decoded once for a view and kept as a row of a store, in shards as codes are: a set with one image more
+costs one image's decoding. What training reads is one immutable file that is put together from the store and holds the
+images of one set at one view: its name is the fingerprint of both. Its rows are in the order of the digests of their
+pixels, so that the file is the same whatever the images are called.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import disk, json_files
+from pipeline.base import disk, json_files, stopping
 from pipeline.base.errors import UserError
 from pipeline.codes.cost import made_bytes
 from pipeline.codes.settings import PREPROCESSING_VERSION
+from pipeline.codes.store import Digests, Store
+from pipeline.codes.writer import ShardWriter
 from pipeline.config import MEMORY_MB
 from pipeline.data import cost, views
 from pipeline.data.decode import DecodeError, decode
 from pipeline.data.manifest import Manifest
 from pipeline.data.room import NoRoomError, Room
-from pipeline.strategies.filling import filling
+from pipeline.strategies import rows_file
 from pipeline.strategies.rows_file import RowsFile
 
 log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 FOLDER = "finetune-images"
-_BLOCK_BYTES = 16 << 20  # of decoded images that wait to be written, at most
+_BLOCK_BYTES = 16 << 20  # of a shard; about four are in memory while one is written
+# A store that is damaged again and again is a failing disk.
+_MAX_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -73,26 +79,27 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
     """
     digests, inverse = np.unique(manifest.pixel_digests, return_inverse=True)
     first = np.unique(inverse, return_index=True)[1]
-    key = json_files.fingerprint(
-        {
-            "view": view.view,
-            "scale": view.scale,
-            "background": list(view.background),
-            "resampling": views.RESAMPLING,
-            "preprocessing": PREPROCESSING_VERSION,
-            "images": digests.tolist(),
-        }
-    )
+    about = {
+        "view": view.view,
+        "scale": view.scale,
+        "background": list(view.background),
+        "resampling": views.RESAMPLING,
+        "preprocessing": PREPROCESSING_VERSION,
+    }
+    key = json_files.fingerprint({**about, "images": digests.tolist()})
     # Where some need more memory, what is in the file depends on how much they may have.
     folder, names = cache / FOLDER, (key, f"{key}-{memory_mb}mb")
     there = [name for name in names if (folder / f"{name}.npy").is_file() and (folder / f"{name}.json").is_file()]
-    room = Room(memory_mb)
-    key = there[0] if there else _decode_all(manifest, view, first, folder, names=names, room=room)
-    left_out = _left_out(folder / f"{key}.json")
-    if there and any(isinstance(_one(manifest, int(first[i]), view, room), np.ndarray) for i in left_out):
-        # What could not be read at that time, of a disk that was away or a right that was missing, is back.
-        key = _decode_all(manifest, view, first, folder, names=names, room=room)
-        left_out = _left_out(folder / f"{key}.json")
+    key = there[0] if there else ""
+    left_out = _left_out(folder / f"{key}.json") if there else {}
+    if left_out or not there:
+        store = _store(about, view, cache)
+        decoded = _Decoded(manifest, view, first, digests.astype("S64"), store, Room(memory_mb))
+        # What could not be read at that time, of a disk that was away or a right that was missing, may be back.
+        decoded.decode(np.array(list(left_out), dtype=np.int64))
+        if not there or decoded.known[list(left_out)].any():
+            key = _assembled(decoded, folder, names)
+            left_out = _left_out(folder / f"{key}.json")
     path = folder / f"{key}.npy"
     for i, reason in left_out.items():
         log.warning("left out: %s: %s", manifest.paths[first[i]], reason)
@@ -108,39 +115,116 @@ def _left_out(path: Path) -> dict[int, str]:
     return {int(i): reason for i, reason in json_files.read(path).items()}
 
 
-def _decode_all(
-    manifest: Manifest, view: CachedView, rows: NDArray[np.int64], folder: Path, *, names: tuple[str, str], room: Room
-) -> str:
-    """Writes pixels of the manifest's `rows`, then what could not be read; a block of images in memory at a time.
+def _store(about: Mapping[str, Any], view: CachedView, cache: Path) -> Store:
+    """Rows of scale x scale x 3 values, for any set of images."""
+    return Store({"spec": "pixels", **about}, dim=view.scale**2 * 3, dtype="uint8", root=cache, kind=FOLDER)
+
+
+@dataclass
+class _Decoded:
+    """A set's images in the store. `rows` (n,): a row of the manifest for each of the `digests`; `reasons`: position
+    among them -> why it could not be decoded, of those that were tried.
+    """
+
+    manifest: Manifest
+    view: CachedView
+    rows: NDArray[np.int64]
+    digests: Digests
+    store: Store
+    room: Room
+    reasons: dict[int, str | NoRoomError] = field(default_factory=dict)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        return self.store.known(self.digests)
+
+    @property
+    def block(self) -> int:
+        """Images that are decoded together: half of a shard, beside which memory has one that is written."""
+        return max(1, _BLOCK_BYTES // self.store.dim // 2)
+
+    def missing(self) -> NDArray[np.int64]:
+        """Positions that the store lacks and that were not tried."""
+        lacks = ~self.known
+        lacks[list(self.reasons)] = False
+        return np.flatnonzero(lacks)
+
+    def decode(self, positions: NDArray[np.int64]) -> None:
+        """Adds those of the images that the store lacks, ascending, a block in memory at a time."""
+        positions = np.sort(positions[~self.known[positions]])
+        self.store.clear_leftovers()
+        with (
+            stopping.says(self.kept),
+            ShardWriter({"pixels": self.store}, 2 * self.block) as writer,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            for start in range(0, len(positions), self.block):
+                block = positions[start : start + self.block]
+                pixels = np.zeros((len(block), self.store.dim), dtype=np.uint8)
+                good = np.ones(len(block), dtype=bool)
+                for i, image in enumerate(pool.map(self._one, block)):
+                    if isinstance(image, np.ndarray):
+                        pixels[i] = image.reshape(-1)
+                    else:
+                        good[i] = False
+                        self.reasons[int(block[i])] = image
+                writer.add(self.digests[block], {"pixels": pixels}, good, notes={})
+
+    def kept(self) -> str:
+        """What a run that is stopped leaves in the store, in words."""
+        return f"{self.known.sum()} of {len(self.rows)} decoded images are kept; {stopping.GOES_ON}"
+
+    def _one(self, position: np.int64) -> Pixels | str | NoRoomError:
+        return _one(self.manifest, int(self.rows[position]), self.view, self.room)
+
+
+def _assembled(decoded: _Decoded, folder: Path, names: tuple[str, str]) -> str:
+    """Decodes what the store lacks and writes the set's pixels, then what could not be read.
 
     Returns the name of both files: the first of `names`, or the second if some images needed more memory.
     """
-    shape = (len(rows), view.scale, view.scale, 3)
-    image_bytes = math.prod(shape[1:])
-    disk.require_space(folder, len(rows) * image_bytes, what=f"a cache of {len(rows)} decoded images")
-    log.info("decoding %d images to %d pixels a side", len(rows), view.scale)
-    count = max(1, _BLOCK_BYTES // image_bytes)
-    blank = np.zeros((1, *shape[1:]), dtype=np.uint8)
-    with (
-        filling(folder / f"{names[1]}.npy", shape, np.uint8, what="decoded images") as out,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        reasons: dict[str, str] = out.notes.setdefault("reasons", {})
-        for start in range(out.done, len(rows), count):
-            block = rows[start : start + count]
-            for i, image in enumerate(pool.map(lambda row: _one(manifest, int(row), view, room), block), start):
-                if isinstance(image, np.ndarray):
-                    out.append(image[None])
-                else:
-                    reasons[str(i)] = str(image)
-                    if isinstance(image, NoRoomError):
-                        out.notes["refused"] = True
-                    out.append(blank)
-        name = names["refused" in out.notes]
-        out.keep()
-        json_files.write(folder / f"{name}.json", reasons)
-        out.finish(folder / f"{name}.npy")
-    return name
+    for _ in range(_MAX_ROUNDS):
+        missing, count = decoded.missing(), len(decoded.rows)
+        need_bytes = (len(missing) + count) * decoded.store.dim
+        disk.require_space(folder, need_bytes, what=f"a cache of {count} decoded images")
+        if len(missing):
+            log.info("decoding %d images to %d pixels a side", len(missing), decoded.view.scale)
+            decoded.decode(missing)
+        name = names[any(isinstance(r, NoRoomError) for r in decoded.reasons.values())]
+        # First, so that no kill leaves pixels beside a list of other ones.
+        (folder / f"{name}.json").unlink(missing_ok=True)
+        if _write(decoded, folder / f"{name}.npy"):
+            reasons = {str(i): str(reason) for i, reason in sorted(decoded.reasons.items())}
+            json_files.write(folder / f"{name}.json", reasons)
+            return name
+    raise UserError(
+        f"the decoded images in {folder} were damaged {_MAX_ROUNDS} times while they were read",
+        allowed="another disk, by CNNCODES_CACHE",
+    )
+
+
+def _write(decoded: _Decoded, path: Path) -> bool:
+    """Writes (n, scale, scale, 3), zeros for those without pixels; False if a shard turned out damaged."""
+    scale, store = decoded.view.scale, decoded.store
+    known = decoded.known
+    with contextlib.suppress(_DamagedError), disk.atomic_path(path) as made:
+        with made.open("wb") as file:
+            rows_file.begin(file, np.uint8, (len(known), scale, scale, 3))
+            for start in range(0, len(known), decoded.block):
+                has = known[start : start + decoded.block]
+                pixels = np.zeros((len(has), store.dim), dtype=np.uint8)
+                if has.any():
+                    found = store.read(decoded.digests[start : start + decoded.block][has])
+                    if found is None:
+                        raise _DamagedError
+                    pixels[has] = found
+                file.write(pixels.data)
+        return True
+    return False
+
+
+class _DamagedError(Exception):
+    """A shard that can't be used."""
 
 
 def _one(manifest: Manifest, row: int, view: CachedView, room: Room) -> Pixels | str | NoRoomError:

@@ -110,7 +110,61 @@ def test_images_are_decoded_once(manifest: Manifest, tmp_path: Path, monkeypatch
     assert cached(moved, VIEW, tmp_path).path == first.path
     with pytest.raises(TypeError):
         cached(manifest, CachedView("squash", 36, (255, 255, 255)), tmp_path)
-    assert sorted(p.suffix for p in (tmp_path / images.FOLDER).iterdir()) == [".json", ".npy"]
+    assert sorted(p.suffix for p in (tmp_path / images.FOLDER).iterdir() if p.is_file()) == [".json", ".npy"]
+
+
+def decoded_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are decoded from now on."""
+    names: list[str] = []
+    decode = images.decode
+
+    def counted(data: bytes, **how: Any) -> Any:
+        names.append(how["name"])
+        return decode(data, **how)
+
+    monkeypatch.setattr(images, "decode", counted)
+    return names
+
+
+def without(manifest: Manifest, row: int) -> Manifest:
+    kept = np.arange(len(manifest)) != row
+    columns = ("ids", "paths", "labels", "groups", "sha256", "widths", "heights")
+    arrays = {name: getattr(manifest, name)[kept] for name in columns}
+    return dataclasses.replace(manifest, **arrays, splits=manifest.splits[:, kept])
+
+
+def test_one_image_more_costs_one_image_and_one_less_costs_none(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = decoded_by(monkeypatch)
+    few = without(manifest, 20)
+    cached(few, VIEW, tmp_path / "grown")
+    assert sorted(names) == sorted(few.file(i).name for i in range(len(few)))
+    names.clear()
+    grown = cached(manifest, VIEW, tmp_path / "grown")
+    assert names == [manifest.file(20).name]
+    names.clear()
+    cached(without(manifest, 3), VIEW, tmp_path / "grown")
+    assert names == []
+    whole = cached(manifest, VIEW, tmp_path / "whole")
+    assert (grown.key, grown.at.tolist()) == (whole.key, whole.at.tolist())
+    assert grown.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_a_damaged_shard_of_pixels_is_made_again(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(images, "_BLOCK_BYTES", 8 * 36 * 36 * 3)
+    found = cached(manifest, VIEW, tmp_path)
+    before = found.path.read_bytes()
+    shard = next(found.path.parent.glob("*/shard-*.h5"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    found.path.unlink()
+    names = decoded_by(monkeypatch)
+    assert cached(manifest, VIEW, tmp_path).path.read_bytes() == before
+    assert len(names) <= 8 and "is damaged" in caplog.text
 
 
 def test_images_that_another_version_of_the_decoder_shows_otherwise_are_decoded_again(
@@ -281,17 +335,40 @@ def test_gains_by_hand() -> None:
     assert gains.gains([[{"val_accuracy": None}]], [curve([0.5])]) is None
 
 
-def test_an_image_that_was_away_is_not_lost_for_good(manifest: Manifest, tmp_path: Path) -> None:
+def test_an_image_that_was_away_is_not_lost_for_good(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "images"
     shutil.copytree(manifest.root, folder)
     moved = dataclasses.replace(manifest, root=folder)
     moved.file(3).rename(tmp_path / "away")
     assert cached(moved, VIEW, tmp_path / "cache").at[3] == -1
     (tmp_path / "away").rename(moved.file(3))
-    found, whole = cached(moved, VIEW, tmp_path / "cache"), cached(manifest, VIEW, tmp_path / "other")
+    names = decoded_by(monkeypatch)
+    found = cached(moved, VIEW, tmp_path / "cache")
+    assert names == [moved.file(3).name]
+    whole = cached(manifest, VIEW, tmp_path / "other")
     assert found.at.tolist() == whole.at.tolist()
     every = np.arange(len(whole.pixels))
     assert (found.pixels[every] == whole.pixels[every]).all()
+
+
+def test_a_stop_before_the_list_of_what_is_left_out_leaves_no_pixels_without_one(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(manifest.root, folder)
+    moved = dataclasses.replace(manifest, root=folder)
+    moved.file(3).rename(tmp_path / "away")
+    cached(moved, VIEW, tmp_path / "cache")
+    (tmp_path / "away").rename(moved.file(3))
+    with monkeypatch.context() as stopped:
+        stopped.setattr(images, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cached(moved, VIEW, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / images.FOLDER).glob("*.json"))
+    found, whole = cached(moved, VIEW, tmp_path / "cache"), cached(manifest, VIEW, tmp_path / "other")
+    assert found.path.read_bytes() == whole.path.read_bytes()
 
 
 def test_an_image_that_needs_too_much_memory_is_left_out_until_there_is_more(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,16 +136,17 @@ def layers(
     json: JsonFlag = False,
 ) -> None:
     """The layers of an architecture: name, shape, stride, receptive field, bytes a code (float16, flattened)."""
-    from pipeline.nets import layers as facts
+    from pipeline.nets import backbone
 
-    side = size or facts.native_size(arch)
+    known = backbone.find(arch)
+    side = size or known.native_size
     rows: list[dict[str, Any]] = []
-    for layer in facts.layers(arch):
+    for layer in known.layers():
         try:
-            shape = facts.shape(arch, layer.name, side, side)
+            shape = known.shape(layer.name, side, side)
         except UserError:
             continue
-        values = shape[0] * shape[1] * shape[2]
+        values = math.prod(shape)
         rows.append(
             {
                 "name": layer.name,
@@ -174,7 +176,7 @@ def layers(
                     f"{r['bytes_avg']:,}",
                 )
                 for r in rows
-                if not r["name"].endswith(facts.PRE)
+                if not known.require(r["name"]).inner
             ],
         )
     )

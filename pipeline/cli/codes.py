@@ -50,7 +50,7 @@ def extract(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas: conv5_2,pool5-flatten-sigmoid. {codes.layers}"
+            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas; `cnncodes layers` lists them. {codes.layers}"
         ),
     ] = None,
     arch: Arch = None,
@@ -131,14 +131,16 @@ def extract(
 
 
 def layers(
-    arch: Annotated[str, typer.Option(help="{weights.arch:choices}, or a variant's name.")] = "vgg16",
+    arch: Annotated[str | None, typer.Option(help="{weights.arch} Or a variant's name.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels; the native one if not given.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """The layers of an architecture: name, shape, stride, receptive field, bytes a code (float16, flattened)."""
+    from pipeline.config import preset_values
     from pipeline.nets import backbone
 
-    known = backbone.find(arch)
+    known = backbone.find(arch or preset_values()["weights"]["arch"])
+    arch = known.arch
     side = size or known.native_size
     rows: list[dict[str, Any]] = []
     for layer in known.layers():

@@ -33,8 +33,8 @@ Augment = Literal[
 
 
 class TableEntry(Section):
-    """Layers that are trained alike. `layers` are names or shell patterns such as `conv1_*`; a layer's batch norm has a
-    name of its own (`bn1_1`).
+    """Layers that are trained alike. `layers` are names or shell patterns for some; a layer's batch norm has a
+    name of its own.
 
     `multiple` of the learning rate, 0: frozen. `from_epoch`: frozen before that epoch. `optimiser` "": the run's own.
     """

@@ -91,8 +91,8 @@ class Architecture(Protocol):
 
     `native_size`: pixels a side of the images that it was made for. `logits`: the layer of its classes, before the
     softmax. `advised_from`: the first layer that is worth advising on. `short`, `long`: the layers of a collection's
-    short and long codes. `top`: the last layer before the classifier, which strategies put new heads on. `heads`: names of
-    its own ones.
+    short and long codes. `top`: the last layer before the classifier, which strategies put new heads on. `heads`: the
+    names of its own.
     """
 
     @property

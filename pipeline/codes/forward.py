@@ -58,8 +58,7 @@ class Forward:
         """Raises UserError if the weights are not those of the settings."""
         common = specs[0]
         network = backbone.of(weights)
-        made = common.as_json()
-        if any(made[name] != value for name, value in network.key().items()):
+        if network.key()["weights_sha256"] != common.weights_sha256:
             raise UserError(
                 f"these are not the weights that made the codes: sha256 {weights.sha256[:16]}...",
                 allowed=f"{common.weights_sha256[:16]}...",

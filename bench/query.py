@@ -26,7 +26,7 @@ from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams
 from pipeline.hashing.lsh import Lsh
 from pipeline.hashing.pack import pack
-from pipeline.nets.network import Network
+from pipeline.nets.vgg.network import Network
 from pipeline.nets.weights import Weights, random
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.search import make

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import config
 from pipeline.base.errors import UserError
 from pipeline.hashing import base as hashing
-from pipeline.nets import layers
+from pipeline.nets import backbone
 from pipeline.search import INDEXES, make
 
 # Any length that every index takes: settings that a length of code does not fit skip the index, which is no mistake.
@@ -50,15 +50,18 @@ class Sections:
             yield from _told(f"retrieval, {spec}", self._require_hasher, config.HashSpec.parse(spec))
         for index, settings in self.retrieval.approximate.items():
             yield from _told(f"retrieval.approximate.{index}", _require_names, index, settings)
+        allowed = [backbone.GAP, *backbone.find(self.weights.arch).heads]
+        if self.finetune.head not in allowed:
+            yield f"finetune.model.head is {self.finetune.head!r}, allowed: {', '.join(allowed)}"
         strategies = self.finetune.strategies
         for name in self.finetune.run:
             if below := strategies[name].below:
-                yield from _told(f"finetune.strategies.{name}.below", layers.require, self.weights.arch, below)
-        allowed = f"allowed: {', '.join(strategies)}"
+                yield from _told(f"finetune.strategies.{name}.below", backbone.find(self.weights.arch).require, below)
+        named = f"allowed: {', '.join(strategies)}"
         if unknown := [name for name in self.sanity.strategies if name not in strategies]:
-            yield f"sanity.strategies names {unknown}, {allowed}"
+            yield f"sanity.strategies names {unknown}, {named}"
         if self.tuned.strategy not in strategies:
-            yield f"tuned.strategy is {self.tuned.strategy!r}, {allowed}"
+            yield f"tuned.strategy is {self.tuned.strategy!r}, {named}"
 
     @property
     def _side(self) -> int:
@@ -66,9 +69,10 @@ class Sections:
 
     def _require_layer(self, text: str, side: int | None) -> None:
         layer = config.LayerSpec.parse(text).layer
-        layers.require(self.weights.arch, layer)
+        known = backbone.find(self.weights.arch)
+        known.require(layer)
         if side is not None:
-            layers.shape(self.weights.arch, layer, side, side)
+            known.shape(layer, side, side)
 
     def _require_hasher(self, spec: config.HashSpec) -> None:
         if spec.hasher != "cosine":

@@ -125,8 +125,8 @@ def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[
     """The params of some weights, and keys of `codes` for the view of images that they were trained on.
 
     A canonical file states both: its architecture, and the view if it was trained here. Without `arch` that of another
-    file is found from the shapes of its layers, and that of weights with a name is vgg16. Raises UserError if `arch`
-    contradicts the file, or several fit it alike.
+    file is found from the shapes of its layers, and that of weights with a name is the preset's. Raises UserError if
+    `arch` contradicts the file, or several fit it alike.
     """
     from pipeline.codes.weights_header import stated
 
@@ -138,8 +138,9 @@ def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[
 
 
 def _arch_of(weights: str) -> str:
-    if config.WeightsParams.of("vgg16", weights).source != "file":
-        return "vgg16"
+    usual: str = config.preset_values()["weights"]["arch"]
+    if config.WeightsParams.of(usual, weights).source != "file":
+        return usual
     from pipeline.nets.weights.sources import arch_of
 
     return arch_of(Path(weights))

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pipeline.advice.measure import Layer
 from pipeline.config import LayerSpec
-from pipeline.nets import layers
+from pipeline.nets import backbone
 
 Size = Literal["small", "large"]
 Likeness = Literal["alike", "different"]
@@ -115,7 +115,7 @@ def by_depth(found: Sequence[Layer], hopes: Mapping[str, float], *, arch: str, p
 
     leader, level, best = best_of(found)
     layer_of = {layer.spec: LayerSpec.parse(layer.spec).layer for layer in found}
-    deepest = layers.deepest_of(arch, list(layer_of.values()))
+    deepest = backbone.deepest_of(backbone.find(arch), layer_of.values())
     at_top = [layer for layer in found if layer_of[layer.spec] == deepest]
     top = best if best in at_top else best_of(at_top)[2]
     se = top.behind(best)[1]
@@ -126,6 +126,6 @@ def by_depth(found: Sequence[Layer], hopes: Mapping[str, float], *, arch: str, p
 
 
 def top_half(arch: str) -> str:
-    """The first convolution of the upper half of an architecture's convolutions, e.g. conv4_1 of vgg16."""
-    convolutions = [one.name for one in layers.layers(arch) if one.kind == "conv" and not one.name.endswith(layers.PRE)]
+    """The first convolution of the upper half of an architecture's convolutions."""
+    convolutions = [one.name for one in backbone.find(arch).layers() if one.kind == "conv" and not one.inner]
     return convolutions[(len(convolutions) + 1) // 2]

@@ -40,7 +40,7 @@ def advise(
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="Specs with commas; all in the folder, of images all from conv3_3 up if not given."),
+        typer.Option(help="Specs with commas; all in the folder, of images those of all upper layers if not given."),
     ] = None,
     arch: Annotated[
         str | None, typer.Option(help="For images: {weights.arch} A weights file that says its own decides.")
@@ -148,7 +148,7 @@ class Plan:
 
 
 def plan_of(arch: str | None, weights: str, layers: list[str], codes: dict[str, Any]) -> Plan:
-    """The codes of `layers`, or if there are none of all from conv3_3 up. Raises UserError before an image is read."""
+    """The codes of `layers`, of all upper ones if there are none. Raises UserError before an image is read."""
     from pipeline.advice.layers import upper_specs
     from pipeline.base.cache import cache_root
     from pipeline.codes.plan import check

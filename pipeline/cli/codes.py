@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,7 +50,7 @@ def extract(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas: conv5_2,pool5-flatten-sigmoid. {codes.layers}"
+            help="LAYER or LAYER-POOLING[-sigmoid][-l2], with commas; `cnncodes layers` lists them. {codes.layers}"
         ),
     ] = None,
     arch: Arch = None,
@@ -130,21 +131,24 @@ def extract(
 
 
 def layers(
-    arch: Annotated[str, typer.Option(help="{weights.arch:choices}, or a variant's name.")] = "vgg16",
+    arch: Annotated[str | None, typer.Option(help="{weights.arch} Or a variant's name.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels; the native one if not given.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """The layers of an architecture: name, shape, stride, receptive field, bytes a code (float16, flattened)."""
-    from pipeline.nets import layers as facts
+    from pipeline.config import preset_values
+    from pipeline.nets import backbone
 
-    side = size or facts.native_size(arch)
+    known = backbone.find(arch or preset_values()["weights"]["arch"])
+    arch = known.arch
+    side = size or known.native_size
     rows: list[dict[str, Any]] = []
-    for layer in facts.layers(arch):
+    for layer in known.layers():
         try:
-            shape = facts.shape(arch, layer.name, side, side)
+            shape = known.shape(layer.name, side, side)
         except UserError:
             continue
-        values = shape[0] * shape[1] * shape[2]
+        values = math.prod(shape)
         rows.append(
             {
                 "name": layer.name,
@@ -174,7 +178,7 @@ def layers(
                     f"{r['bytes_avg']:,}",
                 )
                 for r in rows
-                if not r["name"].endswith(facts.PRE)
+                if not known.require(r["name"]).inner
             ],
         )
     )

@@ -71,7 +71,7 @@ def compare(
 def predict(
     head: Annotated[
         Path,
-        typer.Argument(help="A folder of a head or a strategy: codes/heads/conv5_2-avg-svm, tuned/finetune/frozen."),
+        typer.Argument(help="A folder of a head or a strategy: codes/heads/LAYER-avg-svm, tuned/finetune/frozen."),
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders for all that are below them.")],
     weights: Annotated[

@@ -70,5 +70,11 @@ def layers_of(codes: dict[str, Any]) -> list[str]:
     """Takes the layers out of the keys of the section `codes`; [] if none are named. Raises UserError on no list."""
     layers = codes.pop("layers", [])
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
-        raise UserError(f"codes.layers {layers!r}", allowed="a list such as [conv5_2-avg, pool5-flatten]")
+        raise UserError(f"codes.layers {layers!r}", allowed=f"a list such as [{_usual_layers()}]")
     return layers
+
+
+def _usual_layers() -> str:
+    from pipeline.config import preset_values
+
+    return ", ".join(preset_values()["codes"]["layers"])

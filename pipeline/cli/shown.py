@@ -53,7 +53,9 @@ def choices(key: str) -> list[str]:
     annotations, value = _found(key)
     if isinstance(value, dict):
         return list(value)
-    return _architectures() if key == "weights.arch" else [c for one in annotations for c in _choices(one)]
+    if key in _OPEN:
+        return _OPEN[key]()
+    return [c for one in annotations for c in _choices(one)]
 
 
 def _found(key: str) -> tuple[list[Any], Any]:
@@ -69,10 +71,19 @@ def _found(key: str) -> tuple[list[Any], Any]:
 
 
 def _architectures() -> list[str]:
-    """The one closed set that the models of `config` don't know."""
-    from pipeline.nets.layers import ARCHS
+    from pipeline.nets.backbone import archs
 
-    return list(ARCHS)
+    return archs()
+
+
+def _heads() -> list[str]:
+    from pipeline.nets.backbone import heads
+
+    return heads()
+
+
+# The closed sets that the models of `config` don't know.
+_OPEN = {"weights.arch": _architectures, "finetune.model.head": _heads}
 
 
 def _choices(annotation: Any) -> list[str]:

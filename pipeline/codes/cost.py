@@ -6,12 +6,13 @@ them. What is there at once at the highest of them counts. tests/codes/test_cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pipeline.codes.settings import Settings
 from pipeline.data import views
 from pipeline.data.cost import Header
-from pipeline.nets import layers as nets
+from pipeline.nets import backbone
 
 # Bytes a pixel: of a view, of Pillow's copy of an image, and of what Pillow gives back with its own copy.
 _VIEW, _PILLOW, _FROM_PILLOW = 3, 4, 10
@@ -75,17 +76,9 @@ class Cost:
         s = self._common
         bytes_per_value = _FLOAT32 if s.precision == "fp32" else 2
         asked = {spec.layer for spec in self._specs}
-        norm = nets.find(s.arch).batch_norm
-        before, kept, highest = 3 * height * width * bytes_per_value, 0, 0
-        for op in nets.ops_until(s.arch, nets.deepest_of(s.arch, sorted(asked))):
-            made = self._values(op.name, height, width) * bytes_per_value
-            pre = op.name + nets.PRE in asked
-            # Batch norm, and a ReLU whose input is kept, make a second map.
-            highest = max(highest, kept + before + made * (2 if pre or (norm and op.kind == "conv") else 1))
-            kept += made * (pre + (op.name in asked))
-            before = 0 if op.name in asked else made
-        working = count * (highest + _NORMALISED * height * width)
-        return max(working, count * (kept + before) + self._pooling_bytes(height, width, count))
+        highest, left = backbone.find(s.arch).values_at_once(asked, height, width)
+        working = count * (highest * bytes_per_value + _NORMALISED * height * width)
+        return max(working, count * left * bytes_per_value + self._pooling_bytes(height, width, count))
 
     def _pooling_bytes(self, height: int, width: int, count: int) -> int:
         """Copies in float32. A processor makes them of a batch's maps one by one, but for those that are flattened; the
@@ -106,5 +99,4 @@ class Cost:
         return [(s.crop, s.crop)] * len(s.scales)
 
     def _values(self, layer: str, height: int, width: int) -> int:
-        channels, h, w = nets.shape(self._common.arch, layer, height, width)
-        return channels * h * w
+        return math.prod(backbone.find(self._common.arch).shape(layer, height, width))

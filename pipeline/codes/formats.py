@@ -16,7 +16,7 @@ from pipeline.base import disk, hdf5_files, json_files
 from pipeline.base.errors import UserError
 from pipeline.base.failing import place
 from pipeline.codes.reader import Codes
-from pipeline.nets import layers
+from pipeline.nets import backbone
 
 if TYPE_CHECKING:
     from pipeline.data.manifest import Manifest
@@ -137,7 +137,7 @@ def _map_shape(codes: Codes) -> tuple[int, int, int]:
     """(C, H, W) of a flattened map, (dim, 1, 1) of any other code."""
     s = codes.settings
     if s.get("pooling") == "flatten" and s["crop"] is not None:
-        c, h, w = layers.shape(s["arch"], s["layer"], s["crop"], s["crop"])
+        c, h, w = backbone.find(s["arch"]).shape(s["layer"], s["crop"], s["crop"])
         if c * h * w == codes.dim:
             return c, h, w
     return codes.dim, 1, 1

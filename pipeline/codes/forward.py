@@ -23,8 +23,7 @@ from torch import Tensor
 from pipeline.base.errors import UserError
 from pipeline.codes.loading import Batch
 from pipeline.codes.settings import Precision, Settings
-from pipeline.nets import layers
-from pipeline.nets.network import Network
+from pipeline.nets import backbone
 from pipeline.nets.pooling import POOLINGS, l2_normalise, soft
 from pipeline.nets.weights import Weights
 
@@ -58,14 +57,15 @@ class Forward:
     def __init__(self, weights: Weights, specs: Sequence[Settings]) -> None:
         """Raises UserError if the weights are not those of the settings."""
         common = specs[0]
-        if weights.sha256 != common.weights_sha256:
+        network = backbone.of(weights)
+        if network.key()["weights_sha256"] != common.weights_sha256:
             raise UserError(
                 f"these are not the weights that made the codes: sha256 {weights.sha256[:16]}...",
                 allowed=f"{common.weights_sha256[:16]}...",
             )
         self.specs = list(specs)
         self.common = common
-        self.layers = sorted({s.layer for s in specs}, key=layers.names(common.arch).index)
+        self.layers = sorted({s.layer for s in specs}, key=backbone.names(network.about).index)
         self.device = torch.device(common.device)
         self.dtype = _TORCH_DTYPES[common.precision]
         # Inputs that the GPU's memory held at once; None until it ran out.
@@ -77,10 +77,8 @@ class Forward:
         self._scale = norm.scale
         self._mean = torch.tensor(norm.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(norm.std, device=self.device).view(1, 3, 1, 1)
-        network = Network.of(weights, deepest=self.layers[-1])
-        network = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network: Callable[[Tensor, list[str]], dict[str, Tensor]] = (
-            torch.compile(network) if common.compile else network
+        self._network = network.runner(
+            self.layers, device=common.device, precision=common.precision, compile=common.compile
         )
 
     @torch.inference_mode()
@@ -164,7 +162,7 @@ class Forward:
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         # cuDNN's tensor-core float32 keeps 10 bits of mantissa; asked-for float32 must be float32.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            return self._network(x, self.layers)
+            return self._network(x)
 
     def _pool_maps(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         return {s.spec.name: POOLINGS[s.pooling].apply(maps[s.layer]) for s in self.specs}

@@ -21,7 +21,7 @@ from pipeline.base import json_files
 from pipeline.base.errors import UserError
 from pipeline.config import CodesParams, LayerSpec, Section
 from pipeline.data import views
-from pipeline.nets import layers
+from pipeline.nets import backbone
 from pipeline.nets.pooling import POOLINGS
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Settings(Section):
         """Values a row. Raises UserError if the layer does not fit the size of the images."""
         # The smallest view decides whether a layer fits; where views differ in size, no pooling's dim depends on it.
         side = self.crop if self.crop is not None else min(self.scales)
-        channels, height, width = layers.shape(self.arch, self.layer, side, side, num_classes=num_classes)
+        channels, height, width = backbone.find(self.arch).shape(self.layer, side, side, num_classes=num_classes)
         pooled = POOLINGS[self.pooling].dim(channels, height, width)
         return pooled * (len(self.scales) if self.combine == "stack" else 1)
 
@@ -166,7 +166,7 @@ def resolve(
     found = {}
     for text in params.layers:
         spec = LayerSpec.parse(text)
-        layers.require(arch, spec.layer)
+        backbone.find(arch).require(spec.layer)
         found[spec.name] = Settings(
             layer=spec.layer,
             pooling=spec.pooling,

@@ -16,7 +16,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.failing import reading
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.settings import Normalisation
-from pipeline.nets import layers
+from pipeline.nets import backbone
 
 if TYPE_CHECKING:
     from pipeline.nets.weights import Weights
@@ -64,16 +64,13 @@ class WeightsHeader:
 
     def held_layers(self) -> list[str]:
         """Layers that the weights can compute, in network order."""
-        return [
-            name
-            for name in layers.names(self.arch)
-            if layers.tensor_shapes(self.arch, deepest=name).keys() <= self.tensors
-        ]
+        return backbone.held(backbone.find(self.arch), self.tensors)
 
     def require_layers(self, asked: Iterable[str]) -> None:
         """Raises one UserError on layers that the weights stop before, and on unknown ones."""
         held = self.held_layers()
-        lacking = [name for name in asked if layers.require(self.arch, name).name not in held]
+        known = backbone.find(self.arch)
+        lacking = [name for name in asked if known.require(name).name not in held]
         if lacking:
             raise UserError(
                 f"these weights of {self.arch} stop at {held[-1]}, so they have no {', '.join(sorted(set(lacking)))}",
@@ -122,12 +119,12 @@ def _read(path: Path) -> WeightsHeader:
         about = plain_json.loads(header.pop("__metadata__")["cnncodes"])
         if about["version"] != VERSIONS["weights"]:
             raise ValueError(f"its version is {about['version']}")
-        fc8 = header.get("fc8.bias")
+        known = backbone.find(about["arch"])
         return WeightsHeader(
-            arch=layers.find(about["arch"]).name,
+            arch=known.arch,
             sha256=about["sha256"],
             normalisation=Normalisation.model_validate_json(json.dumps(about["preprocessing"])),
-            num_classes=fc8["shape"][0] if fc8 else layers.IMAGENET_CLASSES,
+            num_classes=known.num_classes({name: tensor["shape"] for name, tensor in header.items()}),
             tensors=frozenset(header),
             source=path,
         )

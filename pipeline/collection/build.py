@@ -35,7 +35,7 @@ from pipeline.data.sources.folder import require_folder
 from pipeline.hashing import base as hashing
 from pipeline.hashing import check
 from pipeline.hashing.sigmoid import Sigmoid
-from pipeline.nets import layers as nets
+from pipeline.nets import backbone
 from pipeline.search import make, save
 from pipeline.workspace import canonical_weights, images_section, network, preset
 
@@ -68,7 +68,7 @@ def build(
     """Indexes a folder of images into the new folder `out`, which then holds all that a query needs.
 
     `train`, `test`: HDF5 files in place of the folder, None; images that are unpacked lie in `out`/images.
-    `arch` and the view of images: if not given, what the weights file says of itself, else vgg16 and the preset's.
+    `arch` and the view of images: if not given, what the weights file says of itself, else the preset's.
     `layers`: specs whose float codes are kept, for cosine, the first also that of the short code; the deepest
     convolution averaged if empty. `long_layer`: that of the long codes, the last pooling flattened if None. `hasher`:
     of the short code; itq if None, or lsh where the images are too few for it. `long`: of LONG_HASHERS; one that gives
@@ -166,13 +166,11 @@ def _require_enough(hasher: str | None, nbits: int, listed: Sequence[Record]) ->
 
 def _specs(arch: str, layers: Sequence[str], long_layer: str | None) -> tuple[list[str], str]:
     """The specs of the float codes, the short code's first, and that of the long codes."""
-    facts = [f for f in nets.layers(arch) if not f.pre]
-    convolution = [f.name for f in facts if f.kind == "conv"][-1]
-    pooling = [f.name for f in facts if f.kind == "pool"][-1]
-    kept = [LayerSpec.parse(layer, pooling="avg").name for layer in layers or [convolution]]
+    about = backbone.find(arch)
+    kept = [LayerSpec.parse(layer, pooling="avg").name for layer in layers or [about.short]]
     if len(set(kept)) < len(kept):
         raise UserError(f"layers {', '.join(kept)} name one twice", allowed="each layer and pooling once")
-    return kept, LayerSpec.parse(long_layer or pooling, pooling="flatten").name
+    return kept, LayerSpec.parse(long_layer or about.long, pooling="flatten").name
 
 
 def _saved(

@@ -12,7 +12,7 @@ from pipeline.config.yaml12 import parse_yaml
 
 
 def assigned(texts: Sequence[str], sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`["codes.image.crop=96", "codes.layers=[pool5-avg]"]` -> `{"codes": {"crop": 96, "layers": ["pool5-avg"]}}`:
+    """`["codes.image.crop=96", "codes.layers=[LAYER-avg]"]` -> `{"codes": {"crop": 96, "layers": ["LAYER-avg"]}}`:
     values as in YAML, by field.
 
     Of a key that comes twice the last one holds.

@@ -33,8 +33,8 @@ Augment = Literal[
 
 
 class TableEntry(Section):
-    """Layers that are trained alike. `layers` are names or shell patterns such as `conv1_*`; a layer's batch norm has a
-    name of its own (`bn1_1`).
+    """Layers that are trained alike. `layers` are names or shell patterns for some; a layer's batch norm has a
+    name of its own.
 
     `multiple` of the learning rate, 0: frozen. `from_epoch`: frozen before that epoch. `optimiser` "": the run's own.
     """
@@ -149,8 +149,8 @@ class FinetuneParams(Section):
     background: list[int] = Field(min_length=3, max_length=3, description="RGB under transparent pixels, 0..255")
     max_train: int = Field(ge=0, description="training images a repeat, the first by a seeded order; 0: all")
 
-    head: Literal["gap", "vgg"]
-    widths: list[int] = Field(min_length=2, max_length=2, description="vgg head: fc6 and fc7")
+    head: str = Field(min_length=1, description="gap, or a head of the architecture's own")
+    widths: list[int] = Field(min_length=2, max_length=2, description="hidden layers of the architecture's own head")
     dropout: float = Field(ge=0.0, lt=1.0)
     init: Literal["he", "xavier"]
 

@@ -1,4 +1,4 @@
-"""Names that hold settings: of codes (`conv5_3-avg`) and of hashes of codes (`itq64-conv5_3-avg`)."""
+"""Names that hold settings: of codes (`LAYER-avg`) and of hashes of codes (`itq64-LAYER-avg`)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class LayerSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str, *, pooling: str = "") -> LayerSpec:
-        """`conv5_3-avg`, `pool5-flatten-l2`, `pool5-flatten-sigmoid`, `conv1_1.pre-max`; a bare layer name takes
-        `pooling`.
+        """`LAYER-avg`, `LAYER-flatten-l2`, `LAYER-flatten-sigmoid`; a bare layer name takes `pooling`.
 
         Raises UserError on anything else. Whether the architecture has the layer is checked by `nets`.
         """
@@ -39,9 +38,9 @@ class LayerSpec(BaseModel):
         if match is None:
             raise UserError(
                 f"layer spec {text!r} is not LAYER-POOLING, with -sigmoid, -l2 or -sigmoid-l2 behind it or not",
-                allowed=f"a layer name, then one of {', '.join(POOLINGS)}, e.g. conv5_3-avg, pool5-flatten-l2 or "
-                "pool5-flatten-sigmoid",
-                see="`cnncodes layers --arch vgg16`",
+                allowed=f"a layer name, then one of {', '.join(POOLINGS)}, e.g. LAYER-avg, LAYER-flatten-l2 or "
+                "LAYER-flatten-sigmoid",
+                see="`cnncodes layers`",
             )
         return cls(
             layer=match["layer"],
@@ -106,7 +105,7 @@ class HashSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> HashSpec:
-        """`itq64-conv5_3-avg`, `topk256-pool5-flatten`, `sigmoid-pool5-flatten`, `cosine-conv5_3-avg`.
+        """`itq64-LAYER-avg`, `topk256-LAYER-flatten`, `sigmoid-LAYER-flatten`, `cosine-LAYER-avg`.
 
         Raises UserError on anything else. Whether there are such codes is checked where they are read.
         """
@@ -114,7 +113,7 @@ class HashSpec(BaseModel):
         if match is None or match["hasher"] not in HASHER_NUMBERS:
             raise UserError(
                 f"hash spec {text!r} is not HASHER[NUMBER]-LAYER-POOLING",
-                allowed=f"one of {', '.join(HASHER_NUMBERS)}, then codes, e.g. itq64-conv5_3-avg",
+                allowed=f"one of {', '.join(HASHER_NUMBERS)}, then codes, e.g. itq64-LAYER-avg",
                 see="docs/params.md",
             )
         sets, number = HASHER_NUMBERS[match["hasher"]], match["number"]

@@ -1,7 +1,7 @@
 """From a decoded image to the network's inputs: (H, W, 3) uint8 -> views of uint8.
 
 Resampling is Pillow's bilinear filter, whose support grows as an image shrinks (antialiased): the one that
-torchvision's VGG weights were evaluated with. An image whose shorter side is below the scale is enlarged.
+torchvision's weights were evaluated with. An image whose shorter side is below the scale is enlarged.
 """
 
 from __future__ import annotations

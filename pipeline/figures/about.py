@@ -12,7 +12,7 @@ from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.about import About, Codes, Layer, Method, Picture
 from pipeline.figures.records.runs import Comparison
-from pipeline.nets import layers
+from pipeline.nets import backbone
 
 SAMPLES, SAMPLE_SIDE = 14, 88
 FAILURES = 20  # told; the rest are in failures.csv
@@ -29,7 +29,7 @@ def about(inputs: Inputs) -> Computed:
         classes=tuple(inputs.manifest.classes),
         lost=len(inputs.lost),
         samples=_samples(inputs),
-        layers=tuple(Layer(name, layers.require(inputs.arch, name).receptive_field) for name in names),
+        layers=tuple(Layer(name, backbone.find(inputs.arch).require(name).receptive_field or 0) for name in names),
         codes=codes,
         best_spec=inputs.best_spec if inputs.specs else "",
         heads=inputs.heads,

@@ -1,9 +1,10 @@
 """Copies of one picture, in another size or saved again, that a split parts: codes propose them, pixels settle it.
 
-Measured on 400 pictures of 400 px (drawings, and parts of photographs) at 200, 120 and 60 px as JPEG, codes of VGG-16
-at 96 px: the copy lies within .035 of the usual distance down to 120 px, and within .33 at 60 px, where other pictures
-do too. Shrunk to 16 x 16 px the copies correlate with the picture to .978 or more (one in twenty below .988); of other
-pictures' nearest neighbours one in twenty, parts of one photograph that overlap apart, to .95 or more.
+Measured on 400 pictures of 400 px (drawings, and parts of photographs) at 200, 120 and 60 px as JPEG, codes of the
+demo's network at 96 px: the copy lies within .035 of the usual distance down to 120 px, and within .33 at 60 px,
+where other pictures do too. Shrunk to 16 x 16 px the copies correlate with the picture to .978 or more (one in twenty
+below .988); of other pictures' nearest neighbours one in twenty, parts of one photograph that overlap apart, to .95
+or more.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from pipeline.figures.runs import read_runs
 from pipeline.figures.thumbnails import Album
 from pipeline.figures.tuned import read_tuned
 from pipeline.figures.tuned_network import read_tuned_network
-from pipeline.nets import layers
+from pipeline.nets import backbone
 from pipeline.strategies.sanity import step
 
 # pipeline.nets.weights has the same name for it, and loads torch.
@@ -99,8 +99,9 @@ class Inputs:
     def layer_order(self) -> tuple[str, ...]:
         """Layer names in the order in which the network computes them, from the first to the deepest that is used."""
         used = [LayerSpec.parse(spec).layer for spec in self.specs]
-        names = layers.names(self.arch)
-        return names[: names.index(layers.deepest_of(self.arch, used)) + 1]
+        about = backbone.find(self.arch)
+        names = backbone.names(about)
+        return names[: names.index(backbone.deepest_of(about, used)) + 1]
 
     def depth(self, spec: LayerSpec) -> int:
         """The layer's place in the network."""

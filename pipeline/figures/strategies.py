@@ -10,7 +10,7 @@ from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.strategies import Baseline, Strategies, Tuned
 from pipeline.figures.tuned import baselines
-from pipeline.nets import layers
+from pipeline.nets import backbone
 from pipeline.strategies.gains import gains
 from pipeline.strategies.outputs import CURVE_COLUMNS
 
@@ -31,7 +31,9 @@ def compute(inputs: Inputs) -> Computed | None:
         heads=tuple(heads),
         recall=recall_of({one.name: one.repeats for one in ranked}, inputs.manifest),
         gains=_gains(found),
-        convolutions=tuple(one.name for one in layers.layers(inputs.arch) if one.kind == "conv" and not one.pre),
+        convolutions=tuple(
+            one.name for one in backbone.find(inputs.arch).layers() if one.kind == "conv" and not one.inner
+        ),
     )
     metrics = {f"strategy_{metric}": {one.name: round(one.mean(metric), 6) for one in found}}
     return Computed(record, metrics, {"plots/strategy_curves.csv": curves_csv(found)})

@@ -83,5 +83,5 @@ def _norms(codes: Codes) -> NDArray[np.float64]:
 def _normalised() -> UserError:
     return UserError(
         "the codes are L2-normalised, so none of their values can exceed ln 3 and every bit would be 0",
-        allowed="codes without -l2, e.g. pool5-flatten",
+        allowed="codes without -l2, e.g. LAYER-flatten",
     )

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.data.spelling import spelled
-from pipeline.nets import layers
-from pipeline.nets.network import Network
-from pipeline.nets.weights import Weights, require_held
+from pipeline.nets import backbone
+from pipeline.nets.weights import Weights
 from pipeline.strategies.model import Classifier
 
 # A target class without source classes never has more.
@@ -28,13 +27,14 @@ class Direct(Classifier):
     """
 
     def __init__(self, weights: Weights, labels: Mapping[str, Sequence[str]], classes: Sequence[str], *, size: int):
-        """Raises UserError if the weights have no fc8 or no class names, or the images are below the native size."""
+        """Raises UserError if the weights have no classifier or no class names, or the images are too small."""
         super().__init__(weights.preprocessing, size)
-        require_held(weights, "fc8")
-        layers.require_size(weights.arch, "fc8", size, size)
+        about = backbone.find(weights.arch)
+        self.base = backbone.of(weights).trunk(about.logits)
+        about.shape(about.logits, size, size)
         self.classes = tuple(classes)
         self.labels = label_map(labels, classes, source_classes(weights))
-        self.net = Network.of(weights, deepest="fc8")
+        self.net = self.base.module
         position = {name: i for i, name in enumerate(source_classes(weights))}
         shares = torch.zeros(len(position), len(classes))  # (source classes, k)
         for column, target in enumerate(classes):
@@ -51,7 +51,7 @@ class Direct(Classifier):
         return "; ".join([*by[:_TOLD], *more, *([f"none for {', '.join(none)}, never named"] if none else [])])
 
     def body(self, images: Tensor) -> Tensor:
-        return self.net(images, ("fc8",))["fc8"].mean(dim=(2, 3))  # type: ignore[no-any-return]
+        return self.base(images).mean(dim=(2, 3))
 
     def top(self, codes: Tensor) -> Tensor:
         mapped = codes.float().softmax(dim=1) @ self.shares
@@ -59,7 +59,7 @@ class Direct(Classifier):
 
 
 def source_classes(weights: Weights) -> tuple[str, ...]:
-    """The names of fc8's rows. Raises UserError if the weights don't say them."""
+    """The names of the classes that the classifier tells apart. Raises UserError if the weights don't say them."""
     if weights.classes is None:
         raise UserError(
             "strategy direct needs the names of the source's classes, which these weights don't hold",

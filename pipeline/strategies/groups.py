@@ -36,7 +36,7 @@ class Group:
 
 
 def layer_of(parameter: str) -> str:
-    """`conv1_1.weight` -> `conv1_1`."""
+    """`LAYER.weight` -> `LAYER`."""
     return parameter.rpartition(".")[0]
 
 

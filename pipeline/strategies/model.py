@@ -1,17 +1,16 @@
-"""A network that is tuned: the convolutions of an architecture, and a new head on its last pooling."""
+"""A network that is tuned: the trunk of an architecture, and a new head on it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.network import Network
+from pipeline.nets import backbone
+from pipeline.nets.backbone import GAP, Head
 from pipeline.nets.weights import Preprocessing, Weights
 
 
@@ -24,18 +23,13 @@ def autocast(device: str, precision: str) -> contextlib.AbstractContextManager[N
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-class Head(Protocol):
-    """`codes`: the last pooling's map (B, C, h, w) -> (B, d); `logits`: (B, d) -> (B, k)."""
-
-    def codes(self, maps: Tensor) -> Tensor: ...
-    def logits(self, codes: Tensor) -> Tensor: ...
-
-
 class GapHead(nn.Module):
     """Global average pooling, dropout, one linear layer (Lin et al. 2014)."""
 
     def __init__(self, channels: int, k: int, *, dropout: float) -> None:
         super().__init__()
+        self.codes_dim = channels
+        self.widths: tuple[int, ...] = ()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, k)
 
@@ -44,25 +38,6 @@ class GapHead(nn.Module):
 
     def logits(self, codes: Tensor) -> Tensor:
         return self.classifier(self.dropout(codes))  # type: ignore[no-any-return]
-
-
-class VggHead(nn.Module):
-    """fc6 and fc7, each with ReLU and dropout, then fc8, on the map in C, H, W order (Simonyan and Zisserman 2015)."""
-
-    def __init__(self, inputs: int, widths: Sequence[int], k: int, *, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.fc6 = nn.Linear(inputs, widths[0])
-        self.fc7 = nn.Linear(widths[0], widths[1])
-        self.fc8 = nn.Linear(widths[1], k)
-
-    def codes(self, maps: Tensor) -> Tensor:
-        return maps.flatten(1)
-
-    def logits(self, codes: Tensor) -> Tensor:
-        x = self.dropout(torch.relu(self.fc6(codes)))
-        x = self.dropout(torch.relu(self.fc7(x)))
-        return self.fc8(x)  # type: ignore[no-any-return]
 
 
 class Normalise(nn.Module):
@@ -113,7 +88,7 @@ class Classifier(nn.Module):
 
 
 class Tuned(Classifier):
-    """`arch` without its fc layers (`trunk`), and a `head` of kind gap or vgg."""
+    """`arch` up to the layer below its classifier (`trunk`), and a `head`: `gap`, or one of the architecture's own."""
 
     def __init__(
         self,
@@ -126,23 +101,27 @@ class Tuned(Classifier):
         dropout: float,
         k: int,
     ) -> None:
-        """Raises UserError if images of `size` leave no map after the last pooling."""
+        """Raises UserError if images of `size` are too small, or there is no such head."""
         super().__init__(preprocessing, size)
         self.arch, self.head_kind = arch, head
-        self.last = next(layer.name for layer in reversed(layers.layers(arch)) if layer.kind == "pool")
-        channels, height, width = layers.shape(arch, self.last, size, size)
-        self.trunk = Network(arch, deepest=self.last)
+        about = backbone.find(arch)
+        if head != GAP and head not in about.heads:
+            raise UserError(f"{arch} has no head {head!r}", allowed=[GAP, *about.heads], see="finetune.model.head")
+        self.last = about.top
+        channels = about.shape(self.last, size, size)[0]
+        self.base = about.trunk(self.last)
+        self.trunk = self.base.module
         self.head: Head = (
             GapHead(channels, k, dropout=dropout)
-            if head == "gap"
-            else VggHead(channels * height * width, widths, k, dropout=dropout)
+            if head == GAP
+            else about.head(head, size=size, widths=widths, k=k, dropout=dropout)
         )
-        self.codes_dim = channels if head == "gap" else channels * height * width
-        # The architecture that has exactly these fc layers; the convolutions alone are `arch`'s.
-        self.whole_arch = layers.variant(arch, size, (widths[0], widths[1])) if head == "vgg" else arch
+        self.codes_dim = self.head.codes_dim
+        # The architecture that trunk and head are together, where the head is of its kind.
+        self.whole_arch = about.with_head(head, size=size, widths=widths) if head != GAP else None
 
     def body(self, images: Tensor) -> Tensor:
-        return self.head.codes(self.trunk(images, (self.last,))[self.last])
+        return self.head.codes(self.base(images))
 
     def top(self, codes: Tensor) -> Tensor:
         return self.head.logits(codes)
@@ -152,7 +131,7 @@ def initialise(model: nn.Module, how: str, seed: int) -> None:
     """New values for every parameter: kernels normal, He et al. 2015 (equation 10) or uniform, Glorot and Bengio 2010
     (equation 16); biases 0; norms the identity.
 
-    The last layer's kernel is normal with deviation 0.001: VGG's unscaled activations make long codes, and the first
+    The last layer's kernel is normal with deviation 0.001: unscaled activations make long codes, and the first
     loss is to be near ln(k).
     """
     generator = torch.Generator().manual_seed(seed)
@@ -204,7 +183,7 @@ def import_fitting(model: Classifier, tensors: Mapping[str, Tensor]) -> dict[str
 
 def require_trunk(weights: Weights, last: str) -> None:
     """Raises UserError if the weights don't hold all convolutions."""
-    needed = layers.tensor_shapes(weights.arch, deepest=last)
+    needed = backbone.find(weights.arch).tensors(last)
     missing = [name for name in needed if name not in weights.tensors]
     if missing:
         raise UserError(

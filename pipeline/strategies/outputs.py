@@ -138,7 +138,7 @@ def over_repeats(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float
 
 def trained_text(groups: Sequence[Group], order: Sequence[str], epochs: int) -> str:
     """What the groups of groups.json train in that many epochs, in words: runs of layers with their multiple of the
-    rate, `conv4_1 to conv5_3 at 0.1, classifier at 1`. `order`: the model's layers, so that a run holds all between its
+    rate, `FIRST to LAST at 0.1, classifier at 1`. `order`: the model's layers, so that a run holds all between its
     ends.
     """
     how = {layer: (g.multiple, g.from_epoch) if g.trained(epochs - 1) else None for g in groups for layer in g.layers}

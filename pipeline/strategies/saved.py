@@ -1,8 +1,8 @@
 """A trained classifier on disk, with all that is needed to use it, and back.
 
-`model.safetensors` is a canonical weights file of `nets.weights` wherever the classifier is one of its networks: up to
-fc8 with the vgg head (of an architecture named for its fc layers, see `nets.layers.variant`) and in direct use, up to
-the last pooling with the gap head. `head.safetensors` says the rest: how the model is built, its classes and view, and
+`model.safetensors` is a canonical weights file of `nets.weights` wherever the classifier is one of its networks: whole
+with a head of the architecture's own (`nets.backbone.Architecture.with_head` names it) and in direct use, the trunk
+with the gap head. `head.safetensors` says the rest: how the model is built, its classes and view, and
 the tensors that the first file does not hold. Baselines are no such network: their first file has names of its own.
 """
 
@@ -124,7 +124,7 @@ def write(
     state = {name: t.cpu().contiguous() for name, t in model.canonical_state().items()}
     rest: dict[str, Tensor] = {}
     if isinstance(model, Tuned):
-        if model.head_kind == "vgg":
+        if model.whole_arch is not None:
             weights = Weights.make(model.whole_arch, state, source.preprocessing, provenance, tuple(classes))
         else:
             rest = {name: state.pop(name) for name in list(state) if name.startswith("classifier.")}
@@ -142,9 +142,8 @@ def description(model: Classifier, *, classes: Sequence[str], view: CachedView, 
     about = {"classes": list(classes), "loss": loss, "size": model.size, "view": asdict(view)}
     if isinstance(model, Tuned):
         about |= {"kind": "tuned", "arch": model.arch, "head": model.head_kind}
-        if model.head_kind == "vgg":
-            state = model.canonical_state()
-            about["widths"] = [len(state["fc6.bias"]), len(state["fc7.bias"])]
+        if model.head.widths:
+            about["widths"] = list(model.head.widths)
     elif isinstance(model, Direct):
         about |= {"kind": "direct", "labels": {t: list(s) for t, s in model.labels.items()}}
     else:

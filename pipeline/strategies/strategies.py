@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.base.errors import UserError
 from pipeline.base.seeds import seed_of
 from pipeline.config import FinetuneParams, StrategyParams, TableEntry
-from pipeline.nets import layers
+from pipeline.nets import backbone
 from pipeline.nets.weights import Weights
 from pipeline.strategies import baselines, model
 from pipeline.strategies.direct import Direct
@@ -69,10 +68,8 @@ def _finetune(task: Task) -> Ready:
     renewed = _import_all(task, tuned)
     below = task.strategy.below
     trunk = _trunk(tuned)
-    first = _depth(tuned, layers.require(tuned.arch, below).name) if below else 0
-    # What stands behind average pooling is no layer of the architecture's.
-    own = [layer for layer in [*trunk, *_head(tuned)] if layer != "classifier"]
-    fixed = [layer for layer in own if _depth(tuned, layer) < first]
+    frozen = set(backbone.find(tuned.arch).before(below)) if below else set()
+    fixed = [layer for layer in [*trunk, *_head(tuned)] if layer in frozen]
     if new := [layer for layer in fixed if layer in renewed]:
         raise UserError(
             f"`below` {below} would freeze {', '.join(new)} at random values: {renewed[new[0]]}",
@@ -87,12 +84,9 @@ def _gradual(task: Task) -> Ready:
     """New layers first; every `every` epochs the next block of convolutions from the top (Howard and Ruder 2018)."""
     tuned = _new(task)
     renewed = _import_all(task, tuned)
-    trunk = _trunk(tuned)
-    blocks = sorted({_block(layer) for layer in trunk}, reverse=True)
     table = _imported_and_new(task, tuned, [], renewed)
-    for step, block in enumerate(blocks, start=1):
-        own = [layer for layer in trunk if _block(layer) == block]
-        table.append(_entry(task, own, task.strategy.multiple, from_epoch=step * task.strategy.every))
+    for step, block in enumerate(reversed(tuned.base.blocks()), start=1):
+        table.append(_entry(task, list(block), task.strategy.multiple, from_epoch=step * task.strategy.every))
     return Ready(tuned, table, renewed=renewed)
 
 
@@ -142,7 +136,8 @@ def _import_trunk(task: Task, tuned: Tuned) -> dict[str, str]:
 def _import_all(task: Task, tuned: Tuned) -> dict[str, str]:
     """The classifier is always new: its classes are the target's."""
     model.require_trunk(task.weights, tuned.last)
-    return model.import_fitting(tuned, {n: t for n, t in task.weights.tensors.items() if layer_of(n) != "fc8"})
+    logits = backbone.find(tuned.arch).logits
+    return model.import_fitting(tuned, {n: t for n, t in task.weights.tensors.items() if layer_of(n) != logits})
 
 
 def _imported_and_new(
@@ -163,21 +158,9 @@ def _entry(task: Task, names: list[str], multiple: float, *, from_epoch: int = 0
 
 def _trunk(tuned: Tuned) -> list[str]:
     """Layers with parameters, in order, norms under their own names."""
-    return list(dict.fromkeys(layer_of(name) for name, _ in tuned.trunk.named_parameters()))
+    return [layer for block in tuned.base.blocks() for layer in block]
 
 
 def _head(tuned: Tuned) -> list[str]:
     trunk = set(_trunk(tuned))
     return [layer for layer in dict.fromkeys(layer_of(n) for n in tuned.canonical()) if layer not in trunk]
-
-
-def _depth(tuned: Tuned, layer: str) -> int:
-    """Position among the architecture's steps; a norm stands with its convolution."""
-    return layers.names(tuned.arch).index(layer.replace("bn", "conv"))
-
-
-def _block(layer: str) -> int:
-    """conv5_3 -> 5."""
-    match = re.search(r"[0-9]+", layer)
-    assert match is not None
-    return int(match[0])

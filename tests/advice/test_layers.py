@@ -10,13 +10,13 @@ from pipeline.advice.layers import upper_specs
 from pipeline.base.errors import UserError
 from pipeline.codes.settings import Normalisation
 from pipeline.codes.weights_header import WeightsHeader
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from tests.codes.conftest import make_params
 
 
 def header(arch: str, *, deepest: str | None = None) -> WeightsHeader:
     norm = Normalisation(channels="rgb", scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return WeightsHeader(arch, "a" * 64, norm, 1000, frozenset(layers.tensor_shapes(arch, deepest=deepest)), Path("-"))
+    return WeightsHeader(arch, "a" * 64, norm, 1000, frozenset(facts.tensor_shapes(arch, deepest=deepest)), Path("-"))
 
 
 def names(arch: str, *, deepest: str | None = None, side: int = 224) -> list[str]:

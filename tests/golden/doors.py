@@ -40,7 +40,7 @@ from pipeline.heads.model import predict as score
 from pipeline.heads.registry import HEADS
 from pipeline.heads.run import fit_head
 from pipeline.heads.scaling import Scaling
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
 from pipeline.nets.weights.preprocessings import PREPROCESSINGS
 from pipeline.retrieval.run import run_spec
@@ -61,7 +61,7 @@ Ids = NDArray[np.str_]
 HASHER_NAMES = tuple(HASHERS)
 HEAD_NAMES = tuple(HEADS)
 INDEX_NAMES = tuple(INDEXES)
-ARCH_NAMES = tuple(layers.ARCHS)
+ARCH_NAMES = tuple(facts.ARCHS)
 
 # What a section of params holds where a test says nothing else.
 CODES: Plain = {
@@ -92,11 +92,11 @@ def preprocessings() -> dict[str, Plain]:
 
 def variant(arch: str, side: int, widths: tuple[int, int]) -> str:
     """The name of an architecture with other fc layers."""
-    return layers.variant(arch, side, widths)
+    return facts.variant(arch, side, widths)
 
 
 def layer_names(arch: str) -> tuple[str, ...]:
-    return layers.names(arch)
+    return facts.names(arch)
 
 
 def records(*, arch: str, weights_sha256: str, normalisation: Plain, codes: Plain) -> dict[str, Plain]:
@@ -177,7 +177,7 @@ def write_head(
     """A head that learned these arrays, for codes of `record`."""
     one = settings.Settings.from_json(record)
     made = HEADS[head].from_arrays(arrays)
-    dim = one.dim(num_classes=layers.IMAGENET_CLASSES)
+    dim = one.dim(num_classes=facts.IMAGENET_CLASSES)
     Model(head, made, Scaling(*scaling), tuple(classes), one.spec.name, dim, record).save(path)
 
 
@@ -187,7 +187,7 @@ def write_reference(path: Path, name: str, shared: Plain, rows: Mapping[str, Row
 
 def tensor_shapes(arch: str, *, deepest: str | None = None, classes: int = 6) -> dict[str, tuple[int, ...]]:
     """Canonical names and shapes of an architecture's tensors."""
-    return layers.tensor_shapes(arch, deepest=deepest, num_classes=classes)
+    return facts.tensor_shapes(arch, deepest=deepest, num_classes=classes)
 
 
 def write_weights(

@@ -21,7 +21,7 @@ from pipeline.base.errors import UserError
 from pipeline.codes import extract
 from pipeline.data.cost import Header
 from pipeline.data.manifest import Manifest
-from pipeline.nets.network import Network
+from pipeline.nets.vgg.network import Network
 from pipeline.nets.weights import held_layers, read_canonical
 from pipeline.strategies import gains, images, saved
 from pipeline.strategies.images import CachedView, cached

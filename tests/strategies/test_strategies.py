@@ -12,8 +12,8 @@ import torch
 
 from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.nets import layers
-from pipeline.nets.network import Network
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.network import Network
 from pipeline.nets.weights import Weights
 from pipeline.strategies import direct
 from pipeline.strategies.direct import Direct, label_map, propose
@@ -22,7 +22,7 @@ from pipeline.strategies.run import run_strategy
 from pipeline.strategies.strategies import Ready, Task, prepare
 from tests.strategies import world
 
-CONVS = [op.name for op in layers.find("tinyvgg").ops if op.kind == "conv"]
+CONVS = [op.name for op in facts.find("tinyvgg").ops if op.kind == "conv"]
 
 
 def ready(name: str, *, weights: Weights | None = None, **changes: Any) -> Ready:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.base.errors import UserError
 from pipeline.config import FinetuneParams
 from pipeline.data.manifest import Manifest
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.strategies import checkpoints, kept, lr_find, optimisers, train
 from pipeline.strategies.kept import Keeping
 from pipeline.strategies.prepared import Prepared, place_of, prepared
@@ -90,7 +90,7 @@ def run(
 @pytest.fixture
 def tinyvgg_with_norms(monkeypatch: pytest.MonkeyPatch) -> str:
     name = "tinyvgg_with_norms"
-    monkeypatch.setitem(layers.ARCHS, name, dataclasses.replace(layers.find("tinyvgg"), name=name, batch_norm=True))
+    monkeypatch.setitem(facts.ARCHS, name, dataclasses.replace(facts.find("tinyvgg"), name=name, batch_norm=True))
     return name
 
 

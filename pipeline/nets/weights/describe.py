@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.base import disk
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import WHOLE, Content, shapes_of
 from pipeline.nets.weights.match import leading, num_classes_of
@@ -44,7 +44,7 @@ def opened(path: Path, *, arch: str | None = None, deploy: Path | None = None) -
     Raises UserError if the file can't be read, or `arch` is unknown.
     """
     if arch is not None:
-        layers.find(arch)
+        facts.find(arch)
     if is_canonical(path):
         return _canonical(path)
     content = open_file(path, deploy)
@@ -84,7 +84,7 @@ def inspect(path: Path, *, arch: str | None = None, deploy: Path | None = None) 
         "tensors": [_tensor(name, tensor) for name, tensor in found.tensors.items()],
         "problems": _problems(found),
     }
-    if found.arch is not None and layers.is_known(found.arch):
+    if found.arch is not None and facts.is_known(found.arch):
         kept, _ = _leading(found.arch, found.tensors)
         described["deepest"] = deepest(kept)
     return described

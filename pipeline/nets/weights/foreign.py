@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.record import Preprocessing
 
 NORM_EPS = 1e-5
@@ -126,7 +126,7 @@ class InOrder:
 def _names(arch: str) -> tuple[list[str], list[str], list[str]]:
     """Of the convolutions, their norms, and the fc layers."""
     convs = list(conv_names(arch))
-    return convs, [n.replace("conv", "bn") for n in convs], [op.name for op in layers.find(arch).ops if op.kind == "fc"]
+    return convs, [n.replace("conv", "bn") for n in convs], [op.name for op in facts.find(arch).ops if op.kind == "fc"]
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -157,13 +157,13 @@ def _numbered(names: list[str], found: Iterable[T], kind: str) -> Iterator[tuple
 @functools.cache
 def largest_tensor() -> int:
     """Values of the largest tensor of any architecture: what a file states beyond it is a lie, or no VGG."""
-    return max(math.prod(shape) for arch in layers.ARCHS for shape in layers.tensor_shapes(arch).values())
+    return max(math.prod(shape) for arch in facts.ARCHS for shape in facts.tensor_shapes(arch).values())
 
 
 @functools.cache
 def most_values() -> int:
     """Twice the values of the largest architecture: what one file may make a reader hold in memory."""
-    return 2 * max(sum(map(math.prod, layers.tensor_shapes(arch).values())) for arch in layers.ARCHS)
+    return 2 * max(sum(map(math.prod, facts.tensor_shapes(arch).values())) for arch in facts.ARCHS)
 
 
 def torch_names(arch: str) -> dict[str, str]:
@@ -173,8 +173,8 @@ def torch_names(arch: str) -> dict[str, str]:
     """
     theirs: dict[str, str] = {}
     position = 0
-    batch_norm = layers.find(arch).batch_norm
-    for op in layers.find(arch).ops:
+    batch_norm = facts.find(arch).batch_norm
+    for op in facts.find(arch).ops:
         if op.kind == "conv":
             theirs[f"features.{position}"] = op.name
             if batch_norm:
@@ -224,4 +224,4 @@ def variance_for_our_eps(variance: Tensor, eps: float) -> Tensor:
 
 def conv_names(arch: str) -> Iterator[str]:
     """The convolutions' names in order."""
-    return (op.name for op in layers.find(arch).ops if op.kind == "conv")
+    return (op.name for op in facts.find(arch).ops if op.kind == "conv")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights import random
 from pipeline.nets.weights.foreign import shapes_of
 
@@ -67,7 +67,7 @@ def fitting(arch: str, shapes: Shapes, *, num_classes: int) -> tuple[int, int]:
 def num_classes_of(shapes: Shapes) -> int:
     """Rows of fc8, ImageNet's 1000 without one."""
     fc8 = shapes.get("fc8.weight", ())
-    return fc8[0] if len(fc8) == 2 else layers.IMAGENET_CLASSES
+    return fc8[0] if len(fc8) == 2 else facts.IMAGENET_CLASSES
 
 
 def text(account: tuple[Entry, ...]) -> str:
@@ -80,7 +80,7 @@ _FITS = "name and shape fit"
 
 def _layers(arch: str, shapes: Shapes, num_classes: int) -> list[tuple[str, list[str], str]]:
     """(layer, its tensors' names, why they don't fit or "") in the network's order."""
-    wanted = layers.tensor_shapes(arch, num_classes=num_classes)
+    wanted = facts.tensor_shapes(arch, num_classes=num_classes)
     by_layer: dict[str, list[str]] = {}
     for name in wanted:
         by_layer.setdefault(_layer(name), []).append(name)
@@ -91,7 +91,7 @@ def _layers(arch: str, shapes: Shapes, num_classes: int) -> list[tuple[str, list
 
 
 def _unused(arch: str, tensors: Mapping[str, Tensor], num_classes: int) -> list[Entry]:
-    wanted = layers.tensor_shapes(arch, num_classes=num_classes)
+    wanted = facts.tensor_shapes(arch, num_classes=num_classes)
     return [Entry(name, "unused", f"{arch} has no such tensor") for name in tensors if name not in wanted]
 
 

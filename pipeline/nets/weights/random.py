@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 
 
-def tensors(arch: str, seed: int, *, num_classes: int = layers.IMAGENET_CLASSES) -> dict[str, Tensor]:
+def tensors(arch: str, seed: int, *, num_classes: int = facts.IMAGENET_CLASSES) -> dict[str, Tensor]:
     """Canonical tensors: normal with variance 2 / fan-in (He et al. 2015, equation 10), biases 0, norms the identity.
 
     Each tensor has a generator of its own, from seed and name, so a layer's weights don't depend on the others'.
     """
-    return {
-        name: _one(name, shape, seed) for name, shape in layers.tensor_shapes(arch, num_classes=num_classes).items()
-    }
+    return {name: _one(name, shape, seed) for name, shape in facts.tensor_shapes(arch, num_classes=num_classes).items()}
 
 
 def seed_of(text: str) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.base import disk, held, json_files, plain_json
 from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.check import check
 
 METADATA_KEY = "cnncodes"
@@ -74,7 +74,7 @@ class Weights:
     @property
     def num_classes(self) -> int:
         """Rows of fc8; ImageNet's 1000 if the weights stop before it."""
-        return self.tensors["fc8.bias"].numel() if "fc8.bias" in self.tensors else layers.IMAGENET_CLASSES
+        return self.tensors["fc8.bias"].numel() if "fc8.bias" in self.tensors else facts.IMAGENET_CLASSES
 
 
 def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessing) -> str:
@@ -97,8 +97,8 @@ def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessin
 def held_layers(weights: Weights) -> tuple[str, ...]:
     """The layers that these weights can compute, in order."""
     held: list[str] = []
-    for layer in layers.names(weights.arch):
-        if not layers.tensor_shapes(weights.arch, deepest=layer).keys() <= weights.tensors.keys():
+    for layer in facts.names(weights.arch):
+        if not facts.tensor_shapes(weights.arch, deepest=layer).keys() <= weights.tensors.keys():
             break
         held.append(layer)
     return tuple(held)
@@ -109,7 +109,7 @@ def require_held(weights: Weights, layer: str) -> str:
 
     Raises UserError on a wrong name, and on a layer that they stop before, saying which weights have it.
     """
-    layers.require(weights.arch, layer)
+    facts.require(weights.arch, layer)
     held = held_layers(weights)
     if layer not in held:
         source = weights.provenance.get("source", "these weights")

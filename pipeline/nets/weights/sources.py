@@ -12,21 +12,20 @@ from torch import Tensor
 from pipeline.base import disk, json_files
 from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
-from pipeline.nets import layers
 from pipeline.nets.mistaken import require_not_mistaken
-from pipeline.nets.weights import (
+from pipeline.nets.vgg import facts
+from pipeline.nets.weights import demo, random
+from pipeline.nets.weights.detect import detect
+from pipeline.nets.weights.foreign import WHOLE, Content
+from pipeline.nets.weights.legacy import (
     caffe_file,
-    demo,
     keras_file,
     neon_file,
     onnx_file,
-    random,
     safetensors_file,
     torch_file,
     torchvision_entry,
 )
-from pipeline.nets.weights.detect import detect
-from pipeline.nets.weights.foreign import WHOLE, Content
 from pipeline.nets.weights.match import fitting, num_classes_of
 from pipeline.nets.weights.preprocessings import CAFFE, TORCHVISION, recognise
 from pipeline.nets.weights.record import (
@@ -60,7 +59,7 @@ def resolve(params: WeightsParams, cache: Path) -> Weights:
 
     Raises UserError on an unknown architecture or source, and if the weights don't fit the architecture.
     """
-    layers.find(params.arch)
+    facts.find(params.arch)
     kind, _, name = params.source.partition(":")
     if params.source == "demo":
         return Weights.make(params.arch, demo.read(params.arch, cache), CAFFE, demo.provenance())

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 
 
 def model(arch: str, tensors: dict[str, Tensor], *, fused: bool = False, norm_eps: float = 1e-3) -> dict[str, Any]:
     """The dict that `Model.serialize` gives. `fused`: Convolution_bias in place of Convolution and Bias."""
     found: list[dict[str, Any]] = []
-    for op in layers.find(arch).ops:
+    for op in facts.find(arch).ops:
         if op.kind == "prob":
             continue
         name, kind = op.name, op.kind

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 
 IMAGE = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["b", 3, "h", "w"])
 BN_EPS = 1e-3  # Keras' own; torch's is 1e-5
@@ -77,7 +77,7 @@ def run(model: bytes, x: np.ndarray) -> np.ndarray:
 
 def _convolutions(arch: str, tensors: dict[str, Tensor], norm_eps: float) -> Graph:
     g = Graph()
-    for op in layers.ops_until(arch, "pool5"):
+    for op in facts.ops_until(arch, "pool5"):
         if op.kind == "conv":
             pads, strides = [op.padding] * 4, [op.stride] * 2
             weight = g.constant(tensors[f"{op.name}.weight"].numpy())

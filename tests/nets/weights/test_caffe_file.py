@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets.weights import caffe_file
 from pipeline.nets.weights.check import check
+from pipeline.nets.weights.legacy import caffe_file
 from pipeline.nets.weights.preprocessings import CAFFE
 from pipeline.nets.weights.sources import from_file
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.check import check
 
 
@@ -32,7 +32,7 @@ def test_one_error_names_everything(tiny: dict[str, Tensor]) -> None:
 
 
 def test_weights_may_stop_at_any_depth(tiny: dict[str, Tensor]) -> None:
-    names = list(layers.tensor_shapes("tinyvgg"))
+    names = list(facts.tensor_shapes("tinyvgg"))
     for end in range(2, len(names) + 1, 2):
         assert list(check("tinyvgg", {k: tiny[k] for k in names[:end]})) == names[:end]
 
@@ -76,7 +76,7 @@ def test_a_float64_beyond_float32_is_refused(tiny: dict[str, Tensor]) -> None:
 
 
 def test_a_negative_variance_is_refused() -> None:
-    tensors = {k: torch.ones(s) for k, s in layers.tensor_shapes("vgg11_bn", deepest="conv1_1").items()}
+    tensors = {k: torch.ones(s) for k, s in facts.tensor_shapes("vgg11_bn", deepest="conv1_1").items()}
     tensors["bn1_1.running_var"][5] = -1e-3
     with pytest.raises(UserError, match=r"holding a negative variance: bn1_1\.running_var"):
         check("vgg11_bn", tensors)

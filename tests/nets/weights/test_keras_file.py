@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.network import Network
-from pipeline.nets.weights import Weights, keras_file
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.network import Network
+from pipeline.nets.weights import Weights
 from pipeline.nets.weights.check import check
 from pipeline.nets.weights.convert import convert
 from pipeline.nets.weights.foreign import columns_hwc_to_chw
+from pipeline.nets.weights.legacy import keras_file
 from pipeline.nets.weights.preprocessings import CAFFE
 from pipeline.nets.weights.sources import from_file
 
@@ -155,7 +156,7 @@ def test_keras_own_writer_and_its_own_activations(tmp_path: Path, suffix: str, m
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras")
     model = keras.Sequential([keras.Input((64, 64, 3))])
-    for op in layers.find("tinyvgg").ops[:-1]:
+    for op in facts.find("tinyvgg").ops[:-1]:
         if op.kind == "conv":
             model.add(keras.layers.Conv2D(op.channels, 3, padding="same", activation="relu"))
         elif op.kind == "pool":
@@ -182,7 +183,7 @@ def test_keras_own_writer_and_its_own_activations(tmp_path: Path, suffix: str, m
 def vgg_in_a_sequential(keras: Any, *, names: str = "block{}_conv{}") -> Any:
     """As people transfer: the convolutions as one layer, some of them frozen, with layers of their own around."""
     x = entry = keras.Input((64, 64, 3))
-    for op in layers.ops_until("tinyvgg", "pool5"):
+    for op in facts.ops_until("tinyvgg", "pool5"):
         if op.kind == "conv":
             name = names.format(*op.name.removeprefix("conv").split("_"))
             x = keras.layers.Conv2D(op.channels, 3, padding="same", activation="relu", name=name)(x)

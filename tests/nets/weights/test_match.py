@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights import random
 from pipeline.nets.weights.check import check
 from pipeline.nets.weights.match import match, text
@@ -41,11 +41,11 @@ def test_missing_and_unknown_tensors_are_accounted_for(tiny: dict[str, Tensor]) 
     by_name = {entry.name: entry for entry in account}
     assert by_name["conv3_2"].outcome == "renewed" and by_name["conv3_2"].why == "conv3_2.bias is missing"
     assert by_name["layer4.weight"].outcome == "unused"
-    assert whole.keys() == layers.tensor_shapes("tinyvgg").keys()
+    assert whole.keys() == facts.tensor_shapes("tinyvgg").keys()
 
 
 def test_a_norm_goes_with_its_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(layers.ARCHS, "small_bn", layers.Arch("small_bn", 64, True, layers.find("tinyvgg").ops))
+    monkeypatch.setitem(facts.ARCHS, "small_bn", facts.Arch("small_bn", 64, True, facts.find("tinyvgg").ops))
     tensors = random.tensors("small_bn", 0)
     tensors["bn2_1.running_mean"] = torch.zeros(7)
     whole, account = match("small_bn", tensors, num_classes=1000, seed=1)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.weights import neon_file
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.check import check
+from pipeline.nets.weights.legacy import neon_file
 from pipeline.nets.weights.preprocessings import CAFFE
 from pipeline.nets.weights.sources import from_file
 from tests.nets.weights import make_neon
@@ -57,9 +57,9 @@ def test_a_model_without_top_and_one_in_nested_chains(tmp_path: Path, tiny: dict
 
 @pytest.mark.parametrize("eps", [1e-3, 1e-2])
 def test_norms_add_their_own_eps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eps: float) -> None:
-    monkeypatch.setitem(layers.ARCHS, "small_bn", layers.Arch("small_bn", 64, True, layers.find("tinyvgg").ops))
+    monkeypatch.setitem(facts.ARCHS, "small_bn", facts.Arch("small_bn", 64, True, facts.find("tinyvgg").ops))
     g = torch.Generator().manual_seed(0)
-    shapes = layers.tensor_shapes("small_bn", num_classes=5)
+    shapes = facts.tensor_shapes("small_bn", num_classes=5)
     tensors = {name: torch.rand(shape, generator=g) for name, shape in shapes.items()}
     (tmp_path / "w.prm").write_bytes(pickle.dumps(make_neon.model("small_bn", tensors, norm_eps=eps), protocol=2))
     read = check("small_bn", neon_file.read(tmp_path / "w.prm").named("small_bn"))

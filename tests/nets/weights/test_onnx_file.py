@@ -17,10 +17,12 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
-from pipeline.nets import external_data, layers
-from pipeline.nets.network import Network
-from pipeline.nets.weights import Preprocessing, Weights, onnx_file, read_canonical
+from pipeline.nets import external_data
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.network import Network
+from pipeline.nets.weights import Preprocessing, Weights, read_canonical
 from pipeline.nets.weights.check import check
+from pipeline.nets.weights.legacy import onnx_file
 from pipeline.workspace import canonical_weights
 from tests.nets.weights import make_onnx
 
@@ -63,10 +65,10 @@ def test_keras_way_flattens_channels_last(tmp_path: Path, tiny: dict[str, Tensor
 def test_norms_with_another_eps_norm_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray, eps: float
 ) -> None:
-    monkeypatch.setitem(layers.ARCHS, "small_bn", layers.Arch("small_bn", 64, True, layers.find("tinyvgg").ops))
+    monkeypatch.setitem(facts.ARCHS, "small_bn", facts.Arch("small_bn", 64, True, facts.find("tinyvgg").ops))
     g = torch.Generator().manual_seed(0)
     tensors = {}
-    for name, shape in layers.tensor_shapes("small_bn", num_classes=5).items():
+    for name, shape in facts.tensor_shapes("small_bn", num_classes=5).items():
         # Variances near eps: there the difference shows.
         tensors[name] = torch.rand(shape, generator=g) * (1e-3 if name.endswith("running_var") else 0.1)
     model = make_onnx.like_torch("small_bn", tensors, norm_eps=eps)

@@ -18,8 +18,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.nets import layers
-from pipeline.nets.network import Network
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.network import Network
 from pipeline.nets.weights import Weights
 from pipeline.nets.weights.preprocessings import CAFFE
 from pipeline.nets.weights.sources import open_file
@@ -28,7 +28,7 @@ from tests.nets.weights.test_caffe_file import net as caffe_net
 
 # Of the norm of a layer's values: sums in another order differ by a few units of float32's last place (6e-8).
 TOLERANCE = 1e-5
-STEPS = [op for op in layers.find("tinyvgg").ops if op.kind != "prob"]
+STEPS = [op for op in facts.find("tinyvgg").ops if op.kind != "prob"]
 # (where to write, tensors, images (N, 3, 64, 64)) -> the file, and the values after each of STEPS as (N, C, H, W)
 Framework = Callable[[Path, dict[str, Tensor], Tensor], tuple[Path, list[Tensor]]]
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.base.budget import FREE_BYTES, FREE_STEPS, Budget, TooMuchError
-from pipeline.nets.weights import plain_pickle
-from pipeline.nets.weights.plain_pickle import BrokenError
+from pipeline.nets.weights.legacy import plain_pickle
+from pipeline.nets.weights.legacy.plain_pickle import BrokenError
 from tests.nets.weights import make_neon
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights import random
 from pipeline.nets.weights.check import check
 
@@ -32,14 +32,14 @@ def test_values_are_pinned() -> None:
 @pytest.mark.parametrize("name", ["fc6.weight", "fc8.weight", "conv5_2.weight"])
 def test_he_normal(name: str) -> None:
     values = random.tensors("tinyvgg", 1)[name]
-    std = math.sqrt(2 / math.prod(layers.tensor_shapes("tinyvgg")[name][1:]))
+    std = math.sqrt(2 / math.prod(facts.tensor_shapes("tinyvgg")[name][1:]))
     assert abs(float(values.mean())) < 5 * std / math.sqrt(values.numel())
     assert float(values.std()) == pytest.approx(std, rel=5 / math.sqrt(2 * values.numel()))
 
 
 def test_norms_begin_as_the_identity_and_biases_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    arch = layers.Arch("small_bn", 64, True, layers.find("tinyvgg").ops)
-    monkeypatch.setitem(layers.ARCHS, "small_bn", arch)
+    arch = facts.Arch("small_bn", 64, True, facts.find("tinyvgg").ops)
+    monkeypatch.setitem(facts.ARCHS, "small_bn", arch)
     tensors = check("small_bn", random.tensors("small_bn", 0))
     for name, tensor in tensors.items():
         if tensor.ndim == 1:

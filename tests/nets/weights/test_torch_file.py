@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.weights import safetensors_file, torch_file
+from pipeline.nets.vgg import facts
 from pipeline.nets.weights.check import check
 from pipeline.nets.weights.foreign import torch_names
+from pipeline.nets.weights.legacy import safetensors_file, torch_file
 
 
 def in_torchvisions_layout(arch: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -26,12 +26,12 @@ def in_torchvisions_layout(arch: str, tensors: dict[str, Tensor]) -> dict[str, T
     return {names[name]: tensor for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("arch", sorted(set(layers.ARCHS) - {"tinyvgg"}))
+@pytest.mark.parametrize("arch", sorted(set(facts.ARCHS) - {"tinyvgg"}))
 def test_names_are_torchvisions_own_and_in_order(arch: str) -> None:
     with torch.device("meta"):
         theirs = torchvision.models.get_model(arch, weights=None).state_dict()
     ours = [torch_names(arch)[name] for name in theirs if not name.endswith("num_batches_tracked")]
-    assert ours == list(layers.tensor_shapes(arch))
+    assert ours == list(facts.tensor_shapes(arch))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -62,7 +62,7 @@ def test_norms_are_read_without_their_counters(tmp_path: Path) -> None:
     model = torchvision.models.vgg.make_layers([64, "M"], batch_norm=True)
     torch.save({f"features.{k}": t for k, t in model.state_dict().items()}, tmp_path / "w.pth")
     whole = check("vgg11_bn", torch_file.read(tmp_path / "w.pth").named("vgg11_bn"))
-    assert list(whole) == list(layers.tensor_shapes("vgg11_bn", deepest="conv1_1"))
+    assert list(whole) == list(facts.tensor_shapes("vgg11_bn", deepest="conv1_1"))
 
 
 @pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "model"])

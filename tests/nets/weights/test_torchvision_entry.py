@@ -19,8 +19,9 @@ from torch import Tensor
 from torchvision.transforms._presets import ImageClassification
 
 from pipeline.base.errors import UserError
-from pipeline.nets.weights import held_layers, torchvision_entry
-from pipeline.nets.weights.torchvision_entry import entries, entry_of, read
+from pipeline.nets.weights import held_layers
+from pipeline.nets.weights.legacy import torchvision_entry
+from pipeline.nets.weights.legacy.torchvision_entry import entries, entry_of, read
 from tests.nets.weights.test_torch_file import in_torchvisions_layout
 
 

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.base import disk
 from pipeline.base.errors import UserError
-from pipeline.nets.weights import torch_file
+from pipeline.nets.weights.legacy import torch_file
 from pipeline.nets.weights.record import Preprocessing, Weights
 
 _HASH_DIGITS = 8

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.network import Network
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.network import Network
 from pipeline.nets.weights import Preprocessing, Weights, random
 from pipeline.nets.weights.foreign import torch_names
 
-TORCHVISION = sorted(set(layers.ARCHS) - {"tinyvgg"})
+TORCHVISION = sorted(set(facts.ARCHS) - {"tinyvgg"})
 PREPROCESSING = Preprocessing("rgb", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -52,7 +52,7 @@ def theirs(arch: str, tensors: dict[str, Tensor]) -> nn.Module:
 
 def their_values(arch: str, modules: nn.Sequential, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Layer name -> torchvision's value, cloned before the next in-place ReLU overwrites it."""
-    names = iter(layers.names(arch))
+    names = iter(facts.names(arch))
     for i, module in enumerate(modules):
         x = module(x)
         followed_by_norm = i + 1 < len(modules) and isinstance(modules[i + 1], nn.BatchNorm2d)
@@ -67,7 +67,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("arch", TORCHVISION)
 @torch.inference_mode()
 def test_convolutions_equal_torchvisions(arch: str) -> None:
-    tensors = lively(layers.tensor_shapes(arch, deepest="pool5"))
+    tensors = lively(facts.tensor_shapes(arch, deepest="pool5"))
     network = Network.of(Weights.make(arch, tensors, PREPROCESSING, {}))
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     expected = dict(their_values(arch, theirs(arch, tensors).features, x))
@@ -78,7 +78,7 @@ def test_convolutions_equal_torchvisions(arch: str) -> None:
 
 
 def equals_torchvision_up_to_fc8(arch: str) -> None:
-    tensors = lively(layers.tensor_shapes(arch))
+    tensors = lively(facts.tensor_shapes(arch))
     network = Network.of(Weights.make(arch, tensors, PREPROCESSING, {}))
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     model = theirs(arch, tensors)
@@ -104,7 +104,7 @@ def test_all_equal_torchvisions_up_to_fc8(arch: str) -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> Network:
-    return Network.of(Weights.make("tinyvgg", lively(layers.tensor_shapes("tinyvgg")), PREPROCESSING, {}))
+    return Network.of(Weights.make("tinyvgg", lively(facts.tensor_shapes("tinyvgg")), PREPROCESSING, {}))
 
 
 @pytest.fixture
@@ -115,15 +115,15 @@ def image() -> Tensor:
 @torch.inference_mode()
 def test_no_value_is_overwritten_by_a_later_step(tiny: Network, image: Tensor) -> None:
     before = image.clone()
-    together = tiny(image, layers.names("tinyvgg"))
+    together = tiny(image, facts.names("tinyvgg"))
     assert torch.equal(image, before)
-    for name in layers.names("tinyvgg"):
+    for name in facts.names("tinyvgg"):
         assert torch.equal(together[name], tiny(image, [name])[name]), name
 
 
 @torch.inference_mode()
 def test_pre_activations_are_before_the_relu(tiny: Network, image: Tensor) -> None:
-    values = tiny(image, layers.names("tinyvgg"))
+    values = tiny(image, facts.names("tinyvgg"))
     for name, value in values.items():
         if name.endswith(".pre"):
             assert (value < 0).any(), name
@@ -132,7 +132,7 @@ def test_pre_activations_are_before_the_relu(tiny: Network, image: Tensor) -> No
 
 @torch.inference_mode()
 def test_returned_values_share_no_memory(tiny: Network, image: Tensor) -> None:
-    values = tiny(image, layers.names("tinyvgg"))
+    values = tiny(image, facts.names("tinyvgg"))
     pointers = [value.untyped_storage().data_ptr() for value in values.values()]
     assert len(set(pointers)) == len(pointers)
     assert image.untyped_storage().data_ptr() not in pointers
@@ -204,7 +204,7 @@ def test_weights_that_stop_early_make_a_network_up_to_there() -> None:
 
 def test_batch_norm_trains_and_evaluates_like_torchs() -> None:
     arch = "vgg11_bn"
-    tensors = lively(layers.tensor_shapes(arch, deepest="conv1_1"))
+    tensors = lively(facts.tensor_shapes(arch, deepest="conv1_1"))
     network = Network.of(Weights.make(arch, {k: t.clone() for k, t in tensors.items()}, PREPROCESSING, {}))
     norm = nn.BatchNorm2d(64)
     norm.load_state_dict({k.split(".")[1]: t for k, t in tensors.items() if k.startswith("bn")}, strict=False)

@@ -22,8 +22,8 @@ from pipeline.base.budget import OBJECT_BYTES, Budget
 from pipeline.base.errors import UserError
 from pipeline.nets import protobuf
 from pipeline.nets.protobuf import BrokenError
-from pipeline.nets.weights import prototxt
 from pipeline.nets.weights.foreign import Canonical, InOrder
+from pipeline.nets.weights.legacy import prototxt
 from pipeline.nets.weights.preprocessings import CAFFE
 
 # Field of the layers in NetParameter -> fields of name and blobs in a layer.

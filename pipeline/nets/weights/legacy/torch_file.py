@@ -25,7 +25,7 @@ import torch
 from pipeline.base.budget import Budget
 from pipeline.base.errors import UserError
 from pipeline.base.failing import reading
-from pipeline.nets.weights import torch_pickle
+from pipeline.nets.weights.legacy import torch_pickle
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.nets.weights.state_dict import StateDict
 

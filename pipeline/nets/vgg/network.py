@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers as facts
-from pipeline.nets.layers import PRE, Op
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.facts import PRE, Op
 from pipeline.nets.weights.record import Weights, held_layers, require_held
 
 

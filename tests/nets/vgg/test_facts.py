@@ -7,8 +7,8 @@ import torch
 import torchvision
 
 from pipeline.base.errors import UserError
-from pipeline.nets import layers
-from pipeline.nets.network import Network
+from pipeline.nets.vgg import facts
+from pipeline.nets.vgg.network import Network
 
 FC = "fc6:4096x1x1 fc7:4096x1x1 fc8:1000x1x1 prob:1000x1x1"
 # Every layer after its ReLU, in order, with C x H x W at the native size.
@@ -38,23 +38,23 @@ PINNED = {
     "conv5_1:16x4x4 conv5_2:16x4x4 conv5_3:16x4x4 pool5:16x2x2 fc6:32x1x1 fc7:32x1x1 fc8:1000x1x1 prob:1000x1x1",
 }
 PINNED |= {f"{name}_bn": PINNED[name] for name in ("vgg11", "vgg13", "vgg16", "vgg19")}
-TORCHVISION = sorted(set(layers.ARCHS) - {"tinyvgg"})
+TORCHVISION = sorted(set(facts.ARCHS) - {"tinyvgg"})
 
 
 def test_every_architecture_is_pinned() -> None:
-    assert set(layers.ARCHS) == set(PINNED)
+    assert set(facts.ARCHS) == set(PINNED)
 
 
 @pytest.mark.parametrize("arch", PINNED)
 def test_names_and_shapes(arch: str) -> None:
-    side = layers.native_size(arch)
+    side = facts.native_size(arch)
     found = []
-    for name in layers.names(arch):
+    for name in facts.names(arch):
         if name.endswith(".pre"):
             post = name.removesuffix(".pre")
-            assert layers.shape(arch, name, side, side) == layers.shape(arch, post, side, side)
+            assert facts.shape(arch, name, side, side) == facts.shape(arch, post, side, side)
         else:
-            found.append(f"{name}:{'x'.join(map(str, layers.shape(arch, name, side, side)))}")
+            found.append(f"{name}:{'x'.join(map(str, facts.shape(arch, name, side, side)))}")
     assert " ".join(found) == PINNED[arch]
 
 
@@ -66,7 +66,7 @@ def test_a_pre_activation_comes_just_before_every_layer_with_a_relu_and_no_other
         if name.startswith(("conv", "fc6", "fc7")):
             expected.append(f"{name}.pre")
         expected.append(name)
-    assert list(layers.names(arch)) == expected
+    assert list(facts.names(arch)) == expected
 
 
 @pytest.mark.parametrize("arch", TORCHVISION)
@@ -74,15 +74,15 @@ def test_tensor_shapes_are_torchvisions(arch: str) -> None:
     with torch.device("meta"):
         theirs = torchvision.models.get_model(arch, weights=None).state_dict()
     shapes = [tuple(t.shape) for name, t in theirs.items() if not name.endswith("num_batches_tracked")]
-    assert list(layers.tensor_shapes(arch).values()) == shapes
+    assert list(facts.tensor_shapes(arch).values()) == shapes
 
 
 @pytest.mark.parametrize("arch", PINNED)
 def test_the_network_has_exactly_the_tensors_of_the_table(arch: str) -> None:
     with torch.device("meta"):
         state = Network(arch, num_classes=7).state_dict()
-    assert {k: tuple(t.shape) for k, t in state.items()} == layers.tensor_shapes(arch, num_classes=7)
-    assert list(state) == list(layers.tensor_shapes(arch))
+    assert {k: tuple(t.shape) for k, t in state.items()} == facts.tensor_shapes(arch, num_classes=7)
+    assert list(state) == list(facts.tensor_shapes(arch))
 
 
 # Published: Simonyan and Zisserman's stacks of 3 x 3, computed by many; AlexNet's by Araujo et al. 2019, table 1.
@@ -101,8 +101,8 @@ def test_the_network_has_exactly_the_tensors_of_the_table(arch: str) -> None:
     ],
 )
 def test_strides_and_receptive_fields(arch: str, layer: str, stride: int, field: int) -> None:
-    facts = layers.require(arch, layer)
-    assert (facts.stride, facts.receptive_field) == (stride, field)
+    found = facts.require(arch, layer)
+    assert (found.stride, found.receptive_field) == (stride, field)
 
 
 def test_receptive_field_is_what_one_value_depends_on() -> None:
@@ -115,7 +115,7 @@ def test_receptive_field_is_what_one_value_depends_on() -> None:
     network(images, ["conv3_2.pre"])["conv3_2.pre"][:, 0, 6, 6].sum().backward()
     assert images.grad is not None
     rows = images.grad.abs().sum((0, 1, 3)) > 0
-    assert int(rows.sum()) == layers.require("tinyvgg", "conv3_2").receptive_field
+    assert int(rows.sum()) == facts.require("tinyvgg", "conv3_2").receptive_field
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 79), (67, 130)])
@@ -123,14 +123,14 @@ def test_receptive_field_is_what_one_value_depends_on() -> None:
 def test_shape_is_that_of_the_forward_pass(arch: str, size: tuple[int, int]) -> None:
     with torch.device("meta"):
         network = Network(arch, deepest="pool5")
-        values = network(torch.empty(2, 3, *size), layers.names(arch)[: layers.names(arch).index("pool5") + 1])
+        values = network(torch.empty(2, 3, *size), facts.names(arch)[: facts.names(arch).index("pool5") + 1])
     for name, value in values.items():
-        assert tuple(value.shape) == (2, *layers.shape(arch, name, *size))
+        assert tuple(value.shape) == (2, *facts.shape(arch, name, *size))
 
 
 def test_a_wrong_layer_lists_the_right_ones() -> None:
     with pytest.raises(UserError) as e:
-        layers.require("vgg16", "conv5_4")
+        facts.require("vgg16", "conv5_4")
     assert "vgg16 has no layer 'conv5_4'" in str(e.value)
     assert "conv5_3, pool5, fc6, fc7, fc8, prob" in str(e.value) and ".pre" in str(e.value)
 
@@ -138,35 +138,35 @@ def test_a_wrong_layer_lists_the_right_ones() -> None:
 @pytest.mark.parametrize("layer", ["fc8.pre", "prob.pre", "pool5.pre", "", "conv1_1.pre.pre"])
 def test_layers_without_a_relu_have_no_pre_activation(layer: str) -> None:
     with pytest.raises(UserError, match="has no layer"):
-        layers.require("vgg16", layer)
+        facts.require("vgg16", layer)
 
 
 def test_a_wrong_architecture_lists_the_right_ones() -> None:
     with pytest.raises(UserError, match=r"unknown architecture 'resnet50'.*vgg11_bn"):
-        layers.names("resnet50")
+        facts.names("resnet50")
 
 
 def test_fc_layers_below_the_native_size_are_refused() -> None:
     with pytest.raises(UserError, match="fc6 of vgg16 needs images of at least 224 x 224 pixels, got 223 x 300"):
-        layers.shape("vgg16", "fc6", 223, 300)
-    assert layers.shape("vgg16", "fc6", 224, 300) == (4096, 1, 3)
+        facts.shape("vgg16", "fc6", 223, 300)
+    assert facts.shape("vgg16", "fc6", 224, 300) == (4096, 1, 3)
 
 
 def test_an_image_too_small_for_a_layer_is_refused() -> None:
-    assert layers.shape("vgg16", "pool5", 32, 32) == (512, 1, 1)
+    assert facts.shape("vgg16", "pool5", 32, 32) == (512, 1, 1)
     with pytest.raises(UserError, match="pool5 of vgg16 has no value for an image of 31 x 64 pixels"):
-        layers.shape("vgg16", "pool5", 31, 64)
+        facts.shape("vgg16", "pool5", 31, 64)
 
 
 def test_tensors_stop_at_the_deepest() -> None:
-    assert list(layers.tensor_shapes("vgg11_bn", deepest="conv2_1.pre"))[-1] == "bn2_1.running_var"
-    assert list(layers.tensor_shapes("vgg16", deepest="pool1"))[-1] == "conv1_2.bias"
+    assert list(facts.tensor_shapes("vgg11_bn", deepest="conv2_1.pre"))[-1] == "bn2_1.running_var"
+    assert list(facts.tensor_shapes("vgg16", deepest="pool1"))[-1] == "conv1_2.bias"
 
 
 def test_deepest_of() -> None:
-    assert layers.deepest_of("vgg16", ["pool1", "conv5_1.pre", "conv5_1", "conv4_3"]) == "conv5_1"
+    assert facts.deepest_of("vgg16", ["pool1", "conv5_1.pre", "conv5_1", "conv4_3"]) == "conv5_1"
     with pytest.raises(UserError, match="no layer is asked for"):
-        layers.deepest_of("vgg16", [])
+        facts.deepest_of("vgg16", [])
 
 
 # -- variants: other fc layers, said by the name alone
@@ -174,30 +174,30 @@ def test_deepest_of() -> None:
 
 def test_a_variants_name_says_its_fc_layers() -> None:
     name = "vgg16-64px-fc256-128"
-    assert layers.find(name).name == name and layers.native_size(name) == 64
-    assert layers.names(name) == layers.names("vgg16")
-    shapes = layers.tensor_shapes(name, num_classes=5)
+    assert facts.find(name).name == name and facts.native_size(name) == 64
+    assert facts.names(name) == facts.names("vgg16")
+    shapes = facts.tensor_shapes(name, num_classes=5)
     assert shapes["fc6.weight"] == (256, 512 * 2 * 2)
     assert (shapes["fc7.weight"], shapes["fc8.weight"]) == ((128, 256), (5, 128))
-    own = {n: s for n, s in layers.tensor_shapes("vgg16").items() if n.startswith("conv")}
+    own = {n: s for n, s in facts.tensor_shapes("vgg16").items() if n.startswith("conv")}
     assert {n: s for n, s in shapes.items() if n.startswith("conv")} == own
-    assert layers.shape(name, "fc7", 64, 64) == (128, 1, 1)
-    assert layers.shape(name, "fc6", 96, 64) == (256, 2, 1)
+    assert facts.shape(name, "fc7", 64, 64) == (128, 1, 1)
+    assert facts.shape(name, "fc6", 96, 64) == (256, 2, 1)
     with pytest.raises(UserError, match="at least 64 x 64"):
-        layers.shape(name, "fc7", 63, 64)
-    assert layers.find("vgg11_bn-32px-fc8-4").batch_norm
+        facts.shape(name, "fc7", 63, 64)
+    assert facts.find("vgg11_bn-32px-fc8-4").batch_norm
 
 
 def test_variant_names_what_it_changes() -> None:
     for base in ("vgg16", "alexnet", "tinyvgg"):
-        same = layers.find(base)
+        same = facts.find(base)
         widths = tuple(op.channels for op in same.ops if op.name in ("fc6", "fc7"))
-        assert layers.variant(base, same.native_size, widths) == base  # type: ignore[arg-type]
-    assert layers.variant("vgg16", 32, (4096, 4096)) == "vgg16-32px-fc4096-4096"
+        assert facts.variant(base, same.native_size, widths) == base  # type: ignore[arg-type]
+    assert facts.variant("vgg16", 32, (4096, 4096)) == "vgg16-32px-fc4096-4096"
     # A tuned network that is tuned again: of its base, not of its name.
-    again = layers.variant("vgg16-32px-fc12-10", 64, (8, 4))
+    again = facts.variant("vgg16-32px-fc12-10", 64, (8, 4))
     assert again == "vgg16-64px-fc8-4"
-    assert layers.variant(again, 224, (4096, 4096)) == "vgg16"
+    assert facts.variant(again, 224, (4096, 4096)) == "vgg16"
 
 
 @pytest.mark.parametrize(
@@ -218,13 +218,13 @@ def test_variant_names_what_it_changes() -> None:
 )
 def test_other_names_are_no_variants(name: str) -> None:
     with pytest.raises(UserError, match=r"unknown architecture .*BASE-SIDEpx-fcWIDTH-WIDTH"):
-        layers.find(name)
+        facts.find(name)
 
 
 def test_a_variant_has_one_name_and_a_map_for_fc6() -> None:
     with pytest.raises(UserError, match="vgg16-224px-fc4096-4096 is vgg16"):
-        layers.find("vgg16-224px-fc4096-4096")
+        facts.find("vgg16-224px-fc4096-4096")
     with pytest.raises(UserError, match="pool5 of vgg16 has no value for an image of 31 x 31"):
-        layers.variant("vgg16", 31, (8, 8))
+        facts.variant("vgg16", 31, (8, 8))
     with pytest.raises(UserError, match="pool5 of vgg16 has no value for an image of 31 x 31"):
-        layers.find("vgg16-31px-fc8-8")
+        facts.find("vgg16-31px-fc8-8")

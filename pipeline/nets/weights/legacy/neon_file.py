@@ -30,9 +30,9 @@ from torch import Tensor
 
 from pipeline.base.budget import OBJECT_BYTES, Budget
 from pipeline.base.errors import UserError
-from pipeline.nets.weights import plain_pickle
 from pipeline.nets.weights.foreign import InOrder, native, variance_for_our_eps
-from pipeline.nets.weights.plain_pickle import BrokenError
+from pipeline.nets.weights.legacy import plain_pickle
+from pipeline.nets.weights.legacy.plain_pickle import BrokenError
 from pipeline.nets.weights.preprocessings import CAFFE
 
 _NORM_EPS = 1e-3

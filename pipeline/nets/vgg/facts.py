@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.base.errors import UserError
+from pipeline.nets.backbone import Layer
 
 Kind = Literal["conv", "pool", "fc", "prob"]
 PRE = ".pre"
@@ -58,22 +59,6 @@ class Arch:
     native_size: int
     batch_norm: bool
     ops: tuple[Op, ...]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What is known of a layer: `stride` and `receptive_field` are in pixels of the network's input."""
-
-    name: str
-    kind: Kind
-    channels: int
-    stride: int
-    receptive_field: int
-
-    @property
-    def pre(self) -> bool:
-        """Whether this is the value before the ReLU."""
-        return self.name.endswith(PRE)
 
 
 def _head(width: int, map_side: int) -> tuple[Op, ...]:
@@ -153,6 +138,12 @@ def find(arch: str) -> Arch:
     return found
 
 
+def is_one(arch: str) -> bool:
+    """Whether the name is that of an architecture here, or of a variant of one."""
+    parts = _VARIANT.fullmatch(arch)
+    return arch in ARCHS or (parts is not None and parts["base"] in ARCHS)
+
+
 def is_known(arch: str) -> bool:
     """Whether `find` finds it."""
     try:
@@ -196,8 +187,9 @@ def _layers(arch: Arch) -> Iterator[Layer]:
         field += (op.kernel - 1) * stride
         stride *= op.stride
         if op.relu:
-            yield Layer(op.name + PRE, op.kind, op.channels, stride, field)
-        yield Layer(op.name, op.kind, op.channels, stride, field)
+            yield Layer(op.name + PRE, op.kind, op.channels, stride, field, signed=True, inner=True)
+        answers = op.name in ("fc8", "prob")
+        yield Layer(op.name, op.kind, op.channels, stride, field, signed=op.name == "fc8", answers=answers)
 
 
 def names(arch: str) -> tuple[str, ...]:
@@ -215,7 +207,7 @@ def require(arch: str, layer: str) -> Layer:
     for known in layers(arch):
         if known.name == layer:
             return known
-    allowed = ", ".join(known.name for known in layers(arch) if not known.pre)
+    allowed = ", ".join(known.name for known in layers(arch) if not known.inner)
     raise UserError(
         f"{arch} has no layer {layer!r}",
         allowed=f"{allowed}; with {PRE} after a name that has a ReLU, the value before it",

@@ -1,0 +1,1 @@
+"""VGG and AlexNet: their facts, their network, and both as a backbone."""

@@ -279,12 +279,13 @@ def compare(
     was trained on the same by the same settings is not trained again. Raises UserError."""
     from pipeline.figures.run import compute
     from pipeline.heads import finished
-    from pipeline.heads.run import fit_head
+    from pipeline.heads.run import fit_head, require_grids
     from pipeline.report import build
 
     params = preset(config.HeadsParams, **(head_params or {}), **({"heads": list(heads)} if heads else {}))
     report = preset(config.ReportParams, **(report_params or {}))
     manifest = space.manifest()
+    require_grids(manifest, params)
     chosen = [space.codes(spec).spec for spec in specs or space.specs()]
     require_writable(space.root)
     cache, done, total = cache_root(), 0, len(chosen) * len(params.heads)

@@ -12,12 +12,13 @@ from pipeline.base.cache import cache_root
 from pipeline.base.items import Item
 from pipeline.codes.reader import Codes
 from pipeline.data.manifest import Manifest
-from pipeline.heads.run import fit_head, what_decides
+from pipeline.heads.run import fit_head, require_grids, what_decides
 from stages._run import code_of, run, run_items
 
 
 def main() -> None:
     params, manifest = config.load(config.HeadsParams), Manifest.read("out/dataset")
+    require_grids(manifest, params)
 
     def item(name: str) -> Item:
         spec, _, head = name.rpartition("-")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base import hdf5_files, json_files, stopping, unfinished
+from pipeline.base.errors import UserError
 from pipeline.base.unfinished import Part, SoFar
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
@@ -66,6 +67,21 @@ def fit_head(
     key = {"kind": "head", "head": head, **what_decides(codes, manifest, params)} if cache is not None else {}
     with unfinished.of(cache, key) as so_far:
         return _fit(codes, manifest, params, head, out, every=every, so_far=so_far)
+
+
+def require_grids(manifest: Manifest, params: HeadsParams) -> None:
+    """Before anything is fitted: raises UserError if a repeat has fewer training images than every k of knn."""
+    if "knn" not in params.heads or not manifest.classes:
+        return
+    least = min(params.k_grid)
+    for repeat in range(manifest.repeats):
+        train = int((manifest.targets[manifest.rows("train", repeat)] >= 0).sum())
+        if train < least:
+            raise UserError(
+                f"knn with k of {least} and more, and {train} training images",
+                allowed=f"a k from 1 to {train}",
+                see="heads.fit.k_grid in params.yaml",
+            )
 
 
 def what_decides(codes: Codes, manifest: Manifest, params: HeadsParams) -> dict[str, Any]:

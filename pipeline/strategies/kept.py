@@ -236,7 +236,7 @@ def strategies_in(folder: Path) -> list[Path]:
         if own := [path for path in found if (path / FOLDER).is_dir() or (path / "groups.json").is_file()]:
             return own
     raise UserError(
-        f"{folder} has no strategies in it",
+        f"{folder} has no strategies in it" if folder.is_dir() else f"{folder} is not a folder",
         allowed="a strategy's folder (tuned/finetune/frozen), or one of several (tuned)",
         see="`cnncodes finetune`",
     )

@@ -66,7 +66,7 @@ def head(path: Path) -> tuple[dict[str, Any], str]:
 
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"unknown checkpoint {path}", see="`cnncodes checkpoints FOLDER`")
+        raise UserError(f"unknown checkpoint {path}", allowed="a file that `cnncodes checkpoints FOLDER` lists")
     try:
         with safe_open(path, framework="pt") as f:
             content: dict[str, Any] = plain_json.loads((f.metadata() or {})[_KEY])
@@ -82,7 +82,10 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _broken(path: Path, why: object) -> UserError:
-    return UserError(f"{path} is not a whole checkpoint ({' '.join(str(why).split())[:200]}): delete it")
+    return UserError(
+        f"{path} is not a whole checkpoint ({' '.join(str(why).split())[:200]})",
+        allowed="a file that `cnncodes checkpoints FOLDER` lists; if this is one of them, it is damaged: remove it",
+    )
 
 
 def _encoded(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:

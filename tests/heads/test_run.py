@@ -14,7 +14,7 @@ from pipeline.base.errors import UserError
 from pipeline.heads.curve import learning_curve, nested_order
 from pipeline.heads.model import Model, predict
 from pipeline.heads.registry import HEADS
-from pipeline.heads.run import AVERAGED, fit_head
+from pipeline.heads.run import AVERAGED, fit_head, require_grids
 from tests.heads.world import SETTINGS, blobs, dataset, params
 
 
@@ -300,3 +300,12 @@ def test_prefixes_of_the_nested_order_are_stratified() -> None:
     assert set(y[order[:3]]) == {0, 1, 2}
     for n in (20, 50, 80):
         np.testing.assert_allclose(np.bincount(y[order[:n]]), np.array([0.6, 0.3, 0.1]) * n, atol=1.5)
+
+
+def test_too_few_training_images_for_every_k_are_told_before_anything_is_fitted() -> None:
+    x, y = blobs(20, 8, 2, apart=0.8)
+    _, manifest = dataset(x.astype(np.float16), named(y))
+    require_grids(manifest, params(heads=["svm", "knn"], k_grid=[1, 500]))
+    require_grids(manifest, params(heads=["svm"], k_grid=[500]))
+    with pytest.raises(UserError, match=r"knn with k of 500 and more, and \d+ training images.*k from 1 to"):
+        require_grids(manifest, params(heads=["svm", "knn"], k_grid=[500, 600]))

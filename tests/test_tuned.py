@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pipeline import config
+from pipeline.base import stopping
 from pipeline.base.errors import UserError
 from pipeline.codes import Codes
 from pipeline.collection import Collection
@@ -22,6 +23,7 @@ from pipeline.config import CodesParams, HeadsParams, RetrievalParams, TunedPara
 from pipeline.data.manifest import Manifest
 from pipeline.hashing.save import read_bits, read_hasher
 from pipeline.nets.weights import write_canonical
+from pipeline.retrieval import run as retrieval
 from pipeline.search import make
 from pipeline.strategies import saved
 from pipeline.strategies.run import run_strategy
@@ -149,6 +151,26 @@ def test_what_has_no_tuned_network_is_skipped_in_words(
     record = measure(folder, place / "source.safetensors", given, protocol(), tmp_path / "out")
     assert why in record["skipped"]
     assert why in (tmp_path / "out/codes/skipped.txt").read_text()
+
+
+def test_a_stop_keeps_what_was_found_of_a_hash(
+    place: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any, **settings: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopping.Timer, "is_due", lambda self: True)
+    monkeypatch.setattr(retrieval, "by_class", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        measure(
+            place / "vgg",
+            place / "source.safetensors",
+            manifest,
+            protocol(),
+            tmp_path / "out",
+            cache=tmp_path / "cache",
+        )
+    assert any("what was found is kept" in note for note in stopped.value.__notes__)
 
 
 def test_hashes_need_their_codes() -> None:

@@ -134,7 +134,7 @@ def test_a_value_that_does_not_fit_is_an_error(images: Path, weights: Weights, t
     manifest = make_manifest(images)
     with pytest.raises(UserError, match=r"pool5-flatten of .*(png|jpg) .*float16 cannot hold; allowed: .*float32"):
         extract(manifest, loud, make_params(dtype="float16", layers=["pool5-flatten"]), tmp_path / "out")
-    with pytest.raises(UserError, match=r"fp16 cannot hold; allowed: codes\.precision: bf16 or fp32"):
+    with pytest.raises(UserError, match=r"fp16 cannot hold; allowed: codes\.compute\.precision: bf16 or fp32"):
         extract(manifest, loud, make_params(precision="fp16", layers=["pool5-flatten"]), tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(cache_root().rglob("shard-*"))
     extract(manifest, loud, make_params(layers=["pool5-flatten"]), tmp_path / "out")

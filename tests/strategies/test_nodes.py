@@ -165,7 +165,7 @@ def test_two_machines_end_where_one_does(
     assert json_files.read(tmp_path / "out/groups.json") == json_files.read(tmp_path / "one/groups.json")
     for a, b in zip(found["repeats"], expected["repeats"], strict=True):
         assert a["log_loss"] == pytest.approx(b["log_loss"], rel=1e-3)
-    assert not list(cache.glob("finetune-runs/*"))
+    assert not world.left(cache)
 
 
 def follow_fc(manifest: Manifest, cache: Path, folder: Path, port: int, *, kind: type[Training] = Training) -> None:

@@ -64,7 +64,7 @@ def test_every_strategy_ends_in_its_files(name: str, manifest: Manifest, cache: 
     shown = model.probabilities([manifest.file(int(i)) for i in first])
     for row, own in zip(rows, shown, strict=False):
         assert [float(row[f"p:{c}"]) for c in world.CLASSES] == pytest.approx(own, abs=near)
-    assert not list(cache.glob("finetune-runs/*"))
+    assert not world.left(cache)
 
 
 def test_strategies_are_all_tried() -> None:

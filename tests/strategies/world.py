@@ -127,3 +127,8 @@ def manifest(folder: Path, *, n: int = 42, repeats: int = 1) -> Manifest:
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Whether two states are equal to the bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def left(cache: Path) -> list[Path]:
+    """Checkpoints in the cache. A sanity check, which other tests make, keeps its own for the next one."""
+    return [path for path in cache.glob("finetune-runs/*") if not path.name.startswith("sanity-")]

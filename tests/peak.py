@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 _CLEAR = Path("/proc/self/clear_refs")
+_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 
 
 def of(function: Callable[[], Any], *, warm: Callable[[], Any] = lambda: None) -> int:
@@ -24,7 +26,12 @@ def of(function: Callable[[], Any], *, warm: Callable[[], Any] = lambda: None) -
     if not child:
         try:
             warm()
-            ctypes.CDLL(None).malloc_trim(0)  # or what the parent freed is used again, and counts for nothing
+            libc = ctypes.CDLL(None)
+            # What was freed before raises the size from which memory is asked of the system by itself, and then what
+            # is freed in between stays: the peak would depend on what the parent did.
+            if sys.platform == "linux" and hasattr(libc, "mallopt"):
+                libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+            libc.malloc_trim(0)  # or what the parent freed is used again, and counts for nothing
             _CLEAR.write_text("5")  # the high-water mark begins again
             before = _status("VmRSS")
             function()

@@ -170,7 +170,7 @@ def test_a_page_of_what_was_trained(place: Path) -> None:
         assert f'<section id="{anchor}"' in page
     assert "<h3>Codes</h3>" not in page and '<section id="layers"' not in page
     found = json.loads((place / "tuned/report/metrics.json").read_text())
-    assert found["strategies"].keys() == {"frozen", "cnn"} and found["classes"] == 3
+    assert found["strategy_accuracy"].keys() == {"frozen", "cnn"} and found["classes"] == 3
     assert (place / "tuned/report/strategies.csv").is_file()
 
 
@@ -244,7 +244,7 @@ def test_images_without_labels_are_refused(place: Path, command: list[str]) -> N
     ("arguments", "said"),
     [
         (["finetune", "photos", "--out", "x", "--strategy", "magic"], "finetune.run names .'magic'.*allowed: direct"),
-        (["finetune", "photos", "--out", "x", "--head", "mlp"], "head: .*'gap'"),
+        (["finetune", "photos", "--out", "x", "--head", "mlp"], "no head 'mlp'; allowed: gap, vgg"),
         (["finetune", "nowhere", "--out", "x", *SMALL], "nowhere"),
         (
             ["finetune", "photos", "--out", "x", *SMALL, "--size", "64", "--strategy", "direct"],

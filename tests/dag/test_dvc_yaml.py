@@ -45,7 +45,8 @@ def test_what_is_written_is_what_is_described(project: Path) -> None:
         assert entry["cmd"] == f"python -m stages.{stage.name}"
         assert entry["deps"] == list(stage.deps)
         coded = [{"out/code.json": [stage.name]}] if stage.coded else []
-        assert entry["params"] == [*coded, *stage.params]
+        preset = ["preset"] if stage.params else []
+        assert entry["params"] == [*coded, *preset, *stage.params]
         outs = [{out: {"persist": True}} for out in stage.outs] if stage.persist else list(stage.outs)
         assert entry["outs"] == outs
         assert entry.get("plots", []) == [{path: dict(drawn)} for path, drawn in stage.plots.items()]
@@ -63,7 +64,7 @@ def test_a_stage_more_is_one_entry(project: Path, monkeypatch: pytest.MonkeyPatc
     assert read(project)["stages"]["more"] == {
         "cmd": "python -m stages.more",
         "deps": ["out/heads"],
-        "params": [{"out/code.json": ["more"]}, "report"],
+        "params": [{"out/code.json": ["more"]}, "preset", "report"],
         "outs": ["out/more"],
     }
 

@@ -58,6 +58,15 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+def taken_by_decoding(data: bytes) -> int:
+    """Bytes; what the decoder loads when it is first called is not of the image."""
+
+    def run() -> None:
+        decode(data, max_pixels=WIDTH * HEIGHT)
+
+    return peak.of(run, warm=run)
+
+
 @pytest.mark.parametrize(("mode", "kind", "options"), CASES, ids=str)
 def test_the_header_tells_what_decoding_takes(mode: str, kind: str, options: dict[str, Any]) -> None:
     if kind == "AVIF" and not features.check("avif"):
@@ -65,7 +74,7 @@ def test_the_header_tells_what_decoding_takes(mode: str, kind: str, options: dic
     data = written(mode, kind, options)
     told = cost.look(data, max_pixels=WIDTH * HEIGHT)
     assert (told.width, told.height) == (WIDTH, HEIGHT)
-    taken = peak.of(lambda: decode(data, max_pixels=WIDTH * HEIGHT))
+    taken = taken_by_decoding(data)
     assert told.bytes / 3 < taken < told.bytes + (4 << 20)
     assert told.bytes <= len(data) + WIDTH * HEIGHT * cost.MOST_BYTES_A_PIXEL
 
@@ -75,7 +84,7 @@ def test_the_header_of_16_bit_rgb_tells_what_decoding_takes(keyed: bool) -> None
     samples = np.asarray(picture("RGB")).astype(np.int64) * 257
     data = png(samples, 16, 2, key=bytes(6) if keyed else None)
     told = cost.look(data, max_pixels=WIDTH * HEIGHT)
-    taken = peak.of(lambda: decode(data, max_pixels=WIDTH * HEIGHT))
+    taken = taken_by_decoding(data)
     assert told.bytes / 3 < taken < told.bytes + (4 << 20)
 
 

@@ -37,7 +37,12 @@ def snapshot(box: Path) -> Snapshot:
         if generation or path.name == "current.json":
             if path.name == "current.json":
                 found[name] = _in_force(path)
-        elif top == "cache" and "/codes/" in name and "/shard-" in name and ".tmp" not in path.name:
+        elif (
+            top == "cache"
+            and ("/codes/" in name or "/finetune-images/" in name)
+            and "/shard-" in name
+            and ".tmp" not in path.name
+        ):
             if path.suffix == ".h5" and path.with_suffix(".ids").exists():
                 found |= _rows(path, name.rpartition("/")[0])
         elif path.suffix == ".sqlite" and not path.name.startswith("."):

@@ -308,8 +308,8 @@ def test_a_folder_of_strategies_lists_them_all(whole: Path, tmp_path: Path) -> N
     assert len(transfer.checkpoints(tmp_path)) == len(transfer.checkpoints(tmp_path / "finetune")) == 12
     assert len(transfer.checkpoints(tmp_path / "finetune/a")) == 6
     (tmp_path / "empty").mkdir()
-    for folder in ("empty", "missing"):
-        with pytest.raises(UserError, match="has no strategies in it"):
+    for folder, said in (("empty", "has no strategies in it"), ("missing", "is not a folder")):
+        with pytest.raises(UserError, match=said):
             transfer.checkpoints(tmp_path / folder)
 
 

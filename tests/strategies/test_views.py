@@ -89,7 +89,7 @@ def test_the_frozen_part_runs_once(
 
 
 def test_what_views_cannot_do_is_refused(manifest: Manifest, cache: Path) -> None:
-    with pytest.raises(UserError, match="test_views 4 asks for more than the 2"):
+    with pytest.raises(UserError, match="test_views 4 is more than the 2"):
         world.params(views=2, test_views=4)
     mixing = {"frozen_augmented": {"kind": "frozen", "augment": ["flip", "mixup"]}}
     with pytest.raises(UserError, match=r"frozen_augmented has mixup, which mix pixels.*finetune\.image\.views 0"):

@@ -29,6 +29,11 @@ def _is_demo() -> bool:
 pytestmark = pytest.mark.slow
 
 
+# Tables that the page has got since: of what was measured before too, in another form.
+SINCE = ("report/report/plots/precision.csv is new",)
+
+
 @pytest.mark.skipif(not _is_demo(), reason="no demo lies in out/: make demo")
 def test_the_demo_gives_what_it_gave() -> None:
-    assert not list(demo.differences(GOLDEN, demo.tables(ROOT / "out")))
+    found = list(demo.differences(GOLDEN, demo.tables(ROOT / "out")))
+    assert [one for one in found if one not in SINCE] == []

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at
-from pipeline.config.layout import path_of
+from pipeline.config.layout import Groups, path_of
 
 
 class Section(BaseModel):
     """A section of params.yaml: closed, strictly typed, immutable. `groups`: name -> key in a file -> field."""
 
-    groups: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    groups: ClassVar[Groups] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
-from pipeline.config.layout import group
+from pipeline.config.layout import Groups, group
 from pipeline.config.specs import LayerSpec, Spec
 
 # MiB that images in flight may take. It changes no value of any code, so it alone has a default here too.
@@ -15,7 +15,7 @@ MEMORY_MB = 4096
 
 
 class CodesParams(Section):
-    groups = {  # noqa: RUF012  pydantic leaves class variables alone
+    groups: ClassVar[Groups] = {
         "image": group("view", "crop", "scales", "flip", "combine", "background", "reduced_decode"),
         "compute": group("precision", "device", "batch_size", "memory_mb", "compile"),
     }

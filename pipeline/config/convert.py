@@ -33,7 +33,7 @@ STANDING = (
 def convert(path: str | Path) -> str:
     """The text of the new file. Sections that the file doesn't have are the base's, as commands had them.
 
-    Raises UserError on what is no params file of before, or has wrong values.
+    Raises UserError on a file that is not a params file of before, or has wrong values.
     """
     old = read_yaml(path)
     if not isinstance(old, Mapping) or not old or not set(old) <= set(SECTIONS):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.base.errors import UserError
 from pipeline.config.base import Name, Section, validate
 from pipeline.config.layered import strategy
-from pipeline.config.layout import group
+from pipeline.config.layout import Groups, group
 
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -123,7 +123,7 @@ class ScheduleParams(Section):
 
 
 class FinetuneParams(Section):
-    groups = {  # noqa: RUF012
+    groups: ClassVar[Groups] = {
         "image": group("view", "scale", "size", "background", "mix_alpha", "noise", "test_views", "views"),
         "model": group("head", "widths", "dropout", "init"),
         "optimiser": group(

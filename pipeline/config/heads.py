@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
-from pipeline.config.layout import group
+from pipeline.config.layout import Groups, group
 
 HeadName = Literal["svm", "svm_cs", "softmax", "softmax_l1", "softmax_elastic", "knn"]
 
 
 class HeadsParams(Section):
-    groups = {"fit": group("scaling", "c_grid", "k_grid", "class_weight", "memory_mb", "seed")}  # noqa: RUF012
+    groups: ClassVar[Groups] = {"fit": group("scaling", "c_grid", "k_grid", "class_weight", "memory_mb", "seed")}
 
     heads: list[HeadName] = Field(min_length=1)
     scaling: Literal["l2", "standardise", "none"]

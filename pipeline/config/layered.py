@@ -79,7 +79,7 @@ def preset_section(name: str, model: type[BaseModel], preset: str = BASE) -> dic
 
 
 def strategy(values: Any) -> Any:
-    """The values of a strategy with those that it leaves to its kind. What is no strategy stays as it came."""
+    """The values of a strategy with those that it leaves to its kind. What is not a mapping stays as it came."""
     if not isinstance(values, Mapping):
         return values
     kind, known = values.get("kind"), kind_defaults()

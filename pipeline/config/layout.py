@@ -1,6 +1,6 @@
 """How a file lays out a section: which keys stand in groups, such as `codes.image.crop`. Records have no groups.
 
-So a stage depends on a group as one param, and a person reads what belongs together; code says `codes.image.crop`.
+So a stage depends on a group as one param, and a person reads what belongs together; code says `codes.crop`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
+
+# Name of a group -> key in the file -> field of the record.
+Groups = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ def group(*names: str, **renamed: str) -> dict[str, str]:
 
 def groups_of(model: Any) -> dict[str, Group]:
     """The groups of a section by name; {} where it has none."""
-    found: Mapping[str, Mapping[str, str]] = getattr(model, "groups", {})
+    found: Groups = getattr(model, "groups", {})
     return {name: Group(model, keys) for name, keys in found.items()}
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
-from pipeline.config.layout import group
+from pipeline.config.layout import Groups, group
 from pipeline.config.specs import HASHER_NUMBERS, HashSpecName
 
 ApproximateIndex = Literal["multihash", "ivf", "hnsw"]
 
 
 class RetrievalParams(Section):
-    groups = {  # noqa: RUF012
+    groups: ClassVar[Groups] = {
         "protocol": group("k", "neighbours", "radius", "max_queries", "timed_queries", "c_grid", "memory_mb", "seed"),
     }
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Section
-from pipeline.config.layout import group
+from pipeline.config.layout import Groups, group
 
 
 class SanityParams(Section):
-    groups = {  # noqa: RUF012
+    groups: ClassVar[Groups] = {
         "steps": group(
             *("batches", "overfit_steps", "sweep_low", "sweep_high", "sweep_steps", "grid_rates", "grid_decays"),
             *("epochs", "rounds"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,8 +25,11 @@ def epochs(count: int, tensors: Mapping[str, Tensor], generator: torch.Generator
     first = _restored(count, tensors, generator, so_far.found())
     for epoch in range(first, count):
         yield epoch
-        values = {"epochs": epoch + 1, "torch": torch.__version__}
-        so_far.keep(lambda values=values: Part(_arrays(tensors, generator), values))  # type: ignore[misc]
+        so_far.keep(functools.partial(_part, epoch + 1, tensors, generator))
+
+
+def _part(done: int, tensors: Mapping[str, Tensor], generator: torch.Generator) -> Part:
+    return Part(_arrays(tensors, generator), {"epochs": done, "torch": torch.__version__})
 
 
 def _arrays(tensors: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ class Layer:
     mean nothing. `tokens`: its value is (B, T, D), else (B, C, h, w). `signed`: it may be below 0.
 
     `inner`: a value within a step, such as that before a ReLU, which is there only for who asks by name. `answers`: it
-    tells of the classes that the network was trained on, and is no code.
+    tells of the classes that the network was trained on, and is not a code.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Architecture(Protocol):
         ...
 
     def shape(self, layer: str, height: int, width: int, *, num_classes: int | None = None) -> tuple[int, ...]:
-        """Of a layer's value for one image. Raises UserError on a wrong name, and on too small an image."""
+        """The shape of a layer's value for one image. Raises UserError on a wrong name, and on too small an image."""
         ...
 
     def tensors(self, until: str | None = None) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ class Architecture(Protocol):
         ...
 
     def num_classes(self, shapes: Mapping[str, Sequence[int]]) -> int:
-        """Of weights with tensors of these shapes."""
+        """How many classes weights have whose tensors are of these shapes."""
         ...
 
     def values_at_once(self, asked: Collection[str], height: int, width: int) -> tuple[int, int]:
@@ -240,7 +240,7 @@ def of(weights: Weights) -> Backbone:
 
 
 def names(about: Architecture) -> tuple[str, ...]:
-    """Of its layers, in computing order."""
+    """The names of its layers, in computing order."""
     return tuple(layer.name for layer in about.layers())
 
 

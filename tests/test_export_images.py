@@ -137,15 +137,20 @@ def test_an_empty_split_is_refused(photos: Path, tmp_path: Path) -> None:
         export_images(photos, tmp_path / "set", size=24, dataset={"test_share": 0.0})
 
 
-def test_a_few_images_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_images_are_held(tmp_path: Path) -> None:
     """53 MB of pixels take less than 24 MB."""
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("pipeline.strategies.images._BLOCK_BYTES", 4 << 20)
+
+    def export(photos: Path, out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.cpu_count", lambda: 2)
+            patch.setattr("pipeline.strategies.images._BLOCK_BYTES", 4 << 20)
+            export_images(photos, out, size=256, mean=True)
+
     draw_classes(tmp_path / "photos", per_class=90, side=8)
     few = draw_classes(tmp_path / "few", per_class=8, side=8)
     taken = peak.of(
-        lambda: export_images(tmp_path / "photos", tmp_path / "set", size=256, mean=True),
-        warm=lambda: export_images(few, tmp_path / "warm", size=256, mean=True),
+        lambda: export(tmp_path / "photos", tmp_path / "set"),
+        warm=lambda: export(few, tmp_path / "warm"),
     )
     assert (tmp_path / "set/train.h5").stat().st_size + (tmp_path / "set/test.h5").stat().st_size > 53_000_000
     assert taken < 24 << 20, f"{taken:,}"

@@ -12,7 +12,7 @@ Values not given come from pipeline/config/presets/base.yaml. torch is loaded wh
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from pipeline.base.cache import cache_root, working_folder
 from pipeline.base.errors import UserError
 from pipeline.base.writable import require_writable
 from pipeline.config import MEMORY_MB, FinetuneParams
+from pipeline.config.finetune import OWN
 from pipeline.workspace import (
     Workspace,
     canonical_weights,
@@ -46,7 +47,8 @@ def params_of(
     settings: Mapping[str, Any], params_file: str | Path | None = None, *, start: Kept | None = None
 ) -> FinetuneParams:
     """The section `finetune` of a params file, else what a checkpoint was trained with, else the preset's, with some
-    keys changed; of a mapping, such as `schedule`, those that are given. Raises UserError."""
+    keys changed; of a mapping, such as `schedule`, those that are given. What is given for all strategies holds for
+    those too that a file gives a value of their own. Raises UserError."""
     sections = config.preset_values() if params_file is None else config.read_params(params_file)
     # The preset is right: what is wrong without a file is among the settings.
     own, where = sections[FOLDER], FOLDER if params_file is None else f"{params_file}: {FOLDER}"
@@ -56,7 +58,13 @@ def params_of(
             own |= start.about["params"] | {"strategies": {name: start.about.get("settings")}}
             where = f"{start.path}: {FOLDER}"
         settings = {"run": [name], **settings}
+    if isinstance(own["strategies"], Mapping):
+        own["strategies"] = {name: _without(one, settings.keys() & OWN) for name, one in own["strategies"].items()}
     return config.validate(FinetuneParams, config.over(own, settings, (FOLDER,)), where=where)
+
+
+def _without(values: Any, keys: Collection[str]) -> Any:
+    return {k: v for k, v in values.items() if k not in keys} if isinstance(values, Mapping) else values
 
 
 def finetune(

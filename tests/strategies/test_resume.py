@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,24 @@ def test_a_folder_of_strategies_lists_them_all(whole: Path, tmp_path: Path) -> N
     for folder, said in (("empty", "has no strategies in it"), ("missing", "is not a folder")):
         with pytest.raises(UserError, match=said):
             transfer.checkpoints(tmp_path / folder)
+
+
+def test_what_is_typed_goes_before_a_strategys_own_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    own = {"epochs": 9, "learning_rate": 0.5, "schedule": {"kind": "step"}}
+    strategies = {"mine": {"kind": "cnn", **own}, "other": {"kind": "cnn"}}
+    file.write_text(json.dumps({"preset": "base", "finetune": {"strategies": strategies, "run": ["mine", "other"]}}))
+    asked = transfer.params_of({"epochs": 4, "schedule": {"kind": "cosine"}}, file)
+    assert [asked.of(name).epochs for name in asked.run] == [4, 4]
+    assert [asked.of(name).schedule.kind for name in asked.run] == ["cosine", "cosine"]
+    assert asked.of("mine").learning_rate == 0.5
+    # A strategy that is typed too says what it means.
+    both = transfer.params_of({"epochs": 4, "strategies": {"mine": {"epochs": 2}}}, file)
+    assert [both.of(name).epochs for name in both.run] == [2, 4]
+    for strategies in (3, {"mine": 3}):
+        file.write_text(json.dumps({"preset": "base", "finetune": {"strategies": strategies}}))
+        with pytest.raises(UserError, match="strategies"):
+            transfer.params_of({"epochs": 4}, file)
 
 
 def test_accuracies_that_are_broken_are_refused(whole: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams
 from pipeline.hashing.lsh import Lsh
 from pipeline.hashing.pack import pack
-from pipeline.nets.vgg.network import Network
+from pipeline.nets import backbone
 from pipeline.nets.weights import Weights, random
 from pipeline.nets.weights.preprocessings import TORCHVISION
 from pipeline.search import make
@@ -61,7 +61,7 @@ def measured(rows: int, size: int, pairs: int, rng: np.random.Generator) -> dict
     hasher = Lsh(nbits=64).fit(rng.random((100, embedder.dim), np.float32))
     index = make("exact", 64)
     index.add(rng.integers(0, 256, (rows, 8), dtype=np.uint8), np.array([f"{i:07d}" for i in range(rows)]))
-    network = Network.of(weights, deepest="conv5_3").to(memory_format=torch.channels_last)
+    network = backbone.of(weights).runner(["conv5_3"], device="cpu", precision="fp32")
     x = torch.zeros((1, 3, size, size)).contiguous(memory_format=torch.channels_last)
 
     def from_file() -> None:
@@ -69,7 +69,7 @@ def measured(rows: int, size: int, pairs: int, rng: np.random.Generator) -> dict
 
     def forward() -> None:
         with torch.inference_mode():
-            network(x, ["conv5_3"])
+            network(x)
 
     times: dict[str, list[float]] = {"file": [], "forward": []}
     for round_ in range(UNCOUNTED + pairs):

@@ -40,10 +40,10 @@ def advise(
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="Specs with commas; all in the folder, of images those of all upper layers if not given."),
+        typer.Option(help="Specs with commas; all in a folder of codes, or all upper layers for images, if not given."),
     ] = None,
     arch: Annotated[
-        str | None, typer.Option(help="For images: {weights.arch} A weights file that says its own decides.")
+        str | None, typer.Option(help="For images: {weights.arch} A weights file that names its architecture decides.")
     ] = None,
     weights: Annotated[
         str, typer.Option(help="For images: demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")

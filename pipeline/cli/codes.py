@@ -56,21 +56,35 @@ def extract(
     arch: Arch = None,
     weights: WeightsOption = "demo",
     pooling: Annotated[str, typer.Option(help="For layers that name none: flatten | avg | max | spp | gem.")] = "avg",
-    view: Annotated[str | None, typer.Option(help="{codes.image.view}")] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(help="The centre, the whole image as it is, or the whole made square: {codes.image.view}"),
+    ] = None,
     size: Size = None,
     scales: Annotated[
-        str | None, typer.Option(help="Shorter sides in pixels, with commas: 256,384,512. {codes.image.scales}")
+        str | None,
+        typer.Option(
+            help="Sizes at which the network sees each image, as its shorter side in pixels: 256,384,512. "
+            "{codes.image.scales}"
+        ),
     ] = None,
     flip: Annotated[bool | None, typer.Option(help="Add the mirrored view. {codes.image.flip}")] = None,
-    combine: Annotated[str | None, typer.Option(help="{codes.image.combine}")] = None,
+    combine: Annotated[
+        str | None, typer.Option(help="What becomes of the codes of several scales: {codes.image.combine}")
+    ] = None,
     precision: Precision = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the stored values: {codes.dtype}")] = None,
     device: Device = None,
-    batch_size: Annotated[int | None, typer.Option(help="Views at once. {codes.compute.batch_size}")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Views in one pass of the network. {codes.compute.batch_size}")
+    ] = None,
     reduced_decode: Annotated[
         bool | None, typer.Option(help="Decode large JPEGs at a reduced scale. {codes.image.reduced_decode}")
     ] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile the network. {codes.compute.compile}")] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option(help="Compile the network (torch.compile): slow to begin, then faster. {codes.compute.compile}"),
+    ] = None,
     splits: Splits = None,
     on_error: OnError = None,
     leave_out: LeaveOut = None,
@@ -254,7 +268,7 @@ def cache_size(json: JsonFlag = False) -> None:
 def cache_gc(
     keep: Annotated[list[Path], typer.Option(help="A workspace whose codes stay; repeat for more.")],
     training: Annotated[
-        bool, typer.Option("--training", help="Also what training keeps, checkpoints of unfinished runs too.")
+        bool, typer.Option("--training", help="Drop what training keeps too, also the checkpoints of unfinished runs.")
     ] = False,
     json: JsonFlag = False,
 ) -> None:

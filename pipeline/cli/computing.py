@@ -10,15 +10,17 @@ from pipeline.base.errors import UserError
 
 N = TypeVar("N", int, float)
 
-Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that says its own decides.")]
+Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that names its architecture decides.")]
 WeightsOption = Annotated[
     str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
 ]
 Size = Annotated[
-    int | None, typer.Option(help="Input side in pixels (crop, and the scale before it). {codes.image.crop}")
+    int | None, typer.Option(help="Side in pixels of the square that the network sees. {codes.image.crop}")
 ]
 Device = Annotated[str | None, typer.Option(help="{codes.compute.device}")]
-Precision = Annotated[str | None, typer.Option(help="{codes.compute.precision}")]
+Precision = Annotated[
+    str | None, typer.Option(help="Numbers that the network computes with: {codes.compute.precision}")
+]
 Splits = Annotated[str | None, typer.Option(help="Whether the top folders are train, val and test: {dataset.splits}")]
 OnError = Annotated[str | None, typer.Option(help="For files that can't be read: {dataset.on_error}")]
 

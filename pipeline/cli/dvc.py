@@ -14,7 +14,7 @@ from pipeline.cli.shown import Command
 
 _FILE = Path("dvc.yaml")
 dvc = typer.Typer(
-    help="What DVC runs.",
+    help="The file that says what DVC runs.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 @dvc.callback()
 def group() -> None:
-    """What DVC runs."""
+    """The file that says what DVC runs."""
 
 
 @dvc.command(cls=Command)

@@ -37,7 +37,7 @@ def export_images(
     out: Annotated[Path, typer.Option(help="New folder for train.h5, test.h5 and classes.txt.")],
     size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")],
     mean: Annotated[
-        bool, typer.Option("--mean", help="State the mean of train.h5's channels, which neon takes away.")
+        bool, typer.Option("--mean", help="Store the mean of train.h5's channels, which neon subtracts.")
     ] = False,
     view: Annotated[ImagesView, typer.Option(help="The centre of each image, or all of it.")] = ImagesView.CROP,
     splits: Splits = None,
@@ -48,7 +48,7 @@ def export_images(
     set_: Annotated[list[str] | None, set_option("dataset")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Write images as train.h5, with train and val, and test.h5, in the layout of neon's HDF5Iterator."""
+    """Write a folder of images as train.h5 (train and val) and test.h5, in the layout of neon's HDF5Iterator."""
     from pipeline.config import MEMORY_MB
     from pipeline.export_images import export_images as run
 

@@ -24,7 +24,7 @@ from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, 
 from pipeline.cli.setting import changes, set_option, weights_of
 from pipeline.cli.shown import Command
 
-Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that says its own decides.")]
+Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that names its architecture decides.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
 ParamsFile = Annotated[
     Path | None, typer.Option(help="A params.yaml whose section finetune replaces these defaults; none if not given.")
@@ -66,7 +66,9 @@ def finetune(
     ] = None,
     params: ParamsFile = None,
     size: Size = None,
-    epochs: Annotated[int | None, typer.Option(help="{finetune.loop.epochs}")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Times that all training images are seen. {finetune.loop.epochs}")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="For new layers. {finetune.optimiser.learning_rate}")
     ] = None,
@@ -189,7 +191,7 @@ def lr_find(
     set_: Annotated[list[str] | None, set_option("dataset", "weights", "finetune")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Sweep the learning rate, layers keeping their ratios, and suggest the one by which the loss has half fallen."""
+    """Train a few steps at rising learning rates, and suggest the rate at which the loss has fallen half its way."""
     from pipeline.strategies import lr_plot
     from pipeline.transfer import find_rate
 

@@ -85,13 +85,13 @@ def predict(
     device: Annotated[
         str | None,
         typer.Option(
-            help="{codes.compute.device:choices}; that of the head's codes if not given, of a tuned network cpu."
+            help="{codes.compute.device:choices}; that of the head's codes if not given, for a tuned network cpu."
         ),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            help="{codes.compute.precision:choices}; that of the head's codes if not given, of a tuned network fp32."
+            help="{codes.compute.precision:choices}; that of the head's codes if not given, for a tuned network fp32."
         ),
     ] = None,
     follow_links: FollowLinks = None,

@@ -68,11 +68,13 @@ def build(
     layer: Annotated[
         str | None,
         typer.Option(
-            help="For cosine, with commas, the short code's first; the last convolution averaged if not given."
+            help="Layers to search by cosine, with commas; the short code is made of the first. The last "
+            "convolution, averaged, if not given."
         ),
     ] = None,
     long_layer: Annotated[
-        str | None, typer.Option(help="For the long codes; the last pooling, flattened, if not given.")
+        str | None,
+        typer.Option(help="Layer that the long codes are made of; the last pooling, flattened, if not given."),
     ] = None,
     hasher: Annotated[
         str | None,
@@ -82,15 +84,26 @@ def build(
     ] = None,
     bits: Annotated[int, typer.Option(min=8, help="Length of the short code, a multiple of 8.")] = 64,
     long: Annotated[str, typer.Option(help="Long codes with commas, topk | sigmoid; '' for none.")] = "topk,sigmoid",
-    index: Annotated[str | None, typer.Option(help="By what the short code is searched: {index.kind}")] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            help="How the short code is searched: exact compares every image, the others are faster on very many "
+            "and may miss some. {index.kind}"
+        ),
+    ] = None,
     two_stage: Annotated[
         bool,
-        typer.Option("--two-stage", help="Search by default among the short code's nearest, in the order of cosine."),
+        typer.Option(
+            "--two-stage", help="By default, take the nearest by the short code and put them in order by cosine."
+        ),
     ] = False,
     size: Annotated[
         int | None, typer.Option(help="Input side in pixels; 96 is 5 times faster than 224. {codes.image.crop}")
     ] = None,
-    view: Annotated[str | None, typer.Option(help="{codes.image.view}")] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(help="The centre, the whole image as it is, or the whole made square: {codes.image.view}"),
+    ] = None,
     splits: Splits = None,
     device: Device = None,
     precision: Precision = None,

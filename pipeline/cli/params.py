@@ -12,7 +12,7 @@ from pipeline.cli.output import say
 from pipeline.cli.shown import Command
 
 params = typer.Typer(
-    help="Params files.",
+    help="Bring params files up to date.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 @params.callback()
 def group() -> None:
-    """Params files."""
+    """Bring params files up to date."""
 
 
 @params.command(cls=Command)

@@ -37,7 +37,8 @@ def reference(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; in the cache, where advice finds it.")] = None,
     arch: Annotated[
-        str | None, typer.Option(help="Without --like. {weights.arch} A weights file that says its own decides.")
+        str | None,
+        typer.Option(help="Without --like. {weights.arch} A weights file that names its architecture decides."),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="Without --like: demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")
@@ -57,7 +58,7 @@ def reference(
     set_: Annotated[list[str] | None, set_option("dataset", "weights", "codes")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Keep how a network's codes of its own kind of images are spread, to tell how far others lie from them."""
+    """Measure a network's codes on images like those it was trained on, so that `advise` can tell how far yours are."""
     from pipeline import config
     from pipeline.advice import reference as references
     from pipeline.base.cache import cache_root, working_folder

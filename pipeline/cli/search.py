@@ -41,7 +41,9 @@ def search(
     method: MethodOption = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="Among those that the method can take, as `index info` lists them; its own if not given."),
+        typer.Option(
+            help="Layer to compare by, one that `index info` lists for the method; the method's own if not given."
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Only images with this label; all if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split; all if not given.")] = None,
@@ -98,7 +100,7 @@ def duplicates(
     radius: Annotated[
         int | None,
         typer.Option(
-            help="Bits that may differ between two of a kind; if not given, 8 % of topk's set bits (16 % at 224 px)."
+            help="Bits that may differ between two copies; if not given, 8 % of topk's set bits (16 % at 224 px)."
         ),
     ] = None,
     method: MethodOption = None,

@@ -19,8 +19,8 @@ def set_option(*sections: str) -> Any:
         "-S",
         "--set",
         metavar="SECTION.KEY=VALUE",
-        help=f"A key of {', '.join(sections)} in docs/params.md, its value as in YAML; repeat for more. The options' "
-        "and the preset's values hold if not given.",
+        help=f"Set any key of {', '.join(sections)}, as docs/params.md lists them, to a value as in YAML; repeat for "
+        "more. The other options and the preset decide if not given.",
     )
 
 

@@ -45,7 +45,9 @@ def convert(
     ] = None,
     renew: Annotated[
         int | None,
-        typer.Option(min=0, help="A seed: layers that don't fit become random; they are left out if not given."),
+        typer.Option(
+            min=0, help="Fill layers that don't fit with random values of this seed; they are left out if not given."
+        ),
     ] = None,
     part: Annotated[
         str | None,

@@ -121,7 +121,7 @@ def test_every_command_with_the_option_is_known() -> None:
 def test_help_names_the_sections(command: str) -> None:
     sections = READS[command][0]
     option = next(param for param in commands()[command].params if "-S" in param.opts)
-    said = option.help.removeprefix("A key of ").partition(" in docs")[0]
+    said = option.help.removeprefix("Set any key of ").partition(", as docs")[0]
     assert set(said.split(", ")) == sections
     assert "SECTION.KEY=VALUE" in help_of(command)
 

@@ -30,7 +30,7 @@ from pipeline.hashing.sigmoid import Sigmoid
 from pipeline.retrieval.bits import balanced
 from pipeline.retrieval.measures import by_class, mean_average_precision
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking
-from pipeline.retrieval.sets import Sets, sets_of
+from pipeline.retrieval.sets import QuerySets, sets_of
 
 BLOCK = 4096
 SEEDLESS = ("cosine", "sigmoid", "topk", "median", "pca")
@@ -60,14 +60,14 @@ def main() -> None:
         print(json.dumps(summary(name, sets, rows)), flush=True)
 
 
-def on_val(sets: Sets, queries: int, every: int) -> Sets:
+def on_val(sets: QuerySets, queries: int, every: int) -> QuerySets:
     """For choosing settings: val asks, each N-th training image answers, and no test image is looked at."""
     train, asked = sets.train[::every], sets.val[:queries]
     return replace(sets, train=train, database=train, queries=asked, own=np.full(len(asked), -1))
 
 
 def measured(
-    spec: HashSpec, codes: Codes, sets: Sets, settings: dict[str, dict[str, Any]], *, seed: int, k: int
+    spec: HashSpec, codes: Codes, sets: QuerySets, settings: dict[str, dict[str, Any]], *, seed: int, k: int
 ) -> dict[str, float]:
     """mAP@k and the like of one fit."""
     assert sets.targets is not None
@@ -107,7 +107,7 @@ def measured(
     return values
 
 
-def summary(name: str, sets: Sets, rows: list[dict[str, float]]) -> dict[str, Any]:
+def summary(name: str, sets: QuerySets, rows: list[dict[str, float]]) -> dict[str, Any]:
     """Means over the seeds, and the standard deviation of the mAP."""
     about = {"spec": name, "n_fit": len(sets.train), "n_database": len(sets.database), "n_queries": len(sets.queries)}
     means = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}

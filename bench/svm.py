@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.heads.base import Targets
 from pipeline.heads.scaling import Scaling
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 from pipeline.heads.svm import svm_path
 
 GRID = [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]
@@ -40,7 +40,7 @@ def synthetic_codes(n: int, d: int, k: int, seed: int) -> tuple[NDArray[np.float
     return Scaling("l2").apply(np.maximum(x, 0)), y
 
 
-class Matrix:
+class Held:
     def __init__(self, x: NDArray[np.float32]) -> None:
         self.x = x
 
@@ -67,7 +67,7 @@ def main() -> None:
     x, y = synthetic_codes(args.rows, args.dim, args.classes, args.seed)
     print(f"rows {args.rows}, dim {args.dim}, classes {args.classes}, seed {args.seed}, {os.cpu_count()} cores")
     start = time.perf_counter()
-    held = Rows(Matrix(x), np.arange(len(x)), args.dim, Scaling("none"), memory_bytes=4 << 30)
+    held = Matrix(Held(x), np.arange(len(x)), args.dim, Scaling("none"), memory_bytes=4 << 30)
     path = svm_path(held, Targets(y, args.classes), GRID)
     ours_s = time.perf_counter() - start
     print(f"path over {len(GRID)} C: {ours_s:.1f} s")

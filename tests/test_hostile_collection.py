@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline import collection
 from pipeline.base.errors import UserError
 from pipeline.collection import Collection
-from pipeline.collection.network import WEIGHTS, Network, Where
+from pipeline.collection.network import WEIGHTS, QueryNetwork, Where
 from pipeline.collection.stated import require_whole
 from pipeline.search import save
 from tests.codes.conftest import draw
@@ -134,7 +134,7 @@ def test_whatever_an_index_says_of_itself_is_used_or_refused(world: Path) -> Non
             except UserError:
                 refused += 1
                 continue
-            network = Network(world / "my.index", made_by, Where())
+            network = QueryNetwork(world / "my.index", made_by, Where())
             photos = Collection(world / "my.index", other, "", network)
             uses: list[Callable[[], object]] = [
                 lambda photos=photos: photos.search_id(photos.random()),  # type: ignore[misc]

@@ -18,7 +18,7 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.heads.registry import head_type
 from pipeline.heads.scaling import Scaling
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 from pipeline.metrics import classify
 
 Ints = NDArray[np.int64]
@@ -38,7 +38,7 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class Scored:
     """What was measured of one spec. `curve` is by rising n; `right` (scored,) tells in what share of the deals the
     head of the last point has each held-out row right, and `weights` (scored,), of mean 1, what each counts.
 
@@ -59,7 +59,7 @@ class Layer:
     def accuracy(self) -> float:
         return self.curve[-1].accuracy
 
-    def behind(self, other: Layer) -> tuple[float, float]:
+    def behind(self, other: Scored) -> tuple[float, float]:
         """By how much this layer's accuracy is below another's on the same rows, and the standard error of that."""
         differences = (other.right - self.right) * self.weights
         return float(differences.mean()), standard_error(differences)
@@ -76,7 +76,7 @@ def standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[float], probe: int) -> Layer:
+def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[float], probe: int) -> Scored:
     """Scaled as `heads.fit.scaling` says. With class_weight `balanced` accuracy is the mean class recall.
 
     `shares` rise to 1: of the rows of `seen`, for the learning curve. `probe`: rows that LogME and the H-score see.
@@ -97,7 +97,7 @@ def measure(codes: Codes, seen: Seen, heads: HeadsParams, *, shares: Sequence[fl
         points.append(Point(n, float((right * weights).mean()), standard_error(right * weights), ridges[best]))
     knn, k = _nearest(x, seen, heads, _weights(seen, balanced=balanced))
     few = slice(0, min(probe, len(seen)))
-    found = Layer(
+    found = Scored(
         spec=codes.spec,
         dim=codes.dim,
         curve=tuple(points),
@@ -140,7 +140,7 @@ def _right_shares(answers: Ints, seen: Seen) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Matrix:
+class _Held:
     x: Singles
 
     def rows(self, index: Ints, /) -> Singles:
@@ -156,7 +156,7 @@ def _nearest(x: Singles, seen: Seen, heads: HeadsParams, weights: NDArray[np.flo
     for deal, fold in enumerate(seen.folds):
         for held in np.unique(fold[fold >= 0]):
             train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            rows = Rows(_Matrix(x), train, x.shape[1], Scaling("none"), memory_bytes=x.nbytes + 1)
+            rows = Matrix(_Held(x), train, x.shape[1], Scaling("none"), memory_bytes=x.nbytes + 1)
             fitted = head_type("knn").fit(
                 rows, type(targets)(targets.y[train], targets.k, targets.balanced), [float(k) for k in grid], seed=0
             )
@@ -167,7 +167,7 @@ def _nearest(x: Singles, seen: Seen, heads: HeadsParams, weights: NDArray[np.flo
     return float((right[best] * weights).mean()), grid[best]
 
 
-def expected(layers: Sequence[Layer], images: int) -> Mapping[str, float]:
+def expected(layers: Sequence[Scored], images: int) -> Mapping[str, float]:
     """Accuracy of each spec at `images`, from the learning curves where fewer could be measured.
 
     What a doubling brings shrinks from one doubling to the next; by how much is taken from all layers together, since

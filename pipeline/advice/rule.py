@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.advice.measure import Layer
+from pipeline.advice.measure import Scored
 from pipeline.config import LayerSpec
 from pipeline.nets import backbone
 
@@ -69,27 +69,27 @@ class Depth:
     top lags. `leader` has the highest expected accuracy, and `level` with it are those within noise of it, `best` among
     them. `alike` is None where all codes are of one layer, which tells nothing of depth."""
 
-    leader: Layer
-    level: tuple[Layer, ...]
-    best: Layer
-    top: Layer
+    leader: Scored
+    level: tuple[Scored, ...]
+    best: Scored
+    top: Scored
     lag: float
     lag_se: float
     allowed: float
     alike: bool | None
 
 
-def leader_of(found: Sequence[Layer], hopes: Mapping[str, float]) -> Layer:
+def leader_of(found: Sequence[Scored], hopes: Mapping[str, float]) -> Scored:
     """The highest expected accuracy; of equal ones the shortest codes, then the first in `found`."""
     return max(found, key=lambda layer: (hopes[layer.spec], -layer.dim))
 
 
-def level_with(leader: Layer, found: Sequence[Layer], hopes: Mapping[str, float]) -> tuple[Layer, ...]:
+def level_with(leader: Scored, found: Sequence[Scored], hopes: Mapping[str, float]) -> tuple[Scored, ...]:
     """The leader and what is expected within two standard errors of it, in the order of `found`."""
     return tuple(layer for layer in found if hopes[leader.spec] - hopes[layer.spec] <= NOISE * layer.behind(leader)[1])
 
 
-def preferred(level: Sequence[Layer], hopes: Mapping[str, float]) -> Layer:
+def preferred(level: Sequence[Scored], hopes: Mapping[str, float]) -> Scored:
     """Of codes that cross-validation can't tell apart those that stand highest in all measures together.
 
     A Borda count of the expected accuracy, k-NN, LogME and the H-score: each errs in its own way, so that together they
@@ -105,10 +105,10 @@ def preferred(level: Sequence[Layer], hopes: Mapping[str, float]) -> Layer:
     return max(level, key=lambda layer: (votes[layer.spec], hopes[layer.spec], -layer.dim))
 
 
-def by_depth(found: Sequence[Layer], hopes: Mapping[str, float], *, arch: str, points: float) -> Depth:
+def by_depth(found: Sequence[Scored], hopes: Mapping[str, float], *, arch: str, points: float) -> Depth:
     """The top is as good as the best unless it lags by more than `points` and by more than two standard errors."""
 
-    def best_of(some: Sequence[Layer]) -> tuple[Layer, tuple[Layer, ...], Layer]:
+    def best_of(some: Sequence[Scored]) -> tuple[Scored, tuple[Scored, ...], Scored]:
         leader = leader_of(some, hopes)
         level = level_with(leader, some, hopes)
         return leader, level, preferred(level, hopes)

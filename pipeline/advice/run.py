@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.advice import reference as references
-from pipeline.advice.measure import Layer, expected, measure
+from pipeline.advice.measure import Scored, expected, measure
 from pipeline.advice.reference import Distance, Reference
 from pipeline.advice.rule import RULE, Depth, Likeness, Size, by_depth, top_half
 from pipeline.advice.seen import Seen, seen_of
@@ -109,10 +109,10 @@ def _most_rows(codes: Mapping[str, Codes], params: AdviseParams, heads: HeadsPar
     return min(params.max_images, (heads.memory_mb << 19) // (4 * max(one.dim for one in codes.values())))
 
 
-def _measure_all(codes: Mapping[str, Codes], seen: Seen, params: AdviseParams, heads: HeadsParams) -> list[Layer]:
+def _measure_all(codes: Mapping[str, Codes], seen: Seen, params: AdviseParams, heads: HeadsParams) -> list[Scored]:
     """A layer a thread, each with one thread of BLAS: the same digits on any number of cores, and no waiting."""
 
-    def one(spec: str) -> Layer:
+    def one(spec: str) -> Scored:
         return measure(codes[spec], seen, heads, shares=params.learning_curve, probe=params.probe_images)
 
     with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -140,7 +140,7 @@ def _likeness(depth: Depth, distances: Sequence[Distance], params: AdviseParams)
     return "alike", "nothing"
 
 
-def _favourites(level: Sequence[Layer]) -> dict[str, str]:
+def _favourites(level: Sequence[Scored]) -> dict[str, str]:
     """The spec that each of the other measures prefers, of those that cross-validation finds level."""
     return {
         "knn": max(level, key=lambda layer: layer.knn).spec,
@@ -149,7 +149,7 @@ def _favourites(level: Sequence[Layer]) -> dict[str, str]:
     }
 
 
-def _layer(layer: Layer, best: Layer, hope: float) -> dict[str, Any]:
+def _layer(layer: Scored, best: Scored, hope: float) -> dict[str, Any]:
     behind, se = layer.behind(best)
     last = layer.curve[-1]
     return {

@@ -20,7 +20,7 @@ from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
 from pipeline.base.progress import Pace, progress
 from pipeline.codes import loading, parts
-from pipeline.codes.plan import Group, Plan, make_plan, require_space
+from pipeline.codes.plan import Lack, Plan, make_plan, require_space
 from pipeline.codes.reader import Codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writer import ShardWriter
@@ -82,7 +82,7 @@ def extract(
     )
 
 
-def describe(plan: Plan, groups: list[Group]) -> str:
+def describe(plan: Plan, groups: list[Lack]) -> str:
     """One line: images, codes, bytes on disk, and how much of it is there already."""
     images, missing = len(plan.digests), sum(len(g.images) for g in groups)
     size_mb = plan.row_bytes * images / 1e6
@@ -92,7 +92,7 @@ def describe(plan: Plan, groups: list[Group]) -> str:
 
 def _compute(
     plan: Plan,
-    groups: list[Group],
+    groups: list[Lack],
     manifest: Manifest,
     header: WeightsHeader,
     room: Room,
@@ -125,7 +125,7 @@ def _compute(
 
 def _run_group(
     plan: Plan,
-    group: Group,
+    group: Lack,
     forward: Forward,
     sources: list[loading.Source],
     room: Room,

@@ -27,7 +27,7 @@ _SHARD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Group:
+class Lack:
     """Images (positions in the plan's `digests`, ascending) that lack the same specs: one pass makes them all."""
 
     specs: tuple[str, ...]
@@ -62,34 +62,33 @@ class Plan:
         known = np.all([store.known(self.digests) for store in self.stores.values()], axis=0)
         return f"{int(known.sum())} of {len(known)} images are kept; {stopping.GOES_ON}"
 
-    def missing(self, *, leave: NDArray[np.bool_] | None = None) -> list[Group]:
+    def missing(self, *, leave: NDArray[np.bool_] | None = None) -> list[Lack]:
         """The work that is left, images in ascending order of digest; `leave`: (n,) images not to try."""
-        lacks = np.stack([~store.known(self.digests) for store in self.stores.values()], axis=1)  # (n, specs)
+        absent = np.stack([~store.known(self.digests) for store in self.stores.values()], axis=1)  # (n, specs)
         if leave is not None:
-            lacks[leave] = False
-        patterns, group_of = np.unique(lacks, axis=0, return_inverse=True)
+            absent[leave] = False
+        patterns, pattern_of = np.unique(absent, axis=0, return_inverse=True)
         names = np.array(list(self.stores))
         return [
-            Group(tuple(str(n) for n in names[pattern]), np.flatnonzero(group_of.reshape(-1) == number))
+            Lack(tuple(str(n) for n in names[pattern]), np.flatnonzero(pattern_of.reshape(-1) == number))
             for number, pattern in enumerate(patterns)
             if pattern.any()
         ]
 
-    def missing_bytes(self, groups: Sequence[Group]) -> int:
-        """Bytes of the rows that these groups lack."""
-        return sum(
-            len(g.images) * sum(self.stores[s].dim * self.stores[s].dtype.itemsize for s in g.specs) for g in groups
-        )
+    def missing_bytes(self, lacks: Sequence[Lack]) -> int:
+        """Bytes of the rows that are missing."""
+        row = {spec: store.dim * store.dtype.itemsize for spec, store in self.stores.items()}
+        return sum(len(lack.images) * sum(row[spec] for spec in lack.specs) for lack in lacks)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: images, missing images, layers, bytes of the parts and of what is missing in the store."""
-        groups = self.missing()
+        lacks = self.missing()
         return {
             "images": len(self.digests),
-            "images_missing": int(sum(len(g.images) for g in groups)),
+            "images_missing": int(sum(len(lack.images) for lack in lacks)),
             "codes": list(self.settings),
             "bytes": self.row_bytes * len(self.digests),
-            "bytes_missing": self.missing_bytes(groups),
+            "bytes_missing": self.missing_bytes(lacks),
         }
 
 
@@ -134,10 +133,10 @@ def make_plan(
     return Plan(settings, stores, digests, first_row.astype(np.int64))
 
 
-def require_space(plan: Plan, out: Path | None, groups: Sequence[Group]) -> None:
+def require_space(plan: Plan, out: Path | None, lacks: Sequence[Lack]) -> None:
     """Raises UserError if the store's missing rows or the parts don't fit their disks. `out` None: no parts."""
     store = next(iter(plan.stores.values())).folder
-    missing = plan.missing_bytes(groups)
+    missing = plan.missing_bytes(lacks)
     parts = 0 if out is None else max(0, plan.row_bytes * len(plan.digests) - _bytes_below(out))
     together = out is not None and _device(store) == _device(out)
     disk.require_space(store, missing + (parts if together else 0), what="the store of codes")

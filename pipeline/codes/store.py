@@ -39,7 +39,7 @@ from pipeline.config import LayerSpec
 log = logging.getLogger(__name__)
 
 Digests = NDArray[np.bytes_]  # (n,) S64: what names the pixels of images, 64 hex digits
-Rows = NDArray[Any]  # (n, dim) float16 or float32, or uint8 for pixels
+Values = NDArray[Any]  # (n, dim) float16 or float32, or uint8 for pixels
 
 DAMAGED = ".damaged"
 _ROWS, _IDS = ".h5", ".ids"
@@ -129,7 +129,7 @@ class Store:
     def append(
         self,
         digests: Digests,
-        rows: Rows,
+        rows: Values,
         *,
         notes: Mapping[str, Any] | None = None,
         instead_of: str | None = None,
@@ -169,7 +169,7 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self._blobs.remove(name + suffix)
 
-    def read(self, digests: Digests) -> Rows | None:
+    def read(self, digests: Digests) -> Values | None:
         """(n, dim) rows in the order asked; None if some are missing or their shard turned out damaged.
 
         Every shard is checked in full before its first row is used.
@@ -221,7 +221,7 @@ class Store:
         return self._index
 
 
-def _read_rows(path: Path, rows: NDArray[np.int32]) -> Rows:
+def _read_rows(path: Path, rows: NDArray[np.int32]) -> Values:
     """Rows of a shard whose bytes are as they were written.
 
     Raises UserError where HDF5 can't read it all the same, which is no damage; OSError or _DamagedError where the bytes
@@ -231,7 +231,7 @@ def _read_rows(path: Path, rows: NDArray[np.int32]) -> Rows:
         with hdf5_files.opened(path) as f:
             # Shards and requests are both sorted by digest, so the wanted rows lie close together.
             first, last = int(rows.min()), int(rows.max())
-            found: Rows = f["codes"][first : last + 1][rows - first]
+            found: Values = f["codes"][first : last + 1][rows - first]
             return found
     except OSError as e:
         _check_bytes(path)

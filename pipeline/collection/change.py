@@ -18,7 +18,7 @@ from pipeline.codes.plan import check as check_codes
 from pipeline.codes.settings import resolve_device
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.collection.about import absent
-from pipeline.collection.encode import DECODER, Rows, encode, hasher_from, photos
+from pipeline.collection.encode import DECODER, Entries, encode, hasher_from, photos
 from pipeline.collection.network import weights_file
 from pipeline.collection.stated import require_collection, require_whole
 from pipeline.config import MEMORY_MB, CodesParams, DatasetParams, validate
@@ -192,7 +192,7 @@ def _computed(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: settings[key] for key in COMPUTED}
 
 
-def _apply(saved: save.Saved, rows: Rows, roots: list[str], computed: dict[str, str]) -> Added:
+def _apply(saved: save.Saved, rows: Entries, roots: list[str], computed: dict[str, str]) -> Added:
     """Puts new rows into the index and says what came of them. `roots`: what the root numbers of both mean; `computed`:
     by what the new ones were.
     """
@@ -239,7 +239,7 @@ def _apply(saved: save.Saved, rows: Rows, roots: list[str], computed: dict[str, 
     return done
 
 
-def _compare(saved: save.Saved, rows: Rows, roots: Sequence[str]) -> _Change:
+def _compare(saved: save.Saved, rows: Entries, roots: Sequence[str]) -> _Change:
     """Which of the new rows are known, have moved, replace another or are new.
 
     A file is known by its path and pixels, else by its pixels: then it has moved if no file of these pixels is left
@@ -287,7 +287,7 @@ def _pixel_digests(columns: Mapping[str, NDArray[Any]]) -> list[str]:
 
 
 def _names(
-    saved: save.Saved, rows: Rows, own: Mapping[int, int], copies: Mapping[int, Sequence[int]]
+    saved: save.Saved, rows: Entries, own: Mapping[int, int], copies: Mapping[int, Sequence[int]]
 ) -> dict[int, tuple[str, str]]:
     """Row -> label and split, of rows for which the folder gives others than they have.
 

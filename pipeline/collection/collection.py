@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pipeline.base.errors import UserError
 from pipeline.codes.settings import Settings
 from pipeline.collection.encode import codes_column, hasher_from
-from pipeline.collection.find import Finder, Query, Rows
+from pipeline.collection.find import Finder, Query, RowNumbers
 from pipeline.collection.methods import Method, choose, methods_of
-from pipeline.collection.network import Network, Where
+from pipeline.collection.network import QueryNetwork, Where
 from pipeline.collection.stated import require_whole
 from pipeline.data.spelling import spelled
 from pipeline.hashing.base import Hasher
@@ -73,7 +73,7 @@ class Look:
 class Collection:
     """An open index. Searches may come from several threads; images are embedded one query at a time."""
 
-    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: Network) -> None:
+    def __init__(self, folder: Path, saved: save.Saved, fingerprint: str, network: QueryNetwork) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.made_by = saved.made_by
         self.methods: dict[str, Method] = methods_of(saved.made_by, saved.index.name)
@@ -91,7 +91,7 @@ class Collection:
         # Looked up first: if it changes before the load, `is_current` says so and nothing is missed.
         fingerprint = save.info(folder)["fingerprint"]
         saved = load(folder)
-        return cls(folder, saved, fingerprint, Network(folder, saved.made_by, where or Where()))
+        return cls(folder, saved, fingerprint, QueryNetwork(folder, saved.made_by, where or Where()))
 
     def reopened(self) -> Collection:
         """The generation that is in force now, with this one's network where the same made its codes."""
@@ -252,7 +252,7 @@ class Collection:
         codes = {spec: self.codes(spec) for spec in self.made_by["layers"]}
         return Finder(self.ids, codes, packed, spec_of, short, self._saved.index, lambda name: self._hashers[name])
 
-    def select(self, label: str | None = None, split: str | None = None) -> Rows:
+    def select(self, label: str | None = None, split: str | None = None) -> RowNumbers:
         """Rows that have the label and the split, ascending. Raises UserError if none has."""
         kept = np.ones(len(self), bool)
         for name, wanted, values in (("label", label, self.labels), ("split", split, self.splits)):
@@ -270,7 +270,7 @@ class Collection:
             method.check_radius(radius)
 
     def _answer(
-        self, method: Method, query: Query, rows: Rows, *, k: int | None, radius: float | None, exact: bool
+        self, method: Method, query: Query, rows: RowNumbers, *, k: int | None, radius: float | None, exact: bool
     ) -> Answer:
         index = self._finder.kind(method, rows, radius, scan=exact)
         # Of all rows but one, the first k are among the first k + 1 of all: no rows need be copied.
@@ -288,7 +288,7 @@ class Collection:
         nearest, _ = query.answers(*self._finder.nearest(method, query, rows, 1 + extra, scan=True))
         return Answer(method, (), nearest=nearest[0].item(), index=index)
 
-    def _listed(self, method: Method, distances: NDArray[Any], rows: Rows, index: str) -> Answer:
+    def _listed(self, method: Method, distances: NDArray[Any], rows: RowNumbers, index: str) -> Answer:
         return Answer(
             method,
             index=index,

@@ -51,15 +51,15 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Entries:
     """Rows as `search.save.Saved.add` takes them."""
 
     ids: NDArray[np.str_]
     packed: NDArray[np.uint8]
     columns: dict[str, NDArray[Any]]
 
-    def take(self, at: NDArray[np.int64]) -> Rows:
-        return Rows(self.ids[at], self.packed[at], {name: values[at] for name, values in self.columns.items()})
+    def take(self, at: NDArray[np.int64]) -> Entries:
+        return Entries(self.ids[at], self.packed[at], {name: values[at] for name, values in self.columns.items()})
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def codes_column(spec: str) -> str:
     return f"codes {spec}"
 
 
-def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, Any], *, root: int) -> Rows:
+def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, Any], *, root: int) -> Entries:
     """Rows of all images that have codes. `root`: the number of the manifest's root among those of the collection."""
     short = found.codes[made_by["short"]["spec"]]
     if not len(short):
@@ -111,7 +111,7 @@ def encode(found: Photos, hashers: Mapping[str, Hasher], made_by: Mapping[str, A
         columns[codes_column(spec)] = found.codes[spec].rows(slice(None))
     for name, long in made_by["long"].items():
         columns[name] = _packed(hashers[name], found.codes[long["spec"]])
-    return Rows(ids, _packed(hashers[made_by["short"]["hasher"]], short), columns)
+    return Entries(ids, _packed(hashers[made_by["short"]["hasher"]], short), columns)
 
 
 def _packed(hasher: Hasher, codes: Codes) -> NDArray[np.uint8]:

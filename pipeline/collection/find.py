@@ -16,8 +16,8 @@ from pipeline.search import INDEXES, PackedIndex
 from pipeline.search.cosine import Cosine
 from pipeline.search.rerank import TwoStage
 
-Rows = NDArray[np.int64]
-Found = tuple[NDArray[Any], Rows]
+RowNumbers = NDArray[np.int64]
+Found = tuple[NDArray[Any], RowNumbers]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Query:
     row: int = -1
     left_out: int = -1
 
-    def answers(self, distances: NDArray[Any], rows: Rows) -> Found:
+    def answers(self, distances: NDArray[Any], rows: RowNumbers) -> Found:
         """Both without the row that is left out."""
         kept = rows != self.left_out
         return distances[kept], rows[kept]
@@ -55,14 +55,14 @@ class Finder:
     hasher: Callable[[str], Hasher]
     _cosines: dict[str, Cosine] = field(default_factory=dict)
 
-    def kind(self, method: Method, rows: Rows, radius: float | None, *, scan: bool) -> str:
+    def kind(self, method: Method, rows: RowNumbers, radius: float | None, *, scan: bool) -> str:
         """The kind of index that answers: exact, unless the short code's own does."""
         shortlisted = method.kind == "two-stage" or method.name == self.short
         if scan or not shortlisted or len(rows) < len(self.ids):
             return "exact"
         return self.index.name if radius is None or radius <= self.index.exact_radius else "exact"
 
-    def nearest(self, method: Method, query: Query, rows: Rows, k: int, *, scan: bool = False) -> Found:
+    def nearest(self, method: Method, query: Query, rows: RowNumbers, k: int, *, scan: bool = False) -> Found:
         """Distances and rows of the k nearest among `rows`, as the index finds them."""
         if method.kind == "cosine":
             distances, at = self._scorer(method.spec, rows).search_rows(self._code(method.spec, query), k)
@@ -76,7 +76,7 @@ class Finder:
         distances, ids = two.search(bits, self._code(method.spec, query), k)
         return distances[0], rows[np.searchsorted(index.ids, ids[0])]
 
-    def within(self, method: Method, query: Query, rows: Rows, radius: float, *, scan: bool = False) -> Found:
+    def within(self, method: Method, query: Query, rows: RowNumbers, radius: float, *, scan: bool = False) -> Found:
         """Distances and rows of all within the radius among `rows`, by hash tables where these are sure to hold all."""
         if method.kind == "cosine":
             distances, found = self.nearest(method, query, rows, len(rows))
@@ -86,7 +86,7 @@ class Finder:
         [(bit_distances, ids)] = index.range_search(bits, int(radius))
         return bit_distances, rows[np.searchsorted(index.ids, ids)]
 
-    def _index(self, hasher: str, query: Query, rows: Rows, kind: str) -> tuple[PackedIndex, NDArray[np.uint8]]:
+    def _index(self, hasher: str, query: Query, rows: RowNumbers, kind: str) -> tuple[PackedIndex, NDArray[np.uint8]]:
         """An index of that kind of `rows`, and the query's bits (1, nbits/8)."""
         packed = self.packed[hasher]
         if query.codes is None:
@@ -99,7 +99,7 @@ class Finder:
             return _exact(self.ids, packed), bits
         return _exact(self.ids[rows], np.ascontiguousarray(packed[rows])), bits
 
-    def _scorer(self, spec: str, rows: Rows) -> Cosine:
+    def _scorer(self, spec: str, rows: RowNumbers) -> Cosine:
         if len(rows) < len(self.ids):
             return Cosine(self.codes[spec][rows], self.ids[rows])
         if spec not in self._cosines:  # two threads may both make it: they make the same

@@ -39,7 +39,7 @@ class Where:
             resolve_precision(self.precision, device)
 
 
-class Network:
+class QueryNetwork:
     """Loaded when it is first needed. For several threads: images go through one at a time."""
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any], where: Where) -> None:

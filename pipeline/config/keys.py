@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 
-from pipeline.config.layout import Group, groups_of, keys_of, path_of
+from pipeline.config.layout import KeyGroup, groups_of, keys_of, path_of
 
 _NEAREST = 3
 
@@ -66,7 +66,7 @@ def _inner_of_model(model: type[BaseModel], name: object, *, located: bool) -> l
 
 
 def _is_group(one: Any) -> bool:
-    return isinstance(one, Group)
+    return isinstance(one, KeyGroup)
 
 
 def _is_model(one: Any) -> bool:

@@ -16,7 +16,7 @@ Groups = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Group:
+class KeyGroup:
     """Some keys of a section: `keys` is key in the file -> field of the record."""
 
     model: type[BaseModel]
@@ -28,10 +28,10 @@ def group(*names: str, **renamed: str) -> dict[str, str]:
     return {**renamed, **{name: name for name in names}}
 
 
-def groups_of(model: Any) -> dict[str, Group]:
+def groups_of(model: Any) -> dict[str, KeyGroup]:
     """The groups of a section by name; {} where it has none."""
     found: Groups = getattr(model, "groups", {})
-    return {name: Group(model, keys) for name, keys in found.items()}
+    return {name: KeyGroup(model, keys) for name, keys in found.items()}
 
 
 def path_of(model: Any, field: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.config import LayerSpec
 from pipeline.figures.computed import Computed
 from pipeline.figures.inputs import Inputs
-from pipeline.figures.records.about import About, Codes, Layer, Method, Picture
+from pipeline.figures.records.about import About, Method, Picture, UsedCodes, UsedLayer
 from pipeline.figures.records.runs import Comparison
 from pipeline.nets import backbone
 
@@ -21,7 +21,7 @@ CLASSES = 40  # whose sizes are told
 
 def about(inputs: Inputs) -> Computed:
     names = inputs.layer_order if inputs.specs else ()
-    codes = tuple(Codes(LayerSpec.parse(s), inputs.codes[s].dim, inputs.side(s)) for s in inputs.by_depth)
+    codes = tuple(UsedCodes(LayerSpec.parse(s), inputs.codes[s].dim, inputs.side(s)) for s in inputs.by_depth)
     record = About(
         name=inputs.name,
         arch=inputs.arch,
@@ -29,7 +29,7 @@ def about(inputs: Inputs) -> Computed:
         classes=tuple(inputs.manifest.classes),
         lost=len(inputs.lost),
         samples=_samples(inputs),
-        layers=tuple(Layer(name, backbone.find(inputs.arch).require(name).receptive_field or 0) for name in names),
+        layers=tuple(UsedLayer(name, backbone.find(inputs.arch).require(name).receptive_field or 0) for name in names),
         codes=codes,
         best_spec=inputs.best_spec if inputs.specs else "",
         heads=inputs.heads,
@@ -66,7 +66,7 @@ def method(inputs: Inputs) -> Computed:
         weights=inputs.weights,
         codes=inputs.settings,
         heads=inputs.heads_params.model_dump() if inputs.runs else {},
-        trained=bool(inputs.runs or inputs.tuned),
+        trained=bool(inputs.runs or inputs.finetuned),
         failures=tuple((f.path, f.reason) for f in inputs.lost[:FAILURES]),
     )
     return Computed(record)
@@ -92,7 +92,7 @@ def _metrics(inputs: Inputs) -> dict[str, Any]:
     board = inputs.comparison
     counts = {"images": len(inputs.manifest), "classes": len(inputs.manifest.classes)}
     if board is None:
-        return counts | ({"failed_images": len(inputs.lost)} if inputs.tuned else {})
+        return counts | ({"failed_images": len(inputs.lost)} if inputs.finetuned else {})
     return {**_of_best(board), **counts, "failed_images": len(inputs.lost)}
 
 

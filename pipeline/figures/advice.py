@@ -51,14 +51,14 @@ def compute(inputs: Inputs) -> Computed | None:
 
 def _standing(inputs: Inputs, record: Mapping[str, Any], found: Outcome | None) -> Standing | None:
     """The advised way against the strategies, over the splits that both have."""
-    if not inputs.tuned:
+    if not inputs.finetuned:
         return None
     head = None
     if found is not None:
         run = next(r for r in inputs.runs if (r.head, r.spec.name) == (found.head, found.advised))
-        own = Baseline(run, run.repeats[: len(inputs.tuned[0].repeats)])
+        own = Baseline(run, run.repeats[: len(inputs.finetuned[0].repeats)])
         head = of_head(own, inputs.root / "heads", size=inputs.side(found.advised))
-    return standing(record, inputs.tuned, inputs.root / "finetune", head)
+    return standing(record, inputs.finetuned, inputs.root / "finetune", head)
 
 
 def outcome(record: Mapping[str, Any], runs: Sequence[Run], folder: Path) -> Outcome | None:

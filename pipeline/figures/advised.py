@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.figures.finetuned import correct
 from pipeline.figures.records.advice import Duel, Side, Standing
-from pipeline.figures.records.strategies import Baseline, Tuned
+from pipeline.figures.records.strategies import Baseline, Finetuned
 from pipeline.figures.runs import predictions
-from pipeline.figures.tuned import correct
 from pipeline.metrics.significance import mcnemar_exact
 
 
@@ -29,7 +29,7 @@ class Way:
     correct: Mapping[str, bool]
 
 
-def of_strategy(one: Tuned, folder: Path) -> Way:
+def of_strategy(one: Finetuned, folder: Path) -> Way:
     """`folder` has all strategies' predictions."""
     mean, std = one.mean("accuracy"), one.std("accuracy")
     side = Side(one.name, mean, std, len(one.repeats), one.size, one.repeats[0]["n_train"])
@@ -53,7 +53,7 @@ def duel(advised: Way, other: Way) -> Duel:
     return Duel(advised.side, other.side, (float(ours.mean()), float(theirs.mean())), mcnemar_exact(ours, theirs))
 
 
-def standing(record: Mapping[str, Any], tuned: Sequence[Tuned], folder: Path, head: Way | None) -> Standing | None:
+def standing(record: Mapping[str, Any], tuned: Sequence[Finetuned], folder: Path, head: Way | None) -> Standing | None:
     """None without strategies, whose predictions are in `folder`. `head`: the one on the advised codes."""
     if not tuned:
         return None
@@ -71,7 +71,7 @@ def standing(record: Mapping[str, Any], tuned: Sequence[Tuned], folder: Path, he
     return Standing(alike, codes, kinds, bool(own))
 
 
-def _is_advised(one: Tuned, record: Mapping[str, Any]) -> bool:
+def _is_advised(one: Finetuned, record: Mapping[str, Any]) -> bool:
     """Whether it is of an advised kind; where layers are to be tuned, all of them or from the one that was named."""
     if one.kind not in record["kinds"]:
         return False
@@ -84,6 +84,6 @@ def _in_words(kind: str, from_layer: str | None) -> str:
     return f"finetune from {from_layer} or of all layers" if from_layer else "finetune of all layers"
 
 
-def _best(group: Sequence[Tuned], folder: Path) -> Way | None:
+def _best(group: Sequence[Finetuned], folder: Path) -> Way | None:
     """By its mean accuracy; of equal ones the first."""
     return of_strategy(max(group, key=lambda one: one.mean("accuracy")), folder) if group else None

@@ -18,14 +18,14 @@ from pipeline.config import HeadsParams, LayerSpec, ReportParams
 from pipeline.data.manifest import Failure, Manifest, read_failures
 from pipeline.figures.advice import read_advice
 from pipeline.figures.compare import compare
+from pipeline.figures.finetuned import read_finetuned
 from pipeline.figures.records.retrieval import Retrieved
 from pipeline.figures.records.runs import Comparison, Run
-from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.records.strategies import Finetuned
 from pipeline.figures.records.training import TunedNetwork
 from pipeline.figures.retrieved import read_retrieved
 from pipeline.figures.runs import read_runs
 from pipeline.figures.thumbnails import Album
-from pipeline.figures.tuned import read_tuned
 from pipeline.figures.tuned_network import read_tuned_network
 from pipeline.nets import backbone
 from pipeline.strategies.sanity import step
@@ -37,8 +37,8 @@ WEIGHTS_KEY = "cnncodes"
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """`root` has a folder a stage. `codes` is by spec, in the order of params.yaml, and empty where strategies alone
-    were trained. `runs` is empty there, and for a set without labels; `retrieved` and `tuned` where their stages were
-    not asked for; `advice` and `tuned_network` are None without their stages; `sanity` is by strategy."""
+    were trained. `runs` is empty there, and for a set without labels; `retrieved` and `finetuned` where their stages
+    were not asked for; `advice` and `tuned_network` are None without their stages; `sanity` is by strategy."""
 
     root: Path
     manifest: Manifest
@@ -46,7 +46,7 @@ class Inputs:
     codes: Mapping[str, Codes]
     runs: tuple[Run, ...]
     retrieved: tuple[Retrieved, ...]
-    tuned: tuple[Tuned, ...]
+    finetuned: tuple[Finetuned, ...]
     advice: Mapping[str, Any] | None
     sanity: Mapping[str, Sequence[step.Step]]
     tuned_network: TunedNetwork | None
@@ -136,13 +136,13 @@ def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, **wante
     Raises UserError naming what is missing.
     """
     specs = wanted["specs"]
-    tuned = read_tuned(root / "finetune", wanted.get("strategies", ()))
-    if not specs and not tuned:
+    finetuned = read_finetuned(root / "finetune", wanted.get("strategies", ()))
+    if not specs and not finetuned:
         raise UserError("there are no codes to report on", see="codes.layers in params.yaml")
     manifest = Manifest.read(root / "dataset")
     codes = {spec: Codes.open(root / "codes" / spec) for spec in specs}
     _require_same_images(manifest, codes)
-    seen = next(iter(codes.values())).settings if codes else tuned[0].record["params"]
+    seen = next(iter(codes.values())).settings if codes else finetuned[0].record["params"]
     return Inputs(
         root=root,
         manifest=manifest,
@@ -150,7 +150,7 @@ def read_inputs(root: Path, params: ReportParams, *, heads: HeadsParams, **wante
         codes=codes,
         runs=tuple(read_runs(root / "heads", specs, heads.heads)) if manifest.classes else (),
         retrieved=read_retrieved(root / "retrieval", wanted.get("retrieval", ())),
-        tuned=tuned,
+        finetuned=finetuned,
         advice=read_advice(root / "advise", manifest, specs),
         sanity={name: step.read(root / "sanity" / name) for name in wanted.get("sanity", ())},
         tuned_network=read_tuned_network(root / "tuned"),

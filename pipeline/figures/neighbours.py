@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.retrieval import Answer, Neighbour, Query, Retrieval, Retrieved
 from pipeline.hashing.save import read_bits
-from pipeline.retrieval.sets import Sets, sets_of
+from pipeline.retrieval.sets import QuerySets, sets_of
 from pipeline.search import make
 from pipeline.search.cosine import Cosine
 
@@ -54,7 +54,7 @@ def shown(inputs: Inputs, methods: Sequence[tuple[str, Retrieved]]) -> tuple[Que
     return tuple(result)
 
 
-def _spread(sets: Sets) -> NDArray[np.int64]:
+def _spread(sets: QuerySets) -> NDArray[np.int64]:
     """QUERIES of the queries, evenly along their classes."""
     rows = sets.queries
     if sets.targets is not None:
@@ -63,7 +63,7 @@ def _spread(sets: Sets) -> NDArray[np.int64]:
 
 
 def _answers(
-    inputs: Inputs, sets: Sets, one: Retrieved, queries: NDArray[np.str_]
+    inputs: Inputs, sets: QuerySets, one: Retrieved, queries: NDArray[np.str_]
 ) -> tuple[list[list[float]], NDArray[np.str_]]:
     """The distances (1 - cosine, or bits) and the ids of the nearest database images, (q, k) both."""
     codes = inputs.codes[one.spec.codes.name]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pipeline.base import csv_files
 from pipeline.figures.class_recall import recall_of
 from pipeline.figures.computed import Computed
+from pipeline.figures.finetuned import baselines
 from pipeline.figures.inputs import Inputs
-from pipeline.figures.records.strategies import Baseline, Strategies, Tuned
-from pipeline.figures.tuned import baselines
+from pipeline.figures.records.strategies import Baseline, Finetuned, Strategies
 from pipeline.nets import backbone
 from pipeline.strategies.gains import gains
 from pipeline.strategies.outputs import CURVE_COLUMNS
@@ -19,12 +19,12 @@ HEADS = ("svm", "softmax")
 
 
 def compute(inputs: Inputs) -> Computed | None:
-    found = inputs.tuned
+    found = inputs.finetuned
     if not found:
         return None
     metric = inputs.params.selection
     heads = baselines(inputs.runs, HEADS, len(found[0].repeats))
-    ranked: list[Tuned | Baseline] = [*sorted(found, key=lambda one: -one.mean(metric)), *heads]
+    ranked: list[Finetuned | Baseline] = [*sorted(found, key=lambda one: -one.mean(metric)), *heads]
     ranked.sort(key=lambda one: -one.mean(metric))
     record = Strategies(
         tuned=found,
@@ -39,7 +39,7 @@ def compute(inputs: Inputs) -> Computed | None:
     return Computed(record, metrics, {"plots/strategy_curves.csv": curves_csv(found)})
 
 
-def _gains(found: Sequence[Tuned]) -> dict[str, dict[str, float]]:
+def _gains(found: Sequence[Finetuned]) -> dict[str, dict[str, float]]:
     """What each other strategy that was trained gained over the first from random values."""
     scratch = next((one for one in found if one.kind == "scratch"), None)
     if scratch is None:
@@ -48,7 +48,7 @@ def _gains(found: Sequence[Tuned]) -> dict[str, dict[str, float]]:
     return {name: values for name, values in measured.items() if values is not None}
 
 
-def curves_csv(found: Sequence[Tuned]) -> str:
+def curves_csv(found: Sequence[Finetuned]) -> str:
     """Every strategy's curves in one table, without the rates, whose groups differ."""
     rows = [
         [one.name, repeat, *(row[column] for column in CURVE_COLUMNS)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.unfinished import NOTHING, Part, SoFar
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Head(Protocol):
 
     @classmethod
     def fit(
-        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+        cls, rows: Matrix, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
     ) -> list[Self]:
         """One head for each value of the setting, in the order of `grid`; work is shared between them.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.heads.base import LinearHead, Targets
 from pipeline.heads.newton import Span, space_of
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 MAX_PASSES = 100_000  # liblinear's own limit, whatever scikit-learn passes on
 
@@ -26,7 +26,7 @@ class CrammerSinger(LinearHead):
 
     @classmethod
     def fit(
-        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+        cls, rows: Matrix, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
     ) -> list[Self]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
@@ -69,7 +69,7 @@ def _reduced(gram: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
     return vectors[:, kept] * root, vectors[:, kept] / root
 
 
-def _augmented(rows: Rows) -> NDArray[np.float32]:
+def _augmented(rows: Matrix) -> NDArray[np.float32]:
     """(n, d + 1), held in memory: liblinear reads no blocks."""
     x = np.ones((len(rows), rows.dim + 1), dtype=np.float32)
     for part, block in rows.blocks():

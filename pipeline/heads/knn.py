@@ -13,7 +13,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.heads.base import Targets
 from pipeline.heads.neighbours import Neighbours, unit_rows
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 # Equal votes go to the class whose nearest voter is nearer: a nudge this small changes no other order for k <= 1000.
 _NUDGE = 5e-4
@@ -42,7 +42,7 @@ class Knn:
 
     @classmethod
     def fit(
-        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+        cls, rows: Matrix, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
     ) -> list[Self]:
         """Raises UserError if some k exceeds the number of training rows."""
         too_large = sorted(int(k) for k in set(grid) if k > len(rows))

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.unfinished import NOTHING, Part, SoFar
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -112,7 +112,7 @@ class Point:
 class Span:
     """Coordinates beta (n, k) over the rows."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Matrix) -> None:
         self.rows = rows
         self.n = self.m = len(rows)
         self.gram = rows.gram()
@@ -142,7 +142,7 @@ class Span:
 class Weights:
     """Coordinates W (d + 1, k) themselves."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Matrix) -> None:
         self.rows = rows
         self.n, self.m = len(rows), rows.dim + 1
 
@@ -166,7 +166,7 @@ class Weights:
         return at
 
 
-def space_of(rows: Rows) -> Span | Weights:
+def space_of(rows: Matrix) -> Span | Weights:
     """`Span` where the Gram matrix fits, in both precisions, and is the cheaper matrix to pass over."""
     n = len(rows)
     fits = n * n * 12 <= rows.memory_bytes

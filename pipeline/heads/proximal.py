@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.newton import Curvature, Doubles, Loss
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 MAX_STEPS = 200
 MAX_TURNS = 20  # of one model
@@ -62,7 +62,7 @@ class Penalty:
 
 
 def minimise(
-    rows: Rows, loss: DualLoss, start: Doubles, penalty: Penalty, *, tol: float, so_far: SoFar = NOTHING
+    rows: Matrix, loss: DualLoss, start: Doubles, penalty: Penalty, *, tol: float, so_far: SoFar = NOTHING
 ) -> tuple[Doubles, float]:
     """(weights (d + 1, k), their relative duality gap): at most `tol`, or it was not reached in `MAX_STEPS`."""
 
@@ -106,7 +106,7 @@ def minimise(
 class _Model:
     """<G, Z - W> + 0.5 <Z - W, (H + ridge)(Z - W)> + l1 ||Z||_1 about W; H is the lift of `curvature`."""
 
-    def __init__(self, rows: Rows, curvature: Curvature, gradient: Doubles, l1: float, ridge: float) -> None:
+    def __init__(self, rows: Matrix, curvature: Curvature, gradient: Doubles, l1: float, ridge: float) -> None:
         self.rows, self.curvature, self.gradient, self.l1, self.ridge = rows, curvature, gradient, l1, ridge
         self.mean_curvature = 0.0  # along the first step
 

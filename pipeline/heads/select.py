@@ -17,7 +17,7 @@ from pipeline.heads.base import Head, Targets
 from pipeline.heads.registry import head_type
 from pipeline.heads.scaling import Scaling
 from pipeline.heads.sets import Sets
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 from pipeline.metrics import classify
 
 Ints = NDArray[np.int64]
@@ -102,11 +102,11 @@ def fit_scaling(codes: Codes, train: Ints, params: HeadsParams) -> Scaling:
     return Scaling.fit(params.scaling, (codes.rows(train[i : i + step]) for i in range(0, len(train), step)))
 
 
-def rows_of(codes: Codes, index: Ints, scaling: Scaling, params: HeadsParams) -> Rows:
-    return Rows(codes, index, codes.dim, scaling, memory_bytes=params.memory_mb * MEBIBYTE)
+def rows_of(codes: Codes, index: Ints, scaling: Scaling, params: HeadsParams) -> Matrix:
+    return Matrix(codes, index, codes.dim, scaling, memory_bytes=params.memory_mb * MEBIBYTE)
 
 
-def score(head: Head, rows: Rows, k: int, so_far: SoFar = NOTHING) -> NDArray[np.float32]:
+def score(head: Head, rows: Matrix, k: int, so_far: SoFar = NOTHING) -> NDArray[np.float32]:
     """(n, k) scores of all rows, in order."""
     out = np.zeros((len(rows), k), dtype=np.float32)
     done = _restored(out, so_far)
@@ -118,7 +118,7 @@ def score(head: Head, rows: Rows, k: int, so_far: SoFar = NOTHING) -> NDArray[np
     return out
 
 
-def _answers(heads: Sequence[Head], rows: Rows, so_far: SoFar) -> Ints:
+def _answers(heads: Sequence[Head], rows: Matrix, so_far: SoFar) -> Ints:
     """(heads, n) the classes that each head names."""
     out = np.zeros((len(heads), len(rows)), dtype=np.int64)
     done, number = _restored(out, so_far), 0

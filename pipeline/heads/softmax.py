@@ -20,7 +20,7 @@ from pipeline.heads import proximal
 from pipeline.heads.base import LinearHead, Targets, shortfall, softmax
 from pipeline.heads.newton import Curvature, Doubles, Point, Singles, path, space_of
 from pipeline.heads.proximal import Penalty
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 TOLERANCE = 1e-5  # relative gap of the objective
 ROUGH = 0.01  # the same of the sparse fits on the way to a C
@@ -84,7 +84,7 @@ class Softmax(_SoftmaxHead):
 
     @classmethod
     def fit(
-        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+        cls, rows: Matrix, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
     ) -> list[Self]:
         space = space_of(rows)
         start = Point.zero(space, targets.k)
@@ -101,7 +101,7 @@ class SparseSoftmax(_SoftmaxHead):
 
     @classmethod
     def fit(
-        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+        cls, rows: Matrix, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
     ) -> list[Self]:
         at = np.zeros((rows.dim + 1, targets.k))
         # Up to this C every weight is 0.

@@ -1,6 +1,6 @@
 """Scaled rows of codes, held in memory when they fit and read again block by block when they do not.
 
-Every head meets its training rows through `Rows`, so that one code path fits both.
+Every head meets its training rows through `Matrix`, so that one code path fits both.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Curvature = Callable[[Singles, slice], Singles]
 
 
 class Source(Protocol):
-    """What `Rows` needs of `pipeline.codes.reader.Codes`."""
+    """What `Matrix` needs of `pipeline.codes.reader.Codes`."""
 
     def rows(self, index: NDArray[np.int64], /) -> NDArray[Any]: ...
 
 
-class Rows:
+class Matrix:
     """Rows `index` of `source`, scaled, in that order: a matrix X (n, d) float32 that may not fit in memory.
 
     A linear head sees each row with a further feature of value 1, the intercept: its weights are (d + 1, k), the
@@ -41,23 +41,23 @@ class Rows:
         self.block_rows = max(1, memory_bytes // 4 // (dim * 4)) if self.streamed else max(1, len(index))
         self._held: NDArray[np.float32] | None = None
         self._gram: NDArray[np.float32] | None = None
-        self._parent: Rows | None = None
+        self._parent: Matrix | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def first(self, n: int) -> Rows:
+    def first(self, n: int) -> Matrix:
         """The first `n` rows; what this object holds (X, the Gram matrix) is shared, not computed again."""
-        part = Rows(self.source, self.index[:n], self.dim, self.scaling, memory_bytes=self.memory_bytes)
+        part = Matrix(self.source, self.index[:n], self.dim, self.scaling, memory_bytes=self.memory_bytes)
         part.streamed, part.block_rows, part._parent = self.streamed, self.block_rows, self
         return part
 
-    def columns(self, which: NDArray[np.int64]) -> Rows:
+    def columns(self, which: NDArray[np.int64]) -> Matrix:
         """The same rows with those columns alone, held if that fits."""
         if len(which) == self.dim:
             return self
         part = _Columns(self, which)
-        return Rows(part, np.arange(len(self)), len(which), Scaling("none"), memory_bytes=self.memory_bytes)
+        return Matrix(part, np.arange(len(self)), len(which), Scaling("none"), memory_bytes=self.memory_bytes)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """(rows start:stop, X[start:stop]) in order."""
@@ -124,7 +124,7 @@ class Rows:
 class _Columns:
     """Some columns of scaled rows; a row's number is its place in `whole`."""
 
-    def __init__(self, whole: Rows, which: NDArray[np.int64]) -> None:
+    def __init__(self, whole: Matrix, which: NDArray[np.int64]) -> None:
         self.whole, self.which = whole, which
 
     def rows(self, index: NDArray[np.int64], /) -> NDArray[np.float32]:

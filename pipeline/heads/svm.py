@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.heads.base import LinearHead, Targets, shortfall
 from pipeline.heads.newton import Curvature, Doubles, Floats, Point, Singles, Span, path, space_of
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 TOLERANCE = 1e-5
 
@@ -129,19 +129,19 @@ class Svm(LinearHead):
 
     @classmethod
     def fit(
-        cls, rows: Rows, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
+        cls, rows: Matrix, targets: Targets, grid: Sequence[float], *, seed: int, so_far: SoFar = NOTHING
     ) -> list[Self]:
         fits = _fits(rows, targets, grid, TOLERANCE, so_far)
         return [cls.from_weights(w, shortfall(gap, TOLERANCE)) for w, gap in fits]
 
 
-def svm_path(rows: Rows, targets: Targets, grid: Sequence[float], *, tol: float = TOLERANCE) -> list[Doubles]:
+def svm_path(rows: Matrix, targets: Targets, grid: Sequence[float], *, tol: float = TOLERANCE) -> list[Doubles]:
     """Weights (d + 1, k) for each C of `grid`, each C started from the last smaller one."""
     return [weights for weights, _ in _fits(rows, targets, grid, tol)]
 
 
 def _fits(
-    rows: Rows, targets: Targets, grid: Sequence[float], tol: float, so_far: SoFar = NOTHING
+    rows: Matrix, targets: Targets, grid: Sequence[float], tol: float, so_far: SoFar = NOTHING
 ) -> list[tuple[Doubles, float]]:
     """(weights (d + 1, k), the largest relative gap of a class) for each C."""
     space = space_of(rows)

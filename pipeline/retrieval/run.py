@@ -31,7 +31,7 @@ from pipeline.retrieval.approximate import approximate
 from pipeline.retrieval.linear import svm_accuracy
 from pipeline.retrieval.measures import Curve, by_class, by_neighbours, mean_average_precision
 from pipeline.retrieval.ranking import Classes, FloatRanking, HammingRanking, Neighbours, Ranking
-from pipeline.retrieval.sets import Sets, sets_of
+from pipeline.retrieval.sets import QuerySets, sets_of
 from pipeline.retrieval.timing import query_times
 from pipeline.search import make
 from pipeline.search.cosine import Cosine
@@ -60,7 +60,7 @@ class _Task:
     spec: HashSpec
     codes: Codes
     manifest: Manifest
-    sets: Sets
+    sets: QuerySets
     params: RetrievalParams
     checkpoints: Path | None
     so_far: SoFar
@@ -349,7 +349,7 @@ def _fit(hasher: Hasher, task: _Task, so_far: SoFar) -> None:
     hasher.fit(train, val=val, checkpoints=task.checkpoints, rounding=rounding, watch=_log_epoch)
 
 
-def _rounding(hasher: Hasher, codes: Codes, packed: Packed, sets: Sets, k: int) -> Record:
+def _rounding(hasher: Hasher, codes: Codes, packed: Packed, sets: QuerySets, k: int) -> Record:
     """mAP@k by squared Euclidean distance of the code before it was cut, and what the cut lost, on the same queries."""
     if not isinstance(hasher, Dbn | Sigmoid) or sets.targets is None:
         return {}

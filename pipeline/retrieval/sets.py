@@ -17,7 +17,7 @@ REPEAT = 0  # the first of the random splits
 
 
 @dataclass(frozen=True)
-class Sets:
+class QuerySets:
     """Rows of the codes, ascending. `train` fits the hasher; `database` is train and val.
 
     `own` (queries,) is each query's place in the database, -1 where it is not in it. `targets` (codes,) are class
@@ -38,7 +38,7 @@ class Sets:
         return len(self.database) - int((self.own >= 0).any())
 
 
-def sets_of(codes: Codes, manifest: Manifest, *, max_queries: int, seed: int) -> Sets:
+def sets_of(codes: Codes, manifest: Manifest, *, max_queries: int, seed: int) -> QuerySets:
     """Queries are the test images of the first split; without any, each database image is a query among the others.
 
     Of more than `max_queries` a sample is drawn by `seed`. Images without codes are left out, and in a labelled set
@@ -68,4 +68,4 @@ def sets_of(codes: Codes, manifest: Manifest, *, max_queries: int, seed: int) ->
     if manifest.classes:
         targets = np.full(len(codes), -1, dtype=np.int64)
         targets[at[known]] = manifest.targets[known]
-    return Sets(train, val, database, queries, own, targets, "test" if len(test) else "leave one out")
+    return QuerySets(train, val, database, queries, own, targets, "test" if len(test) else "leave one out")

@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from pipeline.base.errors import UserError
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`size`: side in pixels of what comes out. `noise`: standard deviation, of 0..255."""
-
-    size: int
-    noise: float
-    mix_alpha: float
+from pipeline.config import FinetuneParams
 
 
 class PixelNoise(nn.Module):
@@ -34,21 +26,21 @@ class PixelNoise(nn.Module):
 
 
 # Per image, uint8 (3, S, S) -> (3, size, size), always applied in this order, whatever the order asked.
-AUGMENTS: dict[str, Callable[[Settings], nn.Module]] = {
-    "crop": lambda s: v2.RandomCrop(s.size),
-    "resized_crop": lambda s: v2.RandomResizedCrop(s.size, scale=(0.35, 1.0), antialias=True),
-    "flip": lambda s: v2.RandomHorizontalFlip(),
-    "colour": lambda s: v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
-    "autoaugment": lambda s: v2.AutoAugment(),
-    "randaugment": lambda s: v2.RandAugment(),
-    "trivialaugment": lambda s: v2.TrivialAugmentWide(),
-    "noise": lambda s: PixelNoise(s.noise),
-    "erasing": lambda s: v2.RandomErasing(p=0.25),
+AUGMENTS: dict[str, Callable[[FinetuneParams], nn.Module]] = {
+    "crop": lambda p: v2.RandomCrop(p.size),
+    "resized_crop": lambda p: v2.RandomResizedCrop(p.size, scale=(0.35, 1.0), antialias=True),
+    "flip": lambda p: v2.RandomHorizontalFlip(),
+    "colour": lambda p: v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
+    "autoaugment": lambda p: v2.AutoAugment(),
+    "randaugment": lambda p: v2.RandAugment(),
+    "trivialaugment": lambda p: v2.TrivialAugmentWide(),
+    "noise": lambda p: PixelNoise(p.noise),
+    "erasing": lambda p: v2.RandomErasing(p=0.25),
 }
 # Per batch, after preprocessing; both mix labels as they mix images.
-MIXES: dict[str, Callable[[Settings], nn.Module]] = {
-    "mixup": lambda s: v2.MixUp(alpha=s.mix_alpha, labels_getter=_labels),
-    "cutmix": lambda s: v2.CutMix(alpha=s.mix_alpha, labels_getter=_labels),
+MIXES: dict[str, Callable[[FinetuneParams], nn.Module]] = {
+    "mixup": lambda p: v2.MixUp(alpha=p.mix_alpha, labels_getter=_labels),
+    "cutmix": lambda p: v2.CutMix(alpha=p.mix_alpha, labels_getter=_labels),
 }
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -60,7 +52,7 @@ def _labels(sample: tuple[Tensor, Tensor]) -> Tensor:
     return sample[1]
 
 
-def image_transform(names: Sequence[str], settings: Settings) -> Callable[[Tensor], Tensor]:
+def image_transform(names: Sequence[str], params: FinetuneParams) -> Callable[[Tensor], Tensor]:
     """One image's random transform, uint8 (3, S, S) -> (3, size, size); without a random crop the centre is cut.
 
     It draws from torch's own generator, which the caller seeds. Raises UserError on names that exclude each other.
@@ -69,11 +61,11 @@ def image_transform(names: Sequence[str], settings: Settings) -> Callable[[Tenso
         both = sorted(exclusive & set(names))
         if len(both) > 1:
             raise UserError(f"augment names {' and '.join(both)}", allowed=f"at most one of {', '.join(exclusive)}")
-    if "noise" in names and settings.noise == 0:
+    if "noise" in names and params.noise == 0:
         raise UserError("augment names noise, but finetune.image.noise is 0")
-    steps = [make(settings) for name, make in AUGMENTS.items() if name in names]
+    steps = [make(params) for name, make in AUGMENTS.items() if name in names]
     if not _CROPS & set(names):
-        steps.insert(0, v2.CenterCrop(settings.size))
+        steps.insert(0, v2.CenterCrop(params.size))
     return nn.Sequential(*steps)
 
 
@@ -83,12 +75,12 @@ def centre(image: Tensor, size: int) -> Tensor:
     return image[..., top : top + size, left : left + size]
 
 
-def batch_mix(names: Sequence[str], settings: Settings) -> Mix | None:
+def batch_mix(names: Sequence[str], params: FinetuneParams) -> Mix | None:
     """(images (B, 3, H, W) float, labels (B, k)) -> the same, mixed by one of the asked mixes; None if none is asked.
 
     Each image is mixed with the one before it in the batch (torchvision rolls the batch by one).
     """
-    mixes = [make(settings) for name, make in MIXES.items() if name in names]
+    mixes = [make(params) for name, make in MIXES.items() if name in names]
     return OneOf(mixes) if mixes else None
 
 

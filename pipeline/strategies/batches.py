@@ -183,11 +183,11 @@ class CodeRows(Dataset[Batch]):
         return 1 + seed_of(self.seed, "view", epoch, self.ids[i]) % (len(self.codes) - 1)
 
 
-Rows = PixelRows | CodeRows
+Samples = PixelRows | CodeRows
 
 
 def loader(
-    rows: Rows,
+    rows: Samples,
     batch_size: int,
     *,
     seed: int | None = None,

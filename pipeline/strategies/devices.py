@@ -37,7 +37,7 @@ _GROUP_WORDS = re.compile(r"gloo|nccl|connection|timed out|timeout|no route|peer
 
 
 @dataclass(frozen=True)
-class Group:
+class Processes:
     """`count` processes on this machine; `threads`: of each; `scratch`: a folder for what they tell."""
 
     count: int
@@ -90,7 +90,7 @@ def spread(
     nodes = nodes or Nodes()
     payload = pickle.dumps((function, tuple(arguments)))
     with folders.scratch() as scratch:
-        group = Group(count, device, nodes, max(1, torch.get_num_threads() // count), scratch)
+        group = Processes(count, device, nodes, max(1, torch.get_num_threads() // count), scratch)
         # Referred to until all is done: on the first machine it is what the others connect to.
         meeting = meet(nodes, run) if nodes.count > 1 else None
         with _deaf_to_interrupts():
@@ -137,7 +137,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(local: int, payload: bytes, group: Group) -> None:
+def _work(local: int, payload: bytes, group: Processes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Lightning takes a process that has a rank for one that needs no others started.
     ranks = {"LOCAL_RANK": str(local), "NODE_RANK": str(group.nodes.rank)}

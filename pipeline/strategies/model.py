@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         return {name.partition(".")[2]: t.detach() for name, t in self.state_dict().items()}
 
 
-class Tuned(Classifier):
+class TrunkClassifier(Classifier):
     """`arch` up to the layer below its classifier (`trunk`), and a `head`: `gap`, or one of the architecture's own."""
 
     def __init__(

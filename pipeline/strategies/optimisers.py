@@ -15,7 +15,7 @@ from pipeline.strategies.groups import Group
 
 
 @dataclass(frozen=True)
-class Settings:
+class Hyperparameters:
     """`rate` is the learning rate at multiple and schedule 1; `momentum` and `nesterov` are of SGD (and RMSprop)."""
 
     rate: float
@@ -24,7 +24,7 @@ class Settings:
 
 
 # name -> (groups, settings, the device's type) -> optimiser. What is not named here is torch's own default.
-OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Settings, str], Optimizer]] = {
+OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Hyperparameters, str], Optimizer]] = {
     "sgd": lambda groups, s, device: torch.optim.SGD(
         groups, lr=s.rate, momentum=s.momentum, nesterov=s.nesterov, fused=_fused("sgd", device)
     ),
@@ -82,7 +82,7 @@ class Together(Optimizer):
         self.param_groups = [g for part in self.parts for g in part.param_groups]
 
 
-def make(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter], settings: Settings) -> Optimizer:
+def make(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter], settings: Hyperparameters) -> Optimizer:
     """One optimiser that holds every group, frozen ones included: unfreezing and resuming find the same groups.
 
     Each of its param_groups has `name` and `multiple`; frozen ones have rate 0. Raises UserError on what L-BFGS, which
@@ -109,7 +109,7 @@ def make(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter], settin
     return parts[0] if len(parts) == 1 else Together(parts)
 
 
-def _lbfgs(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter], settings: Settings) -> Optimizer:
+def _lbfgs(groups: Sequence[Group], parameters: Mapping[str, nn.Parameter], settings: Hyperparameters) -> Optimizer:
     trained = [g for g in groups if g.multiple > 0]
     fits = all(g.optimiser == "lbfgs" and g.multiple == 1 and g.from_epoch == 0 and g.l1 == 0 for g in trained)
     if not trained or not fits:

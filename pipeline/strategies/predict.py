@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.strategies.batches import CodeRows, Rows, loader
+from pipeline.strategies.batches import CodeRows, Samples, loader
 from pipeline.strategies.model import Classifier, autocast
 
 
 def probabilities(
-    model: Classifier, rows: Rows, *, views: int, batch_size: int, device: str, precision: str
+    model: Classifier, rows: Samples, *, views: int, batch_size: int, device: str, precision: str
 ) -> NDArray[np.float32]:
     """(n, k) softmax of the logits, the mean over `views`: the first is the centre, others are the rows' own transform.
 
@@ -37,7 +37,7 @@ def probabilities(
 
 
 @contextlib.contextmanager
-def _view(rows: Rows, view: int) -> Iterator[Rows]:
+def _view(rows: Samples, view: int) -> Iterator[Samples]:
     """The rows as view 0 shows them, without their transform; any other is drawn as an epoch of its own would be, or is
     the cached one of that number."""
     if isinstance(rows, CodeRows):

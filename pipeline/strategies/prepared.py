@@ -29,7 +29,7 @@ from pipeline.strategies.foreseen import require_known
 from pipeline.strategies.images import CachedView, Images, cached
 from pipeline.strategies.kept import Kept
 from pipeline.strategies.losses import LOSSES
-from pipeline.strategies.model import Tuned
+from pipeline.strategies.model import TrunkClassifier
 from pipeline.strategies.schedules import Schedule, scaled_rate
 from pipeline.strategies.strategies import Ready, Task, prepare
 from pipeline.strategies.training import Recipe, Training
@@ -66,14 +66,14 @@ class Prepared:
     training: Training | None
     train: DataLoader[batches.Batch] | None
     val: DataLoader[batches.Batch] | None
-    test: batches.Rows
+    test: batches.Samples
     world: int
 
 
 class MakeRows(Protocol):
     """Rows of the manifest and their class numbers -> what batches are made of."""
 
-    def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Rows: ...
+    def __call__(self, rows: Ints, targets: Ints, *, augmented: bool) -> batches.Samples: ...
 
 
 def place_of(
@@ -183,13 +183,12 @@ def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int)
     steps = batches.steps_of(n_train, _batch_size(p, n_train), p.accumulate, world)
     total = steps.per_epoch * p.epochs
     batch = _batch_size(p, n_train) * p.accumulate
-    mixing = augment.Settings(p.size, p.noise, p.mix_alpha)
     return Recipe(
         k=len(place.manifest.classes),
         loss=LOSSES[p.loss],
         smoothing=p.label_smoothing,
         steps=steps,
-        mix=augment.batch_mix(place.strategy.augment, mixing),
+        mix=augment.batch_mix(place.strategy.augment, p),
         schedule=Schedule(
             p.schedule.kind,
             total,
@@ -197,7 +196,7 @@ def recipe(place: Place, n_train: int, seed: int, *, on_codes: bool, world: int)
             every=p.schedule.every * steps.per_epoch,
             factor=p.schedule.factor,
         ),
-        optimiser=optimisers.Settings(
+        optimiser=optimisers.Hyperparameters(
             scaled_rate(p.learning_rate, batch) if p.scale_rate_with_batch else p.learning_rate,
             p.momentum,
             p.nesterov,
@@ -224,7 +223,7 @@ def _pixel_rows(place: Place, seed: int) -> MakeRows:
 def _transform(place: Place) -> Callable[[Tensor], Tensor] | None:
     p = place.params
     names = [n for n in place.strategy.augment if n in augment.AUGMENTS]
-    return augment.image_transform(names, augment.Settings(p.size, p.noise, p.mix_alpha)) if names else None
+    return augment.image_transform(names, p) if names else None
 
 
 def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets], seed: int) -> MakeRows:
@@ -233,7 +232,7 @@ def _code_rows(place: Place, ready: Ready, sets: Sequence[Sets], seed: int) -> M
     Raises UserError if the strategy mixes images, which codes can't be.
     """
     p = place.params
-    assert isinstance(ready.model, Tuned)
+    assert isinstance(ready.model, TrunkClassifier)
     mixes = [name for name in place.strategy.augment if name in augment.MIXES]
     if mixes:
         raise UserError(

@@ -32,7 +32,7 @@ from pipeline.strategies.augment import centre
 from pipeline.strategies.direct import Direct
 from pipeline.strategies.images import CachedView
 from pipeline.strategies.kept import Kept
-from pipeline.strategies.model import Classifier, Tuned, autocast
+from pipeline.strategies.model import Classifier, TrunkClassifier, autocast
 
 MODEL, HEAD = "model.safetensors", "head.safetensors"
 # Version 1 did not say the loss.
@@ -123,7 +123,7 @@ def write(
     about |= {"version": VERSIONS["classifier"], "provenance": provenance}
     state = {name: t.cpu().contiguous() for name, t in model.canonical_state().items()}
     rest: dict[str, Tensor] = {}
-    if isinstance(model, Tuned):
+    if isinstance(model, TrunkClassifier):
         if model.whole_arch is not None:
             weights = Weights.make(model.whole_arch, state, source.preprocessing, provenance, tuple(classes))
         else:
@@ -140,7 +140,7 @@ def write(
 def description(model: Classifier, *, classes: Sequence[str], view: CachedView, loss: str) -> dict[str, Any]:
     """Plain values from which the classifier is built again, but for its tensors and their preprocessing."""
     about = {"classes": list(classes), "loss": loss, "size": model.size, "view": asdict(view)}
-    if isinstance(model, Tuned):
+    if isinstance(model, TrunkClassifier):
         about |= {"kind": "tuned", "arch": model.arch, "head": model.head_kind}
         if model.head.widths:
             about["widths"] = list(model.head.widths)
@@ -148,7 +148,7 @@ def description(model: Classifier, *, classes: Sequence[str], view: CachedView, 
         about |= {"kind": "direct", "labels": {t: list(s) for t, s in model.labels.items()}}
     else:
         assert isinstance(model, baselines.Baseline)
-        about |= {"kind": model.kind, "widths": list(model.settings.widths)}
+        about |= {"kind": model.kind, "widths": list(model.widths)}
     return about
 
 
@@ -205,8 +205,8 @@ def _empty(about: Mapping[str, Any], preprocessing: Preprocessing) -> Classifier
     """What was trained, before its tensors are filled in."""
     k = len(about["classes"])
     if about["kind"] != "tuned":
-        return baselines.Baseline(about["kind"], baselines.Settings(k, about["widths"], 0.0), size=about["size"])
-    return Tuned(
+        return baselines.Baseline(about["kind"], k=k, widths=about["widths"], dropout=0.0, size=about["size"])
+    return TrunkClassifier(
         about["arch"],
         preprocessing,
         size=about["size"],

@@ -13,7 +13,7 @@ from pipeline.nets.weights import Weights
 from pipeline.strategies import baselines, model
 from pipeline.strategies.direct import Direct
 from pipeline.strategies.groups import layer_of
-from pipeline.strategies.model import Classifier, Tuned
+from pipeline.strategies.model import Classifier, TrunkClassifier
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def _scratch(task: Task) -> Ready:
 
 def _baseline(task: Task) -> Ready:
     p = task.params
-    settings = baselines.Settings(len(task.classes), p.widths, p.dropout)
-    net = baselines.Baseline(task.strategy.kind, settings, size=p.size)
+    kind, k = task.strategy.kind, len(task.classes)
+    net = baselines.Baseline(kind, k=k, widths=p.widths, dropout=p.dropout, size=p.size)
     model.initialise(net, p.init, task.seed)
     return Ready(net, [_entry(task, ["*"], 1.0)])
 
@@ -112,9 +112,9 @@ STRATEGIES: dict[str, Callable[[Task], Ready]] = {
 }
 
 
-def _new(task: Task) -> Tuned:
+def _new(task: Task) -> TrunkClassifier:
     p = task.params
-    tuned = Tuned(
+    tuned = TrunkClassifier(
         task.weights.arch,
         task.weights.preprocessing,
         size=p.size,
@@ -127,13 +127,13 @@ def _new(task: Task) -> Tuned:
     return tuned
 
 
-def _import_trunk(task: Task, tuned: Tuned) -> dict[str, str]:
+def _import_trunk(task: Task, tuned: TrunkClassifier) -> dict[str, str]:
     model.require_trunk(task.weights, tuned.last)
     trunk = {n: t for n, t in task.weights.tensors.items() if layer_of(n) in _trunk(tuned)}
     return model.import_fitting(tuned, trunk)
 
 
-def _import_all(task: Task, tuned: Tuned) -> dict[str, str]:
+def _import_all(task: Task, tuned: TrunkClassifier) -> dict[str, str]:
     """The classifier is always new: its classes are the target's."""
     model.require_trunk(task.weights, tuned.last)
     logits = backbone.find(tuned.arch).logits
@@ -141,7 +141,7 @@ def _import_all(task: Task, tuned: Tuned) -> dict[str, str]:
 
 
 def _imported_and_new(
-    task: Task, tuned: Tuned, trunk: list[str], renewed: dict[str, str], fixed: Sequence[str] = ()
+    task: Task, tuned: TrunkClassifier, trunk: list[str], renewed: dict[str, str], fixed: Sequence[str] = ()
 ) -> list[TableEntry]:
     """Entries of some layers of the trunk and of the head but what is `fixed`, imported ones at the small multiple."""
     imported = trunk + [layer for layer in _head(tuned) if layer not in renewed and layer not in fixed]
@@ -156,11 +156,11 @@ def _entry(task: Task, names: list[str], multiple: float, *, from_epoch: int = 0
     )
 
 
-def _trunk(tuned: Tuned) -> list[str]:
+def _trunk(tuned: TrunkClassifier) -> list[str]:
     """Layers with parameters, in order, norms under their own names."""
     return [layer for block in tuned.base.blocks() for layer in block]
 
 
-def _head(tuned: Tuned) -> list[str]:
+def _head(tuned: TrunkClassifier) -> list[str]:
     trunk = set(_trunk(tuned))
     return [layer for layer in dict.fromkeys(layer_of(n) for n in tuned.canonical()) if layer not in trunk]

@@ -37,7 +37,7 @@ class Recipe:
     steps: Steps
     mix: Mix | None
     schedule: Schedule
-    optimiser: optimisers.Settings
+    optimiser: optimisers.Hyperparameters
     seed: int
     on_codes: bool
     precision: str = "fp32"

@@ -17,10 +17,10 @@ from pipeline.web.guard import ERROR_HEADERS
 from pipeline.web.limits import Limits
 from pipeline.web.places import Place, Places, network_of
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def networks(proxies: Iterable[str]) -> list[Network]:
+def networks(proxies: Iterable[str]) -> list[Subnet]:
     """Addresses and networks from text. Raises UserError for what is none."""
     try:
         return [ipaddress.ip_network(text) for text in proxies]
@@ -29,7 +29,7 @@ def networks(proxies: Iterable[str]) -> list[Network]:
         raise UserError(f"--proxy: {e}", allowed=allowed) from None
 
 
-def protocol(limits: Limits, proxies: Sequence[Network]) -> type[H11Protocol]:
+def protocol(limits: Limits, proxies: Sequence[Subnet]) -> type[H11Protocol]:
     """A class of connections that share their places. `proxies`: addresses that stand for many clients."""
 
     class Limited(_Limited):
@@ -47,7 +47,7 @@ class _Limited(H11Protocol):
     """
 
     limits: Limits
-    proxies: Sequence[Network]
+    proxies: Sequence[Subnet]
     places: Places
     _real: asyncio.Transport
     _ending = False
@@ -155,7 +155,7 @@ class _Lingering:
         return getattr(self._transport, name)
 
 
-def _is_in(address: str, some: Sequence[Network]) -> bool:
+def _is_in(address: str, some: Sequence[Subnet]) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.advice import reference, rule
-from pipeline.advice.measure import Layer, Point, expected
+from pipeline.advice.measure import Point, Scored, expected
 from pipeline.advice.rule import RULE, top_half
 from pipeline.advice.run import advise, write
 from pipeline.advice.seen import seen_of
@@ -119,9 +119,9 @@ def test_a_reference_gives_distances_and_decides_where_depth_cannot() -> None:
     assert (record["likeness_by"], "left out" in record["says"]["distance"]) == ("nothing", True)
 
 
-def layer(spec: str, *accuracies: float) -> Layer:
+def layer(spec: str, *accuracies: float) -> Scored:
     curve = tuple(Point(100 * 2**i, a, 0.01, 0.1) for i, a in enumerate(accuracies))
-    return Layer(spec, 8, curve, 0.5, 1, 0.0, 0.0, np.ones(4), np.ones(4))
+    return Scored(spec, 8, curve, 0.5, 1, 0.0, 0.0, np.ones(4), np.ones(4))
 
 
 def test_curves_lead_on_to_the_full_number_of_images() -> None:
@@ -134,10 +134,10 @@ def test_curves_lead_on_to_the_full_number_of_images() -> None:
 
 
 def test_of_level_codes_those_are_preferred_that_stand_highest_in_all_measures() -> None:
-    def of(spec: str, right: Sequence[int], *measures: float) -> Layer:
+    def of(spec: str, right: Sequence[int], *measures: float) -> Scored:
         knn, logme, h_score = measures
         point = Point(8, float(np.mean(right)), 0.1, 0.1)
-        return Layer(spec, 8, (point,), knn, 1, logme, h_score, np.array(right, dtype=float), np.ones(8))
+        return Scored(spec, 8, (point,), knn, 1, logme, h_score, np.array(right, dtype=float), np.ones(8))
 
     leader = of("conv4_3-avg", [1, 1, 1, 1, 1, 1, 1, 0], 0.5, 0.1, 1.0)
     near = of("conv5_3-avg", [1, 1, 1, 1, 1, 1, 0, 0], 0.6, 0.2, 1.1)

@@ -16,7 +16,7 @@ from pipeline.data.splits import assign, require_all, require_train, unite
 SHARES = {"val": 0.2, "test": 0.25}
 
 
-class Rows(NamedTuple):
+class Drawn(NamedTuple):
     ids: list[str]
     labels: list[str]
     groups: list[str]
@@ -24,7 +24,7 @@ class Rows(NamedTuple):
 
 
 @st.composite
-def rows(draw: st.DrawFn) -> Rows:
+def rows(draw: st.DrawFn) -> Drawn:
     n = draw(st.integers(1, 60))
     content = draw(st.lists(st.integers(0, 40), min_size=n, max_size=n))
     seen: Counter[int] = Counter()
@@ -34,7 +34,7 @@ def rows(draw: st.DrawFn) -> Rows:
         seen[c] += 1
     label = st.sampled_from(["a", "b", "c"])
     group = st.sampled_from(["", "", "", "g1", "g2", "g3"])
-    return Rows(
+    return Drawn(
         ids,
         draw(st.lists(label, min_size=n, max_size=n)),
         draw(st.lists(group, min_size=n, max_size=n)),
@@ -42,13 +42,13 @@ def rows(draw: st.DrawFn) -> Rows:
     )
 
 
-def split(r: Rows, *, seed: int = 0, repeats: int = 2, given: list[str] | None = None) -> np.ndarray:
+def split(r: Drawn, *, seed: int = 0, repeats: int = 2, given: list[str] | None = None) -> np.ndarray:
     return assign(*r, given or [""] * len(r.ids), shares=SHARES, repeats=repeats, seed=seed)
 
 
 @settings(max_examples=150, deadline=None)
 @given(r=rows(), seed=st.integers(0, 5))
-def test_groups_and_copies_are_never_parted(r: Rows, seed: int) -> None:
+def test_groups_and_copies_are_never_parted(r: Drawn, seed: int) -> None:
     for repeat in split(r, seed=seed):
         assert set(repeat) <= {"train", "val", "test"}
         for column in (r.groups, r.sha256):
@@ -61,10 +61,10 @@ def test_groups_and_copies_are_never_parted(r: Rows, seed: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(r=rows(), order=st.randoms(use_true_random=False))
-def test_the_order_of_the_rows_changes_nothing(r: Rows, order: st.DataObject) -> None:
+def test_the_order_of_the_rows_changes_nothing(r: Drawn, order: st.DataObject) -> None:
     at = list(range(len(r.ids)))
     order.shuffle(at)  # type: ignore[attr-defined]
-    shuffled = Rows(*([column[i] for i in at] for column in r))
+    shuffled = Drawn(*([column[i] for i in at] for column in r))
     np.testing.assert_array_equal(split(shuffled), split(r)[:, at])
 
 
@@ -73,7 +73,7 @@ def test_the_order_of_the_rows_changes_nothing(r: Rows, order: st.DataObject) ->
 def test_single_rows_give_each_class_its_exact_share(sizes: list[int], seed: int) -> None:
     labels = [f"c{c}" for c, size in enumerate(sizes) for _ in range(size)]
     n = len(labels)
-    r = Rows([f"{i:016x}-0" for i in range(n)], labels, [""] * n, [f"{i:064x}" for i in range(n)])
+    r = Drawn([f"{i:016x}-0" for i in range(n)], labels, [""] * n, [f"{i:064x}" for i in range(n)])
     for repeat in split(r, seed=seed):
         for c, size in enumerate(sizes):
             counts = Counter(side for side, label in zip(repeat, labels, strict=True) if label == f"c{c}")
@@ -84,7 +84,7 @@ def test_single_rows_give_each_class_its_exact_share(sizes: list[int], seed: int
 
 def test_repeats_and_seeds_differ() -> None:
     n = 40
-    r = Rows([f"{i:016x}-0" for i in range(n)], ["a"] * n, [""] * n, [f"{i:064x}" for i in range(n)])
+    r = Drawn([f"{i:016x}-0" for i in range(n)], ["a"] * n, [""] * n, [f"{i:064x}" for i in range(n)])
     first = split(r, repeats=3)
     assert len({tuple(repeat) for repeat in first}) == 3
     np.testing.assert_array_equal(first, split(r, repeats=3))
@@ -95,8 +95,8 @@ def test_repeats_and_seeds_differ() -> None:
 
 
 def test_new_images_leave_most_of_the_others_where_they_were() -> None:
-    def of(n: int) -> Rows:
-        return Rows([f"{i * 7919:016x}-0" for i in range(n)], ["a"] * n, [""] * n, [f"{i:064x}" for i in range(n)])
+    def of(n: int) -> Drawn:
+        return Drawn([f"{i * 7919:016x}-0" for i in range(n)], ["a"] * n, [""] * n, [f"{i:064x}" for i in range(n)])
 
     before, after = split(of(1000), repeats=1)[0], split(of(1010), repeats=1)[0][:1000]
     assert np.mean(before != after) < 0.03
@@ -108,7 +108,7 @@ def test_new_images_leave_most_of_the_others_where_they_were() -> None:
     seed=st.integers(0, 3),
     names=st.sampled_from([("train", "test"), ("train", "val"), ("train", "val", "test")]),
 )
-def test_given_splits_are_kept_and_missing_ones_cut_from_train(r: Rows, seed: int, names: tuple[str, ...]) -> None:
+def test_given_splits_are_kept_and_missing_ones_cut_from_train(r: Drawn, seed: int, names: tuple[str, ...]) -> None:
     given = [names[i % len(names)] for i in range(len(r.ids))]
     for repeat in split(r, seed=seed, given=given):
         for was, now in zip(given, repeat, strict=True):
@@ -123,7 +123,7 @@ def test_given_splits_are_kept_and_missing_ones_cut_from_train(r: Rows, seed: in
 def test_a_large_group_goes_to_train() -> None:
     n = 20
     groups = ["big"] * 12 + [""] * 8
-    r = Rows([f"{i:016x}-0" for i in range(n)], ["a"] * n, groups, [f"{i:064x}" for i in range(n)])
+    r = Drawn([f"{i:016x}-0" for i in range(n)], ["a"] * n, groups, [f"{i:064x}" for i in range(n)])
     for repeat in split(r, repeats=10):
         assert set(repeat[:12]) == {"train"}
         assert Counter(repeat)["val"] == 4 and Counter(repeat)["test"] == 4  # of the 8 single rows; 5 are wanted

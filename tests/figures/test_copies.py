@@ -56,7 +56,7 @@ def codes_of(manifest: Manifest, *, apart: float = 0.01, twins: bool = False) ->
 
 
 def inputs_of(manifest: Manifest, codes: Codes) -> Inputs:
-    nothing = {"retrieved": (), "tuned": (), "advice": None, "sanity": {}, "tuned_network": None, "weights": {}}
+    nothing = {"retrieved": (), "finetuned": (), "advice": None, "sanity": {}, "tuned_network": None, "weights": {}}
     return Inputs(
         root=manifest.root,
         manifest=manifest,

@@ -51,11 +51,11 @@ from pipeline.strategies import baselines, outputs, saved, tree
 from pipeline.strategies.direct import Direct
 from pipeline.strategies.images import CachedView
 from pipeline.strategies.kept import find as find_kept
-from pipeline.strategies.model import Classifier, Tuned
+from pipeline.strategies.model import Classifier, TrunkClassifier
 from pipeline.strategies.run import run_strategy
 
 Plain = dict[str, Any]
-Rows = NDArray[Any]
+Array = NDArray[Any]
 Ids = NDArray[np.str_]
 
 HASHER_NAMES = tuple(HASHERS)
@@ -120,14 +120,14 @@ def read_codes_section(params_file: Path) -> Plain:
 # --- files from fixed arrays
 
 
-def write_store(root: Path, record: Plain, digests: Sequence[str], rows: Rows, notes: Plain) -> Store:
+def write_store(root: Path, record: Plain, digests: Sequence[str], rows: Array, notes: Plain) -> Store:
     """One shard, and the list of its images, below `root`/codes/KEY."""
     store = Store(record, dim=rows.shape[1], dtype=str(rows.dtype), root=root)
     store.append(np.array(digests, dtype="S64"), rows, notes=notes)
     return store
 
 
-def write_codes(folder: Path, record: Plain, ids: Ids, digests: Sequence[str], rows: Rows, *, scratch: Path) -> None:
+def write_codes(folder: Path, record: Plain, ids: Ids, digests: Sequence[str], rows: Array, *, scratch: Path) -> None:
     """`folder`/SPEC with its parts and codes.json, and failures.csv beside it."""
     one = settings.Settings.from_json(record)
     store = write_store(scratch, record, digests, rows, {})
@@ -136,32 +136,32 @@ def write_codes(folder: Path, record: Plain, ids: Ids, digests: Sequence[str], r
 
 
 def write_manifest(
-    folder: Path, columns: Mapping[str, Rows], about: Plain, failures: Sequence[tuple[str, ...]]
+    folder: Path, columns: Mapping[str, Array], about: Plain, failures: Sequence[tuple[str, ...]]
 ) -> None:
     Manifest(root=Path(about.pop("root")), **columns, **about).write(folder, [Failure(*f) for f in failures])
 
 
 def write_index(
-    folder: Path, kind: str, how: Plain, *, packed: Rows, ids: Ids, made_by: Plain, columns: dict[str, Rows]
+    folder: Path, kind: str, how: Plain, *, packed: Array, ids: Ids, made_by: Plain, columns: dict[str, Array]
 ) -> None:
     """A new index of packed bits with its columns and a file of its own."""
     one = indexes.Saved(_index(kind, how, packed, ids), made_by, columns, {"note.txt": b"a file that comes along"})
     indexes.create(folder, one)
 
 
-def add_to_index(folder: Path, packed: Rows, ids: Ids, columns: dict[str, Rows]) -> None:
+def add_to_index(folder: Path, packed: Array, ids: Ids, columns: dict[str, Array]) -> None:
     """The next generation, with more rows."""
     with indexes.updating(folder) as one:
         one.add(packed, ids, columns)
 
 
-def _index(kind: str, how: Plain, packed: Rows, ids: Ids) -> Any:
+def _index(kind: str, how: Plain, packed: Array, ids: Ids) -> Any:
     index = make_index(kind, packed.shape[1] * 8, **how)
     index.add(packed, ids)
     return index
 
 
-def write_hash_file(path: Path, hasher: str, params: Plain, arrays: Mapping[str, Rows], record: Plain) -> None:
+def write_hash_file(path: Path, hasher: str, params: Plain, arrays: Mapping[str, Array], record: Plain) -> None:
     """A hasher that learned these arrays."""
     write_hasher(path, HASHERS[hasher].from_arrays(params, dict(arrays)), settings=record)
 
@@ -171,7 +171,7 @@ def write_bits_file(path: Path, ids: Ids, bits: NDArray[np.bool_]) -> None:
 
 
 def write_head(
-    path: Path, head: str, arrays: Mapping[str, Rows], *, scaling: tuple[str, Rows, Rows], classes: Sequence[str],
+    path: Path, head: str, arrays: Mapping[str, Array], *, scaling: tuple[str, Array, Array], classes: Sequence[str],
     record: Plain,
 ) -> None:  # fmt: skip
     """A head that learned these arrays, for codes of `record`."""
@@ -181,7 +181,7 @@ def write_head(
     Model(head, made, Scaling(*scaling), tuple(classes), one.spec.name, dim, record).save(path)
 
 
-def write_reference(path: Path, name: str, shared: Plain, rows: Mapping[str, Rows]) -> None:
+def write_reference(path: Path, name: str, shared: Plain, rows: Mapping[str, Array]) -> None:
     reference.write(reference.Reference(name, shared, rows), path)
 
 
@@ -191,7 +191,7 @@ def tensor_shapes(arch: str, *, deepest: str | None = None, classes: int = 6) ->
 
 
 def write_weights(
-    path: Path, arch: str, tensors: Mapping[str, Rows], preprocessing: Plain, *, classes: Sequence[str] | None = None
+    path: Path, arch: str, tensors: Mapping[str, Array], preprocessing: Plain, *, classes: Sequence[str] | None = None
 ) -> str:
     """The canonical file; returns the digest that identifies the weights."""
     one = _weights(arch, tensors, preprocessing, classes)
@@ -199,7 +199,7 @@ def write_weights(
     return one.sha256
 
 
-def _weights(arch: str, tensors: Mapping[str, Rows], preprocessing: Plain, classes: Sequence[str] | None) -> Weights:
+def _weights(arch: str, tensors: Mapping[str, Array], preprocessing: Plain, classes: Sequence[str] | None) -> Weights:
     return Weights.make(
         arch,
         {name: torch.from_numpy(a) for name, a in tensors.items()},
@@ -210,7 +210,7 @@ def _weights(arch: str, tensors: Mapping[str, Rows], preprocessing: Plain, class
 
 
 def write_tuned(
-    folder: Path, kind: str, tensors: Callable[[str, tuple[int, ...]], Rows], source: tuple[str, Mapping[str, Rows]],
+    folder: Path, kind: str, tensors: Callable[[str, tuple[int, ...]], Array], source: tuple[str, Mapping[str, Array]],
     preprocessing: Plain,
 ) -> None:  # fmt: skip
     """A trained network's two files. `kind`: gap, vgg, direct or cnn; `tensors`: a tensor's name, shape -> values."""
@@ -220,9 +220,9 @@ def write_tuned(
     if kind == "direct":
         model = Direct(own, {"blue": ["a", "b"], "red": ["c"]}, classes, size=64)
     elif kind == "cnn":
-        model = baselines.Baseline("cnn", baselines.Settings(3, (8, 8), 0.5), size=32)
+        model = baselines.Baseline("cnn", k=3, widths=(8, 8), dropout=0.5, size=32)
     else:
-        model = Tuned(source[0], own.preprocessing, size=32, head=kind, widths=(12, 10), dropout=0.5, k=3)
+        model = TrunkClassifier(source[0], own.preprocessing, size=32, head=kind, widths=(12, 10), dropout=0.5, k=3)
     if kind != "direct":
         with torch.no_grad():
             for name, tensor in model.canonical_state().items():
@@ -312,13 +312,13 @@ def extract(images: str, out: str, specs: Sequence[str], *, weights: str, codes:
     workspace.extract(images, out=out, layers=specs, weights=weights, codes=codes, dataset=dataset)
 
 
-def read_codes(folder: Path) -> tuple[list[str], Rows, str]:
+def read_codes(folder: Path) -> tuple[list[str], Array, str]:
     """ids, rows and key of the codes in OUT/codes/SPEC."""
     codes = Codes.open(folder)
     return codes.ids.tolist(), codes.rows(slice(None)), codes.fingerprint
 
 
-def stored_rows(weights: Path, params: Plain, dim: dict[str, int], manifest: Path) -> dict[str, Rows | None]:
+def stored_rows(weights: Path, params: Plain, dim: dict[str, int], manifest: Path) -> dict[str, Array | None]:
     """Spec -> the rows of a manifest's images, read from the store of $CNNCODES_CACHE; None if it lacks some."""
     digests = Manifest.read(manifest).pixel_digests.astype("S64")
     found = check(WeightsHeader.of(weights), config.CodesParams.model_validate(CODES | params))
@@ -328,12 +328,12 @@ def stored_rows(weights: Path, params: Plain, dim: dict[str, int], manifest: Pat
     }
 
 
-def embed(weights: Path, codes_folder: Path, images: Sequence[Path]) -> Rows:
+def embed(weights: Path, codes_folder: Path, images: Sequence[Path]) -> Array:
     """Rows of images as those of a folder of codes were made."""
     return Embedder(weights, Codes.open(codes_folder).settings)(images)
 
 
-def extract_rows(weights: Path, manifest: Path, codes: Plain, out: Path, cache: Path) -> dict[str, Rows]:
+def extract_rows(weights: Path, manifest: Path, codes: Plain, out: Path, cache: Path) -> dict[str, Array]:
     """Spec -> the rows of a manifest's images, by a store of its own, written to `out`."""
     params = config.CodesParams.model_validate(CODES | codes)
     found = extract_codes(Manifest.read(manifest), weights, params, out, cache=cache)
@@ -360,7 +360,7 @@ HEADS_SECTION: Plain = {
 }  # fmt: skip
 
 
-def head_answers(out: Path, name: str) -> tuple[list[str], Rows]:
+def head_answers(out: Path, name: str) -> tuple[list[str], Array]:
     """Labels and scores of every image whose codes are in `out`, by the head OUT/heads/NAME; no network is run."""
     model = Model.load(out / "heads" / name / "model.h5")
     return score(model, Codes.open(out / "codes" / model.spec))
@@ -389,18 +389,18 @@ def hashed_codes(spec: str) -> str:
     return config.HashSpec.parse(spec).codes.name
 
 
-def saved_bits(folder: Path) -> tuple[list[str], Rows]:
+def saved_bits(folder: Path) -> tuple[list[str], Array]:
     """ids and packed bits in a folder's bits.h5."""
     bits = read_bits(folder / "bits.h5")
     return bits.ids.tolist(), bits.packed
 
 
-def hash_again(folder: Path, rows: Rows) -> Rows:
+def hash_again(folder: Path, rows: Array) -> Array:
     """Packed bits of codes by the hasher in a folder's hasher.h5."""
     return np.packbits(read_hasher(folder / "hasher.h5").hasher.bits(rows), axis=1)
 
 
-def search_index(folder: Path, queries: Rows, k: int) -> list[list[tuple[str, int]]]:
+def search_index(folder: Path, queries: Array, k: int) -> list[list[tuple[str, int]]]:
     """(id, distance) of the k nearest of each query."""
     distances, ids = indexes.load(folder).index.search(queries, k)
     return [
@@ -409,12 +409,12 @@ def search_index(folder: Path, queries: Rows, k: int) -> list[list[tuple[str, in
     ]
 
 
-def search_index_within(folder: Path, queries: Rows, radius: int) -> list[list[tuple[str, int]]]:
+def search_index_within(folder: Path, queries: Array, radius: int) -> list[list[tuple[str, int]]]:
     found = indexes.load(folder).index.range_search(queries, radius)
     return [[(str(i), int(d)) for d, i in zip(distances, ids, strict=True)] for distances, ids in found]
 
 
-def index_rows(folder: Path) -> tuple[list[str], Rows, dict[str, Rows]]:
+def index_rows(folder: Path) -> tuple[list[str], Array, dict[str, Array]]:
     """ids, packed bits and columns of an index."""
     one = indexes.load(folder)
     return one.index.ids.tolist(), one.index.packed, one.columns
@@ -462,7 +462,7 @@ def _training(strategies: Mapping[str, Plain], changes: Mapping[str, Any]) -> Pl
     return {"strategies": {name: empty | one for name, one in strategies.items()}, **changes}
 
 
-def tuned_answers(folder: Path, images: Sequence[Path], *, checkpoint: str | None = None) -> Rows:
+def tuned_answers(folder: Path, images: Sequence[Path], *, checkpoint: str | None = None) -> Array:
     """(n, k) probabilities of images by a strategy's network, or by one of its checkpoints."""
     model = saved.read(folder) if checkpoint is None else saved.read_kept(find_kept(folder, checkpoint))
     return model.probabilities(images)

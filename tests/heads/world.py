@@ -11,7 +11,7 @@ from pipeline.codes.reader import Codes
 from pipeline.config import HeadsParams
 from pipeline.data.manifest import Manifest
 from pipeline.heads.scaling import Scaling
-from pipeline.heads.stream import Rows
+from pipeline.heads.stream import Matrix
 
 SETTINGS = {"layer": "pool5", "crop": 96, "precision": "fp32", "device": "cpu"}
 
@@ -26,7 +26,7 @@ def blobs(
     return np.maximum(x, 0).astype(np.float32), y
 
 
-class Matrix:
+class Held:
     def __init__(self, x: NDArray[np.float32]) -> None:
         self.x = x
 
@@ -34,9 +34,9 @@ class Matrix:
         return self.x[index]
 
 
-def rows(x: NDArray[np.float32], *, kind: str = "l2", memory_bytes: int = 1 << 28) -> Rows:
+def rows(x: NDArray[np.float32], *, kind: str = "l2", memory_bytes: int = 1 << 28) -> Matrix:
     scaling = Scaling.fit(kind, [x])
-    return Rows(Matrix(x), np.arange(len(x)), x.shape[1], scaling, memory_bytes=memory_bytes)
+    return Matrix(Held(x), np.arange(len(x)), x.shape[1], scaling, memory_bytes=memory_bytes)
 
 
 def params(**changes: object) -> HeadsParams:

@@ -14,7 +14,7 @@ from pipeline.base.errors import UserError
 from pipeline.figures.advised import Way, duel, standing
 from pipeline.figures.inputs import read_inputs
 from pipeline.figures.records.advice import Duel, Side, Standing
-from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.records.strategies import Finetuned
 from pipeline.figures.run import figures_of
 from pipeline.report.advised import say
 from pipeline.report.sections import advice
@@ -31,7 +31,7 @@ ALPHA = 0.05
 
 def strategy(
     folder: Path, name: str, kind: str, right: int, *, images: int = 30, size: int = 32, below: str = ""
-) -> Tuned:
+) -> Finetuned:
     """Right on the first `right` of N test images."""
     true = np.zeros(N, dtype=np.int64)
     answers = np.where(np.arange(N) < right, 0, 1)
@@ -42,7 +42,7 @@ def strategy(
     mean = {"accuracy": right / N}
     record = {"kind": kind, "settings": {"below": below}, "params": {"size": size}}
     record["repeats"] = [{"repeat": 0, "n_train": images}]
-    return Tuned(name, record | {"mean": mean, "std": {"accuracy": 0.0}}, [])
+    return Finetuned(name, record | {"mean": mean, "std": {"accuracy": 0.0}}, [])
 
 
 def head(right: int, *, images: int = 30, size: int = 32) -> Way:

@@ -15,11 +15,11 @@ import pytest
 
 from pipeline.base import json_files
 from pipeline.base.errors import UserError
+from pipeline.figures.finetuned import baselines, read_finetuned
 from pipeline.figures.inputs import Inputs, read_inputs
 from pipeline.figures.records.files import Figures
-from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.records.strategies import Finetuned
 from pipeline.figures.run import figures_of
-from pipeline.figures.tuned import baselines, read_tuned
 from pipeline.report.sections import strategies, strategy_curves
 from pipeline.strategies.outputs import write_curves
 from tests.report.test_page import Page
@@ -169,7 +169,7 @@ def test_results_that_are_missing_are_named(world: Path) -> None:
 
 def test_skipped_strategies_stay_out(world: Path, tmp_path: Path) -> None:
     json_files.write(tmp_path / "frozen" / "metrics.json", {"strategy": "frozen", "skipped": "no labels"})
-    assert read_tuned(tmp_path, ["frozen"]) == ()
+    assert read_finetuned(tmp_path, ["frozen"]) == ()
 
 
 def test_the_table_holds_every_strategy_and_both_heads(figures: Figures) -> None:
@@ -203,30 +203,30 @@ def test_heads_without_a_score_on_val_stay_out(inputs: Inputs) -> None:
     assert baselines(bare, ["svm", "softmax"], 2) == []
 
 
-def frozen_depths(found: list[Tuned]) -> list[tuple[int, str]] | None:
+def frozen_depths(found: list[Finetuned]) -> list[tuple[int, str]] | None:
     drawn = strategy_curves.depth(found, CONVOLUTIONS, "accuracy")
     return None if drawn is None else [(count, one.name) for count, one in drawn.points]
 
 
 def test_the_depth_of_freezing_compares_what_differs_in_nothing_else(inputs: Inputs) -> None:
     """conv4_1 is VGG-16's eighth convolution and conv5_1 its eleventh; `small` has another multiple."""
-    assert frozen_depths(list(inputs.tuned)) == [(7, "half"), (10, "<top>"), (13, "frozen")]
-    assert frozen_depths([one for one in inputs.tuned if one.name in ("half", "small")]) is None
-    assert frozen_depths([one for one in inputs.tuned if one.kind != "finetune"]) is None
+    assert frozen_depths(list(inputs.finetuned)) == [(7, "half"), (10, "<top>"), (13, "frozen")]
+    assert frozen_depths([one for one in inputs.finetuned if one.name in ("half", "small")]) is None
+    assert frozen_depths([one for one in inputs.finetuned if one.kind != "finetune"]) is None
     # The table of parameters counts, not what the settings promise: a multiple of 0 freezes all.
-    still = [dataclasses.replace(o, record={**o.record, "never_trained": CONVOLUTIONS}) for o in inputs.tuned[:2]]
+    still = [dataclasses.replace(o, record={**o.record, "never_trained": CONVOLUTIONS}) for o in inputs.finetuned[:2]]
     assert frozen_depths(still) is None
 
 
 def test_a_curve_shows_the_groups_that_moved(inputs: Inputs, figures: Figures) -> None:
     assert figures.strategies is not None and figures.strategies.convolutions == tuple(CONVOLUTIONS)
-    one = next(one for one in inputs.tuned if one.name == "half")
+    one = next(one for one in inputs.finetuned if one.name == "half")
     titles = [plot.title for plot in strategy_curves.of_strategy(one)]
     assert titles == ["Loss", "Accuracy", "Learning rate"]
     rate = strategy_curves.of_strategy(one)[2]
     assert rate.legend == [] and "by epoch: classifier" in rate.chart
     assert one.mean_curve("val_accuracy") == [(1, 0.5), (2, 0.6), (3, 0.8)]
-    asis = next(one for one in inputs.tuned if one.name == "asis")
+    asis = next(one for one in inputs.finetuned if one.name == "asis")
     assert strategy_curves.of_strategy(asis) == []
 
 

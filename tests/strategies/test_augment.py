@@ -11,15 +11,16 @@ from pipeline.data.manifest import Manifest
 from pipeline.strategies import augment
 from pipeline.strategies.batches import EpochSampler, PixelRows, loader, steps_of
 from pipeline.strategies.images import CachedView, cached
+from tests.strategies.world import params
 
-SETTINGS = augment.Settings(size=16, noise=20.0, mix_alpha=1.0)
+PARAMS = params(size=16, noise=20.0, mix_alpha=1.0)
 
 
 @pytest.mark.parametrize("name", augment.AUGMENTS)
 def test_each_changes_a_picture_and_gives_the_size(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=generator)
-    transform = augment.image_transform([name], SETTINGS)
+    transform = augment.image_transform([name], PARAMS)
     made = []
     for seed in (*range(12), 0):
         torch.default_generator.manual_seed(seed)
@@ -31,13 +32,13 @@ def test_each_changes_a_picture_and_gives_the_size(name: str) -> None:
 
 def test_names_that_exclude_each_other() -> None:
     with pytest.raises(UserError, match="crop and resized_crop"):
-        augment.image_transform(["crop", "resized_crop"], SETTINGS)
+        augment.image_transform(["crop", "resized_crop"], PARAMS)
     with pytest.raises(UserError, match="autoaugment and randaugment"):
-        augment.image_transform(["randaugment", "autoaugment"], SETTINGS)
+        augment.image_transform(["randaugment", "autoaugment"], PARAMS)
 
 
 def test_mixup_labels_are_the_images_weights() -> None:
-    mix = augment.batch_mix(["mixup"], SETTINGS)
+    mix = augment.batch_mix(["mixup"], PARAMS)
     assert mix is not None
     images = torch.stack([torch.full((3, 4, 4), float(v)) for v in (0, 1, 10, 100)])
     labels = torch.eye(4)
@@ -51,7 +52,7 @@ def test_mixup_labels_are_the_images_weights() -> None:
 
 
 def test_cutmix_labels_are_the_shares_of_the_area() -> None:
-    mix = augment.batch_mix(["cutmix"], SETTINGS)
+    mix = augment.batch_mix(["cutmix"], PARAMS)
     assert mix is not None
     images = torch.stack([torch.full((3, 32, 32), float(v)) for v in range(4)])
     for seed in range(5):
@@ -64,7 +65,7 @@ def test_cutmix_labels_are_the_shares_of_the_area() -> None:
 
 
 def test_no_mix_is_none() -> None:
-    assert augment.batch_mix(["flip"], SETTINGS) is None
+    assert augment.batch_mix(["flip"], PARAMS) is None
 
 
 def rows_of(manifest: Manifest, images, size: int, transform) -> PixelRows:  # type: ignore[no-untyped-def]
@@ -75,7 +76,7 @@ def rows_of(manifest: Manifest, images, size: int, transform) -> PixelRows:  # t
 
 def test_an_images_picture_depends_on_its_epoch_and_id_alone(manifest: Manifest, cache) -> None:  # type: ignore[no-untyped-def]
     images = cached(manifest, CachedView("crop", 36, (255, 255, 255)), cache)
-    rows = rows_of(manifest, images, 32, augment.image_transform(["crop", "colour"], SETTINGS))
+    rows = rows_of(manifest, images, 32, augment.image_transform(["crop", "colour"], PARAMS))
     alone, _ = rows.__getitems__([(3, 7)])
     torch.rand(100)
     among, _ = rows.__getitems__([(3, 2), (3, 7), (4, 7)])

@@ -118,7 +118,7 @@ def test_what_a_lost_machine_looks_like(words: str) -> None:
 
 
 def test_every_device_of_every_machine_has_a_part_of_its_own(tmp_path: Path) -> None:
-    groups = [devices.Group(2, "cpu", Nodes(3, rank, "a", 1), 1, tmp_path) for rank in range(3)]
+    groups = [devices.Processes(2, "cpu", Nodes(3, rank, "a", 1), 1, tmp_path) for rank in range(3)]
     assert [group.part(local) for group in groups for local in range(2)] == [Part(rank, 6) for rank in range(6)]
 
 

@@ -75,7 +75,7 @@ def test_strategies_are_all_tried() -> None:
 @pytest.mark.parametrize("kind", baselines.BASELINES)
 def test_baselines_give_a_score_a_class(kind: str) -> None:
     with torch.device("meta"):
-        net = baselines.BASELINES[kind](baselines.Settings(7, (12, 10), 0.5)).eval()
+        net = baselines.BASELINES[kind](7, (12, 10), 0.5).eval()
         assert net(torch.zeros(2, 3, 48, 48)).shape == (2, 7)
 
 

@@ -17,7 +17,7 @@ from pipeline.nets.vgg.network import Network
 from pipeline.nets.weights import Weights
 from pipeline.strategies import direct
 from pipeline.strategies.direct import Direct, label_map, propose
-from pipeline.strategies.model import Tuned, initialise
+from pipeline.strategies.model import TrunkClassifier, initialise
 from pipeline.strategies.run import run_strategy
 from pipeline.strategies.strategies import Ready, Task, prepare
 from tests.strategies import world
@@ -133,7 +133,9 @@ def test_a_table_of_ones_own_replaces_the_kinds() -> None:
 def test_the_tuned_networks_logits_are_the_networks_own() -> None:
     """The same tensors through nets.Network, as the downstream stage reads them."""
     weights = world.weights(classes=3)
-    tuned = Tuned("tinyvgg", world.PREPROCESSING, size=64, head="vgg", widths=[32, 32], dropout=0.5, k=3).eval()
+    tuned = TrunkClassifier(
+        "tinyvgg", world.PREPROCESSING, size=64, head="vgg", widths=[32, 32], dropout=0.5, k=3
+    ).eval()
     for name, tensor in tuned.canonical_state().items():
         tensor.copy_(weights.tensors[name])
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

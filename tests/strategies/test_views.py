@@ -10,7 +10,7 @@ import torch
 
 from pipeline.base.errors import UserError
 from pipeline.data.manifest import Manifest
-from pipeline.strategies.augment import Settings, image_transform
+from pipeline.strategies.augment import image_transform
 from pipeline.strategies.batches import CodeRows, PixelRows
 from pipeline.strategies.model import Classifier, autocast
 from pipeline.strategies.predict import probabilities
@@ -44,7 +44,7 @@ def test_the_codes_are_the_bodys_of_each_view(manifest: Manifest, cache: Path) -
     targets = np.zeros(5, dtype=np.int64)
     ids = [str(i) for i in manifest.ids[picked]]
     for view in range(1 + VIEWS):
-        transform = image_transform(["flip"], Settings(32, 0.0, 0.4)) if view else None
+        transform = image_transform(["flip"], place.params) if view else None
         pixels = PixelRows(place.images, picked, ids, targets, size=32, transform=transform, seed=place.params.seed)
         shown = pixels.__getitems__([(view, i) for i in range(5)])[0]
         with torch.inference_mode(), autocast("cpu", place.precision):
@@ -82,7 +82,7 @@ def test_the_frozen_part_runs_once(
     def refuse(self: Classifier, images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the frozen part ran again")
 
-    monkeypatch.setattr("pipeline.strategies.model.Tuned.body", refuse)
+    monkeypatch.setattr("pipeline.strategies.model.TrunkClassifier.body", refuse)
     params = world.params(views=VIEWS, test_views=1 + VIEWS, repeats=2)
     result = run_strategy("frozen_augmented", manifest, world.weights(), params, tmp_path, cache=cache)
     assert [r["epochs"] for r in result["repeats"]] == [2, 2]

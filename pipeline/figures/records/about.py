@@ -18,7 +18,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Layer:
+class UsedLayer:
     """`receptive_field`: px of the network's input that a value depends on, a side."""
 
     name: str
@@ -26,7 +26,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Codes:
+class UsedCodes:
     """`dim` values an image; `side`: px of the images' side, the shorter one of whole images, at the least scale."""
 
     spec: LayerSpec
@@ -46,8 +46,8 @@ class About:
     classes: tuple[str, ...]
     lost: int
     samples: tuple[Picture, ...]
-    layers: tuple[Layer, ...]
-    codes: tuple[Codes, ...]
+    layers: tuple[UsedLayer, ...]
+    codes: tuple[UsedCodes, ...]
     best_spec: str
     heads: tuple[str, ...]
     selection: str
@@ -61,10 +61,10 @@ class About:
     def layer_order(self) -> tuple[str, ...]:
         return tuple(layer.name for layer in self.layers)
 
-    def codes_of(self, spec: str) -> Codes:
+    def codes_of(self, spec: str) -> UsedCodes:
         return self.codes[self.specs.index(spec)]
 
-    def layer(self, name: str) -> Layer:
+    def layer(self, name: str) -> UsedLayer:
         return self.layers[self.layer_order.index(name)]
 
     def depth(self, spec: LayerSpec) -> int:

@@ -16,7 +16,7 @@ Curve = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Finetuned:
     """`record` is metrics.json; `curves` has one curve a repeat, or none, whose rows are those of
     `strategies.outputs.read_curves`."""
 
@@ -115,13 +115,13 @@ class Strategies:
     """`tuned`: in the order of params.yaml. `recall`: of them and of `heads`, the best first. `gains`: of each other
     strategy that was trained, against `scratch`: start, slope, asymptote. `convolutions`: of the network, in order."""
 
-    tuned: tuple[Tuned, ...]
+    tuned: tuple[Finetuned, ...]
     heads: tuple[Baseline, ...]
     recall: Recall
     gains: Mapping[str, Mapping[str, float]]
     convolutions: tuple[str, ...]
 
     @property
-    def scratch(self) -> Tuned | None:
+    def scratch(self) -> Finetuned | None:
         """The first strategy that began from random values."""
         return next((one for one in self.tuned if one.kind == "scratch"), None)

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.figures.records.about import About
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import METRICS, Comparison
-from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.records.strategies import Finetuned
 from pipeline.report.notes import sentences, shortened
 from pipeline.report.section import Section, count, number, percent, render, size, spread
 
@@ -62,7 +62,7 @@ def build(figures: Figures) -> Section:
     return Section("Result", html)
 
 
-def _of_strategies(about: About, tuned: Sequence[Tuned], values: dict[str, Any]) -> Section:
+def _of_strategies(about: About, tuned: Sequence[Finetuned], values: dict[str, Any]) -> Section:
     """Where strategies were trained and no heads on codes."""
     metric = about.selection
     best = max(tuned, key=lambda one: one.mean(metric))

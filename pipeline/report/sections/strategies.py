@@ -10,7 +10,7 @@ from pipeline.base import csv_files
 from pipeline.figures.records.about import About
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import METRICS
-from pipeline.figures.records.strategies import Baseline, Recall, Tuned
+from pipeline.figures.records.strategies import Baseline, Finetuned, Recall
 from pipeline.report.notes import sentences
 from pipeline.report.section import (
     MINUS,
@@ -37,11 +37,11 @@ class Row:
     trained: str
     trained_values: int
     n_train: int
-    of: Tuned | Baseline
+    of: Finetuned | Baseline
     time: str
 
     @classmethod
-    def of_strategy(cls, one: Tuned) -> Row:
+    def of_strategy(cls, one: Finetuned) -> Row:
         record = one.record
         n_train = one.repeats[0]["n_train"]
         return cls(one.name, one.kind, record["trained"], record["trained_values"], n_train, one, "train_s")
@@ -132,7 +132,7 @@ def build(figures: Figures) -> Section | None:
     return Section("Strategies", html, files=files)
 
 
-def _value(one: Tuned | Baseline, metric: str) -> str:
+def _value(one: Finetuned | Baseline, metric: str) -> str:
     return spread(one.mean(metric), one.std(metric)) + "\N{NARROW NO-BREAK SPACE}%"
 
 
@@ -141,7 +141,7 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", MINUS)
 
 
-def _protocol(found: Sequence[Tuned], heads: Sequence[Baseline], about: About) -> str:
+def _protocol(found: Sequence[Finetuned], heads: Sequence[Baseline], about: About) -> str:
     """Who learned from what; where heads on codes had more to learn from, it says so."""
     first, px = found[0].repeats[0], found[0].size
     text = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.figures.records.strategies import Tuned
+from pipeline.figures.records.strategies import Finetuned
 from pipeline.report import lines
 from pipeline.report.lines import Axis, Drawn, Series
 from pipeline.report.section import percent, percent_ticks
@@ -18,7 +18,7 @@ from pipeline.report.svg import HALF, Chart, both_widths, share_span
 _SUFFIX = " (biases and norms)"
 
 
-def validation(found: Sequence[Tuned], majority: float) -> Drawn | None:
+def validation(found: Sequence[Finetuned], majority: float) -> Drawn | None:
     """Validation accuracy by epoch of every strategy that was trained, means over repeats; None without such."""
     series = {one.name: curve for one in found if (curve := one.mean_curve("val_accuracy"))}
     if not series:
@@ -27,7 +27,7 @@ def validation(found: Sequence[Tuned], majority: float) -> Drawn | None:
     return lines.draw("Accuracy by epoch", series, axis)
 
 
-def of_strategy(one: Tuned) -> list[Drawn]:
+def of_strategy(one: Finetuned) -> list[Drawn]:
     """Of repeat 0: loss, accuracy, and the rate of each group that was trained."""
     if not one.curves or not one.curves[0]:
         return []
@@ -49,11 +49,11 @@ def of_strategy(one: Tuned) -> list[Drawn]:
 class Depth:
     """How much was frozen and what came of it, the least frozen first: (frozen convolutions, strategy)."""
 
-    points: Sequence[tuple[int, Tuned]]
+    points: Sequence[tuple[int, Finetuned]]
     chart: Markup
 
 
-def depth(found: Sequence[Tuned], convolutions: Sequence[str], figure: str) -> Depth | None:
+def depth(found: Sequence[Finetuned], convolutions: Sequence[str], figure: str) -> Depth | None:
     """Test accuracy against the depth of freezing, where two strategies or more differ in nothing else.
 
     A strategy that freezes all of the network's `convolutions` has the deepest place.
@@ -73,20 +73,22 @@ def depth(found: Sequence[Tuned], convolutions: Sequence[str], figure: str) -> D
     return Depth(points, both_widths(lambda width: _draw_depth(points, convolutions, figure, width), wide=HALF))
 
 
-def _alike(one: Tuned, other: Tuned) -> bool:
+def _alike(one: Finetuned, other: Finetuned) -> bool:
     return _augments(one) == _augments(other) and bool(one.settings["multiple"] == other.settings["multiple"])
 
 
-def _augments(one: Tuned) -> set[str]:
+def _augments(one: Finetuned) -> set[str]:
     return set(one.settings["augment"])
 
 
-def _frozen(one: Tuned, convolutions: Sequence[str]) -> int:
+def _frozen(one: Finetuned, convolutions: Sequence[str]) -> int:
     """Convolutions of the source that the strategy never trained, by its per-layer table."""
     return len(set(one.record["never_trained"]).intersection(convolutions))
 
 
-def _draw_depth(points: Sequence[tuple[int, Tuned]], convolutions: Sequence[str], figure: str, width: int) -> Markup:
+def _draw_depth(
+    points: Sequence[tuple[int, Finetuned]], convolutions: Sequence[str], figure: str, width: int
+) -> Markup:
     values = [one.mean(figure) + side * _spread(one, figure) for _, one in points for side in (-1, 1)]
     low, high = share_span(values)
     chart = Chart.sized(width, (-0.5, len(convolutions) + 0.5), (low, high), ratio=0.6, bottom=74)
@@ -110,12 +112,12 @@ def _draw_depth(points: Sequence[tuple[int, Tuned]], convolutions: Sequence[str]
     return chart.render("Test accuracy by the number of frozen convolutions; the figures are in the table")
 
 
-def _spread(one: Tuned, figure: str) -> float:
+def _spread(one: Finetuned, figure: str) -> float:
     std = one.std(figure)
     return 0.0 if math.isnan(std) else std
 
 
-def _columns(one: Tuned, figure: str) -> Series:
+def _columns(one: Finetuned, figure: str) -> Series:
     """train and val -> points of repeat 0, without epochs that have no value."""
     sides = {
         words: [(row["epoch"], row[f"{side}_{figure}"]) for row in one.curves[0] if row[f"{side}_{figure}"] is not None]

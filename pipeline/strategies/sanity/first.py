@@ -120,7 +120,7 @@ def _learn(at: Bench, made: Prepared, batches: Sequence[Batch], rate: float) -> 
         replace(g, optimiser="adam", multiple=float(g.multiple > 0), weight_decay=0.0, l1=0.0, from_epoch=0)
         for g in training.groups
     ]
-    optimiser = optimisers.make(groups, training.named, optimisers.Settings(rate, 0.0, False))
+    optimiser = optimisers.make(groups, training.named, optimisers.Hyperparameters(rate, 0.0, False))
     losses: list[float] = []
     accuracies: list[float] = []
     for _ in range(max(1, at.how.overfit_steps // len(batches))):

@@ -38,7 +38,7 @@ Message = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
-class Layer:
+class Described:
     """A layer with weights: `kind` is conv or fc, `outputs` the number of its filters or rows. `after`: the step in
     _FOREIGN that what it reads went through, "" if none."""
 
@@ -53,7 +53,7 @@ class Deploy:
     """`layers` in the network's order; `foreign`: names of the steps in _FOREIGN; `preprocessing` None where the file
     states none."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Described, ...]
     foreign: tuple[str, ...]
     preprocessing: Preprocessing | None
 
@@ -70,7 +70,7 @@ def read(path: Path) -> Deploy:
         network = _parse(data.decode("utf-8"))
         found = [layer for field in ("layers", "layer") for layer in network.get(field, [])]
         foreign = tuple(_word(layer, "name") for layer in found if _is_foreign(layer))
-        weighty = tuple(_layer(layer, after) for layer, after in _followed(found) if _word(layer, "type") in _KINDS)
+        weighty = tuple(_described(layer, after) for layer, after in _followed(found) if _word(layer, "type") in _KINDS)
         preprocessing = next(filter(None, (_transform(layer) for layer in found)), None)
     except (ValueError, UnicodeDecodeError, ValidationError) as e:
         raise UserError(f"{path} is not a description of a Caffe network ({str(e).splitlines()[0]})") from None
@@ -97,7 +97,7 @@ def _is_foreign(message: Any) -> bool:
     return kind in _FOREIGN or (_word(pooling, "pool") or "MAX") != "MAX"
 
 
-def _layer(message: Any, after: str) -> Layer:
+def _described(message: Any, after: str) -> Described:
     kind, settings = _KINDS[_word(message, "type")]
     stated = message.get(settings, [{}])[0]
     name, outputs = _word(message, "name"), _number(stated, "num_output", 0)
@@ -105,7 +105,7 @@ def _layer(message: Any, after: str) -> Layer:
         raise ValueError(f"layer {name!r} has no name or no num_output")
     if _number(stated, "group", 1) != 1:
         raise ValueError(f"layer {name!r} is split into groups, which no architecture here is")
-    return Layer(name, kind, int(outputs), after)
+    return Described(name, kind, int(outputs), after)
 
 
 def _transform(message: Any) -> Preprocessing | None:

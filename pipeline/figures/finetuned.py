@@ -1,4 +1,4 @@
-"""What the finetune stage left: one `Tuned` for each strategy, and the heads on codes that stand beside them."""
+"""What the finetune stage left: one `Finetuned` for each strategy, and the heads on codes that stand beside them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from pipeline.base import json_files
 from pipeline.base.errors import UserError
 from pipeline.figures.records.runs import Run
-from pipeline.figures.records.strategies import Baseline, Tuned
+from pipeline.figures.records.strategies import Baseline, Finetuned
 from pipeline.strategies.outputs import read_correct, read_curves
 
 
-def read_tuned(folder: Path, names: Sequence[str]) -> tuple[Tuned, ...]:
+def read_finetuned(folder: Path, names: Sequence[str]) -> tuple[Finetuned, ...]:
     """Every strategy that was not skipped, in the order of `names`. Raises UserError naming all that are missing."""
     missing = [name for name in names if not (folder / name / "metrics.json").is_file()]
     if missing:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro finetune`")
     found = [(name, json_files.read(folder / name / "metrics.json")) for name in names]
     return tuple(
-        Tuned(name, record, read_curves(folder / name / "curves.csv"))
+        Finetuned(name, record, read_curves(folder / name / "curves.csv"))
         for name, record in found
         if "skipped" not in record
     )
@@ -41,7 +41,7 @@ def baselines(runs: Sequence[Run], heads: Sequence[str], repeats: int) -> list[B
     return found
 
 
-def correct(folder: Path, one: Tuned) -> dict[str, bool]:
+def correct(folder: Path, one: Finetuned) -> dict[str, bool]:
     """Test image of the first split -> whether its class was named, from the folder of all strategies. Raises UserError
     without predictions."""
     return read_correct(folder / one.name / "predictions.csv", int(one.repeats[0]["repeat"]))

@@ -168,6 +168,7 @@ def find_rate(
     low: float,
     high: float,
     steps: int,
+    plot: Path | None = None,
     arch: str | None = None,
     weights: str = "demo",
     dataset: Mapping[str, Any] | None = None,
@@ -177,18 +178,23 @@ def find_rate(
 ) -> Sweep:
     """The loss of a strategy over a sweep of learning rates. `where`: a folder of images, or one with dataset/ and
     weights/, whose weights then are the ones; None where `train` and `test` are HDF5 files. Nothing is
-    written but the cache. Raises UserError."""
+    written but the cache and `plot`, a .png or .svg file of the curve. Killed and called again, it goes on from half a
+    minute before. Raises UserError."""
     params = params_of(settings or {}, params_file)
     images = images_section(where, train, test)
+    from pipeline.strategies import lr_plot
     from pipeline.strategies.foreseen import require_known
     from pipeline.strategies.lr_find import find, require_range
+
+    if plot is not None:
+        lr_plot.check(plot)
 
     require_known([strategy], params)
     require_range(low, high, steps)
     with working_folder() as scratch:
         manifest, source = _Ground(arch, weights, dataset, memory_mb, [strategy], params).of(images, scratch)
-        bounds: dict[str, Any] = {"low": low, "high": high, "steps": steps}
-        return find(strategy, manifest, source, params, cache=cache_root(), memory_mb=memory_mb, **bounds)
+        own: dict[str, Any] = {"low": low, "high": high, "steps": steps, "plot": plot, "memory_mb": memory_mb}
+        return find(strategy, manifest, source, params, cache=cache_root(), **own)
 
 
 def sanity(

@@ -125,9 +125,7 @@ def _measure(
             continue
         folder = out / "retrieval" / name
         # In the cache, where what a killed training goes on from outlives the stage's results, which DVC removes.
-        where = cache or cache_root()
-        training = where / "hash-training" / f"{weights.sha256[:16]}-{name}"
-        run_spec(spec, out / "codes", manifest, exact, folder, checkpoints=training, cache=where)
+        run_spec(spec, out / "codes", manifest, exact, folder, cache=cache or cache_root())
         record = json_files.read(folder / "metrics.json")
         if "skipped" in record:
             measured.left_out[name] = record["skipped"]

@@ -20,10 +20,8 @@ def main() -> None:
     params, manifest, codes = config.load(config.RetrievalParams), Manifest.read("out/dataset"), Path("out/codes")
 
     def item(name: str) -> Item:
-        spec, cache = config.HashSpec.parse(name), cache_root()
-        # What a hasher that is trained by epochs goes on from after a kill lies in the cache.
-        measure = functools.partial(run_spec, spec, codes, manifest, params, cache=cache)
-        make = functools.partial(measure, checkpoints=cache / "hash-training" / spec.name)
+        spec = config.HashSpec.parse(name)
+        make = functools.partial(run_spec, spec, codes, manifest, params, cache=cache_root())
         return Item({"code": code_of("retrieval"), **what_decides(spec, codes, manifest, params)}, make)
 
     run_items("retrieval", params.specs, item, __doc__)

@@ -192,11 +192,8 @@ def lr_find(
     json: JsonFlag = False,
 ) -> None:
     """Train a few steps at rising learning rates, and suggest the rate at which the loss has fallen half its way."""
-    from pipeline.strategies import lr_plot
     from pipeline.transfer import find_rate
 
-    if plot is not None:
-        lr_plot.check(plot)
     settings = given(settings_of(size, max_train, batch_size, optimiser, momentum, device, precision))
     data = dataset(leave_out, max_failed_share, follow_links)
     chosen = changes(set_, dataset=data, finetune=settings, weights={})
@@ -208,14 +205,13 @@ def lr_find(
         low=low,
         high=high,
         steps=steps,
+        plot=plot,
         **weights_of(chosen["weights"], arch, weights),
         dataset=chosen["dataset"],
         settings=chosen["finetune"],
         params_file=params,
         **given({"memory_mb": memory_mb}),
     )
-    if plot is not None:
-        lr_plot.draw(sweep, plot, title=f"Learning rates of {strategy}")
     if json:
         about = {"suggested": sweep.suggested, "rates": list(sweep.rates), "losses": list(sweep.losses)}
         print_json({**about, "left_out": left_out(where, made_in(where))})

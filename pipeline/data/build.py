@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base import disk, folders, json_files
+from pipeline.base import disk, folders, json_files, stopping
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
 from pipeline.base.failing import place
@@ -65,14 +65,15 @@ def build(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         (partial / IMAGES).mkdir(parents=True)
-        listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
-        listing = listing._replace(
-            records=_in_one_spelling(listing.records), classes=tuple(map(spelled, listing.classes))
-        )
-        failures.extend(f for f in listing.left_out if not _is(listing.root / f.path, partial))
-        if known is not None:
-            known(listing.records)
-        whole = _check(params, listing, failures, Room(memory_mb))
+        with stopping.says(lambda: _told(partial / IMAGES)):
+            listing = _below(SOURCES[params.source](params, partial / IMAGES), below or "")
+            listing = listing._replace(
+                records=_in_one_spelling(listing.records), classes=tuple(map(spelled, listing.classes))
+            )
+            failures.extend(f for f in listing.left_out if not _is(listing.root / f.path, partial))
+            if known is not None:
+                known(listing.records)
+            whole = _check(params, listing, failures, Room(memory_mb))
         failures_csv = (to if fleeting else out) / FAILURES
         _judge(failures, whole=len(whole), params=params, listed_in=failures_csv)
         manifest = _describe(params, listing, whole, failures, labels_needed=labels_needed, whole_set=below is None)
@@ -94,6 +95,13 @@ def build(
             with contextlib.suppress(OSError):  # something else is in it by now, or it could not even be made
                 out.parent.rmdir()
     return Manifest.read(out)
+
+
+def _told(images: Path) -> str:
+    """What a stop leaves of images that a source draws or unpacks, in words."""
+    if not any(images.iterdir()):
+        return ""
+    return "of images that are unpacked or drawn none is kept: the same command begins with them again"
 
 
 def _below(listing: Listing, folder: str) -> Listing:

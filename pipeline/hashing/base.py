@@ -90,7 +90,7 @@ def fit(
     so_far: SoFar = NOTHING,
 ) -> Hasher:
     """`Hasher.fit`, where a training by epochs goes on from `so_far`, which is of this very fit."""
-    if isinstance(hasher, Learned | Supervised):
+    if isinstance(hasher, Learned | Supervised | Dbn):
         return hasher.fit(codes, targets=targets, val=val, so_far=so_far)
     return hasher.fit(codes, targets=targets, val=val)
 

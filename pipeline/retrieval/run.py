@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -62,7 +61,6 @@ class _Task:
     manifest: Manifest
     sets: QuerySets
     params: RetrievalParams
-    checkpoints: Path | None
     so_far: SoFar
 
     @property
@@ -80,19 +78,17 @@ def evaluate(
     manifest: Manifest,
     params: RetrievalParams,
     *,
-    checkpoints: Path | None = None,
     so_far: SoFar = NOTHING,
 ) -> Evaluation:
     """Queries are the first split's test images, the database its train and val; only train fits the hasher.
 
     Relevant is what has the query's label, ties are resolved by expectation, and a query is never its own answer;
-    without labels there is recall against exact cosine alone. AP is over the first min(k, answers). `checkpoints`: a
-    folder from which a hasher that is trained by epochs goes on after a kill; `so_far`: of this very evaluation, its
-    hasher and each of its measures. Raises UserError if the hasher refuses
-    the codes or tells none of them apart, or there are too few of them.
+    without labels there is recall against exact cosine alone. AP is over the first min(k, answers). `so_far`: of this
+    very evaluation, its hasher and each of its measures. Raises UserError if the hasher refuses the codes or tells none
+    of them apart, or there are too few of them.
     """
     sets = sets_of(codes, manifest, max_queries=params.max_queries, seed=params.seed)
-    task = _Task(spec, codes, manifest, sets, params, checkpoints, so_far)
+    task = _Task(spec, codes, manifest, sets, params, so_far)
     if spec.hasher == Supervised.name and sets.targets is None:
         log.info("%s: no labels, skipped", spec.name)
         return Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": "no labels"})
@@ -117,10 +113,9 @@ def run_spec(
     params: RetrievalParams,
     out: Path,
     *,
-    checkpoints: Path | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Evaluates a spec on the codes in `folder`/<codes> and writes its files to `out`; then `checkpoints` is removed.
+    """Evaluates a spec on the codes in `folder`/<codes> and writes its files to `out`.
 
     `cache`: where a run that is stopped leaves its hasher and the measures that were done, and the next one takes them.
 
@@ -139,15 +134,13 @@ def run_spec(
         try:
             if codes is None:
                 raise UserError(f"there are no codes of {spec.codes.name}", see="codes.layers in params.yaml")
-            result = evaluate(spec, codes, manifest, params, checkpoints=checkpoints, so_far=so_far)
+            result = evaluate(spec, codes, manifest, params, so_far=so_far)
         except RefusedError:
             raise
         except UserError as e:
             log.warning("%s: skipped: %s", spec.name, e)
             result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})
         write(result, codes, out)
-    if checkpoints is not None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def what_decides(spec: HashSpec, folder: Path, manifest: Manifest, params: RetrievalParams) -> dict[str, Any]:
@@ -333,7 +326,7 @@ def _fit(hasher: Hasher, task: _Task, so_far: SoFar) -> None:
         base.fit(hasher, train, targets=targets, val=val, so_far=so_far)
         return
     if sets.targets is None or val is None or len(val) < 3:
-        hasher.fit(train, val=val, checkpoints=task.checkpoints, watch=_log_epoch)
+        hasher.fit(train, val=val, so_far=so_far, watch=_log_epoch)
         return
     labels, own = sets.targets[sets.val][:_FEW_QUERIES], np.arange(min(len(val), _FEW_QUERIES))
     classes, most = Classes(labels, labels), min(task.k, len(own) - 1)
@@ -346,7 +339,7 @@ def _fit(hasher: Hasher, task: _Task, so_far: SoFar) -> None:
             "map_rounded": mean_average_precision(HammingRanking(packed, packed, own), classes, k=most),
         }
 
-    hasher.fit(train, val=val, checkpoints=task.checkpoints, rounding=rounding, watch=_log_epoch)
+    hasher.fit(train, val=val, so_far=so_far, rounding=rounding, watch=_log_epoch)
 
 
 def _rounding(hasher: Hasher, codes: Codes, packed: Packed, sets: QuerySets, k: int) -> Record:

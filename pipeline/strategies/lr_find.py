@@ -14,15 +14,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pipeline.base import stopping
+from pipeline.base import json_files, stopping
 from pipeline.base.errors import UserError
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
+from pipeline.heads.sets import Sets
 from pipeline.nets.weights import Weights
-from pipeline.strategies import optimisers
-from pipeline.strategies.batches import Batch, EpochSampler
-from pipeline.strategies.prepared import place_of, prepared
+from pipeline.strategies import checkpoints, lr_plot, optimisers
+from pipeline.strategies.batches import Batch, EpochSampler, begin_at
+from pipeline.strategies.prepared import Place, place_of, prepared, run_key
 from pipeline.strategies.sets import sets_of
+from pipeline.strategies.swept import NOTHING, Curve, SoFar
 from pipeline.strategies.training import Training
 
 # The sweep ends where the smoothed loss is this many times its lowest.
@@ -54,16 +56,22 @@ def find(
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 60,
+    plot: Path | None = None,
 ) -> Sweep:
-    """The sweep of a named strategy on repeat 0. Raises UserError if it trains nothing, or doesn't fit."""
+    """The sweep of a named strategy on repeat 0; `plot`: a picture of it, see `lr_plot.draw`.
+
+    Killed at any instant, the next call goes on from a state that is half a minute's work older at most, to the same
+    result. Raises UserError if the strategy trains nothing, or doesn't fit.
+    """
     params = params.of(name)
     place = place_of(name, manifest, weights, params, cache, memory_mb=memory_mb)
     sets = [sets_of(manifest, place.images, 0, max_train=params.max_train, seed=params.seed)]
     made = prepared(place, sets, 0)
     if made.training is None or made.train is None:
         raise UserError(f"strategy {name} trains nothing", allowed="a strategy that does")
+    so_far = SoFar(_folder(place, sets, low=low, high=high, steps=steps))
     with stopping.says(lambda: "decoded images are kept; the same command begins the sweep again"):
-        return sweep(
+        found = sweep(
             made.training,
             made.train,
             low=low,
@@ -71,7 +79,19 @@ def find(
             steps=steps,
             clip=params.clip,
             device=place.device,
+            so_far=so_far,
         )
+        if plot is not None:
+            lr_plot.draw(found, plot, title=f"Learning rates of {name}")
+    so_far.remove()
+    return found
+
+
+def _folder(place: Place, sets: Sequence[Sets], **bounds: float) -> Path:
+    """Where the state of a sweep lies until its results are written, named by all that changes it."""
+    rows = [own.train.tolist() for own in sets]
+    key = json_files.fingerprint({"run": run_key(place, 0), "train": rows, **bounds})
+    return place.cache / checkpoints.FOLDER / f"lr-find-{key[:32]}"
 
 
 def require_range(low: float, high: float, steps: int) -> None:
@@ -92,32 +112,32 @@ def sweep(
     steps: int,
     clip: float = 0.0,
     device: str = "cpu",
+    so_far: SoFar = NOTHING,
 ) -> Sweep:
     """One step a rate, from `low` to `high` in equal ratios; multiples between groups stay as they are, and a step is
-    of as many batches as one of the run's. `clip`: largest norm of the gradient, 0 for none.
+    of as many batches as one of the run's. `clip`: largest norm of the gradient, 0 for none; `so_far`: of this very
+    sweep.
 
     Trains a copy: the model's weights, its gradients and the schedule are left as they were. Ends early when the loss
     blows up. Raises UserError on a range that does not rise.
     """
     require_range(low, high, steps)
-    trial = copy.deepcopy(training).to(device).train()
-    optimiser = optimisers.make(trial.groups, trial.named, trial.recipe.optimiser)
-    rates: list[float] = []
-    losses: list[float] = []
-    average = 0.0
-    with torch.random.fork_rng(devices=[]):
-        for step, taken in enumerate(_endless(batches, steps, trial.recipe.steps.accumulate)):
-            rate = low * (high / low) ** (step / (steps - 1))
-            optimisers.set_rates(optimiser, rate)
+    rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
+    with torch.random.fork_rng(devices=[]), stopping.says(lambda: so_far.told(steps)):
+        trial, optimiser, curve = _begun(training, so_far, steps=steps, device=device)
+        losses, first = curve.losses, len(curve.losses)
+        for step, taken in enumerate(_endless(batches, steps, trial.recipe.steps.accumulate, first), first):
+            optimisers.set_rates(optimiser, rates[step])
             moved = [(inputs.to(device), targets.to(device)) for inputs, targets in taken]
             loss = _step(trial, optimiser, moved, step, clip)
-            average = _MEMORY * average + (1 - _MEMORY) * loss
-            smoothed = average / (1 - _MEMORY ** (step + 1))
+            curve.average = _MEMORY * curve.average + (1 - _MEMORY) * loss
+            smoothed = curve.average / (1 - _MEMORY ** (step + 1))
             if not math.isfinite(loss) or (losses and smoothed > _BLOWN_UP * min(losses)):
                 break
-            rates.append(rate)
             losses.append(smoothed)
-    return Sweep(tuple(rates), tuple(losses), suggest(rates, losses))
+            so_far.keep(trial, optimiser, curve)
+    tried = rates[: len(losses)]
+    return Sweep(tuple(tried), tuple(losses), suggest(tried, losses))
 
 
 def suggest(rates: Iterable[float], losses: Iterable[float]) -> float | None:
@@ -142,6 +162,21 @@ def suggest(rates: Iterable[float], losses: Iterable[float]) -> float | None:
         return None
     half = (np.median(y[:quarter]) + y[lowest]) / 2
     return tried[int((y[:lowest] > half).sum())]
+
+
+def _begun(
+    training: Training, so_far: SoFar, *, steps: int, device: str
+) -> tuple[Training, torch.optim.Optimizer, Curve]:
+    """The copy that is trained, its optimiser and the curve, as an earlier run left them or from the start."""
+    made = _trial(training, device)
+    if (curve := so_far.found(*made, steps=steps)) is not None:
+        return *made, curve
+    return *_trial(training, device), Curve()
+
+
+def _trial(training: Training, device: str) -> tuple[Training, torch.optim.Optimizer]:
+    trial = copy.deepcopy(training).to(device).train()
+    return trial, optimisers.make(trial.groups, trial.named, trial.recipe.optimiser)
 
 
 def _step(trial: Training, optimiser: torch.optim.Optimizer, taken: Sequence[Batch], step: int, clip: float) -> float:
@@ -169,11 +204,15 @@ def _step(trial: Training, optimiser: torch.optim.Optimizer, taken: Sequence[Bat
     return means[0]
 
 
-def _endless(batches: DataLoader[Batch], steps: int, accumulate: int) -> Iterator[list[Batch]]:
-    """The batches of `steps` steps, `accumulate` a step or what an epoch has left, each epoch in its own order."""
-    sampler, given = batches.sampler, 0
+def _endless(batches: DataLoader[Batch], steps: int, accumulate: int, first: int) -> Iterator[list[Batch]]:
+    """The batches of steps `first` to `steps` - 1, `accumulate` a step or what an epoch has left, each epoch in its own
+    order."""
+    sampler, given = batches.sampler, first
     assert isinstance(sampler, EpochSampler)
-    first = sampler.epoch
+    before = sampler.epoch, sampler.begun
+    epochs, done = divmod(first, -(-len(batches) // accumulate))
+    sampler.set_epoch(sampler.epoch + epochs)
+    begin_at(batches, sampler.epoch, done * accumulate)
     try:
         while given < steps:
             drawn = iter(batches)
@@ -182,4 +221,4 @@ def _endless(batches: DataLoader[Batch], steps: int, accumulate: int) -> Iterato
                 given += 1
             sampler.set_epoch(sampler.epoch + 1)
     finally:
-        sampler.set_epoch(first)
+        sampler.epoch, sampler.begun = before

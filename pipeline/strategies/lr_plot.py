@@ -9,10 +9,11 @@ from pipeline.base import disk
 from pipeline.base.errors import UserError
 from pipeline.base.writable import require_writable
 from pipeline.data import made_here
-from pipeline.strategies.lr_find import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from pipeline.strategies.lr_find import Sweep
 
 SUFFIXES = (".png", ".svg")
 

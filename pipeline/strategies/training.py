@@ -269,10 +269,17 @@ class Training(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curve"], checkpoint["seconds"] = self.curve, self.seconds
         checkpoint["begun"] = None if self.within is None else begun.state_of(self, *self.within)
+        for name in self._never_trained():
+            del checkpoint["state_dict"][name]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a step may change: the state without what is never trained."""
+        never = self._never_trained()
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in never}
+
+    def _never_trained(self) -> set[str]:
         never = {id(self.named[n]) for g in self.groups if g.multiple == 0 for n in g.parameters}
-        for name, parameter in self.named_parameters():
-            if id(parameter) in never:
-                del checkpoint["state_dict"][name]
+        return {name for name, parameter in self.named_parameters() if id(parameter) in never}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curve, self.seconds = list(checkpoint["curve"]), list(checkpoint["seconds"])

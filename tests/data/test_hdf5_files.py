@@ -13,6 +13,7 @@ from pipeline.base.errors import UserError
 from pipeline.data.build import build
 from pipeline.data.decode import decode
 from pipeline.data.manifest import Manifest
+from pipeline.data.sources import base
 from tests import peak
 from tests.data.world import params
 
@@ -53,6 +54,38 @@ def built(folder: Path, train: list[Path], test: list[Path], **changes: Any) -> 
 def stored_order(manifest: Manifest, split: str) -> list[np.ndarray]:
     rows = manifest.as_stored(manifest.rows(split))
     return [decode(manifest.file(int(row)), max_pixels=10**6) for row in rows]
+
+
+def test_stopped_while_it_unpacks_it_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, save = [neon(tmp_path / "a.h5", pixels(30, 0), np.arange(30) % 2)], base._save
+
+    def stopped(image: Any, path: Path) -> None:
+        if path.name == "00000020.png":
+            raise KeyboardInterrupt
+        save(image, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stop:
+        patch.setattr(base, "_save", stopped)
+        built(tmp_path, train, [])
+    assert stop.value.__notes__ == [
+        "of images that are unpacked or drawn none is kept: the same command begins with them again"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_what_a_kill_left_half_unpacked_goes(tmp_path: Path) -> None:
+    left = tmp_path / ".out.partial/images/0000"
+    left.mkdir(parents=True)
+    for number in (3, 77):
+        (left / f"{number:08d}.png").write_bytes(b"half a picture")
+    values = pixels(30, 0)
+    manifest = built(tmp_path, [neon(tmp_path / "a.h5", values, np.arange(30) % 2)], [])
+    assert len(manifest) == 30 == len(list((tmp_path / "out/images").rglob("*.png")))
+    assert not left.exists()
+    shown = [decode(manifest.root / f"0000/{number:08d}.png", max_pixels=10**6) for number in range(30)]
+    np.testing.assert_array_equal(np.moveaxis(shown, 3, 1), values)
 
 
 def test_test_files_are_the_test_split_and_val_is_cut_from_train(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.base import stopping, unfinished
 from pipeline.base.errors import UserError
 from pipeline.hashing.dbn.autoencoder import Autoencoder
 from pipeline.hashing.dbn.hasher import Dbn
@@ -135,8 +136,9 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 6])
-def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path: Path, after: int) -> None:
+def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Dbn(**QUICK).fit(codes())
+    monkeypatch.setattr(stopping.Timer, "is_due", lambda self: True)
     seen: list[Any] = []
 
     def kill(record: Any) -> None:
@@ -144,24 +146,14 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path: Path, after: int) -> N
         if len(seen) == after:
             raise Killed
 
-    with pytest.raises(Killed):
-        Dbn(**QUICK).fit(codes(), checkpoints=tmp_path, watch=kill)
+    with pytest.raises(Killed), unfinished.of(tmp_path, {}) as so_far:
+        Dbn(**QUICK).fit(codes(), so_far=so_far, watch=kill)
     rest: list[Any] = []
-    resumed = Dbn(**QUICK).fit(codes(), checkpoints=tmp_path, watch=rest.append)
+    with unfinished.of(tmp_path, {}) as so_far:
+        resumed = Dbn(**QUICK).fit(codes(), so_far=so_far, watch=rest.append)
     assert seen + rest == plain.history == resumed.history
     for name, value in plain.arrays().items():
         assert value.tobytes() == resumed.arrays()[name].tobytes(), name
-
-
-def test_checkpoints_of_other_codes_or_params_are_not_gone_on_from(tmp_path: Path) -> None:
-    Dbn(**QUICK).fit(codes(seed=5), checkpoints=tmp_path)
-    fresh = Dbn(**QUICK).fit(codes())
-    np.testing.assert_array_equal(
-        Dbn(**QUICK).fit(codes(), checkpoints=tmp_path).arrays()["weights0"], fresh.arrays()["weights0"]
-    )
-    (tmp_path / "rbm0.h5").write_bytes((tmp_path / "rbm0.h5").read_bytes()[:200])
-    with pytest.raises(UserError, match=r"rbm0\.h5 can't be read"):
-        Dbn(**QUICK).fit(codes(), checkpoints=tmp_path)
 
 
 def test_it_stops_early_and_keeps_the_best() -> None:

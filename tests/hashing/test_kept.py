@@ -17,13 +17,15 @@ from pipeline.collection.build import _fit_short
 from pipeline.hashing import base
 from pipeline.hashing.adam import Adam
 from pipeline.hashing.base import Hasher, make
+from pipeline.hashing.dbn.rbm import Rbm
 from tests.hashing.test_contract import PARAMS, TARGETS, data
 
 torch.set_num_threads(1)
 
-each = pytest.mark.parametrize("name", ["learned", "supervised"])
-# Steps of the optimiser: 3 epochs of 4 batches, of which `learned` has two rounds.
-STEPS = {"learned": 24, "supervised": 12}
+each = pytest.mark.parametrize("name", ["learned", "supervised", "dbn"])
+# 3 epochs, of which `learned` has two rounds; those of `dbn` follow 2 of each of its two machines.
+BATCHES = {"learned": 4, "supervised": 4, "dbn": 6}
+STEPS = {"learned": 2 * 3 * 4, "supervised": 3 * 4, "dbn": (2 * 2 + 3) * 6}
 
 TRAINING = "hasher/training"  # of `supervised`
 
@@ -36,15 +38,19 @@ class Cut(BaseException):
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """[steps made, steps allowed]; what is kept is written at once."""
     monkeypatch.setattr(stopping.Timer, "is_due", lambda self: True)
-    counted, step = [0, 10**9], Adam.step
+    counted = [0, 10**9]
 
-    def cut(self: Adam, *args: Any) -> None:
-        if counted[0] == counted[1]:
-            raise Cut
-        counted[0] += 1
-        step(self, *args)
+    def count(step: Any) -> Any:
+        def cut(*args: Any) -> Any:
+            if counted[0] == counted[1]:
+                raise Cut
+            counted[0] += 1
+            return step(*args)
 
-    monkeypatch.setattr(Adam, "step", cut)
+        return cut
+
+    monkeypatch.setattr(Adam, "step", count(Adam.step))
+    monkeypatch.setattr(Rbm, "cd1", count(Rbm.cd1))
     yield counted
 
 
@@ -70,7 +76,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(name: str, tmp_path: Path, steps:
             fitted(name, tmp_path)
         steps[:] = [0, 10**9]
         same(fitted(name, tmp_path), whole)
-        assert steps[0] == STEPS[name] - killed_at // 4 * 4, "begun epochs alone are done again"
+        assert steps[0] == STEPS[name] - killed_at // BATCHES[name] * BATCHES[name], "begun epochs alone are done again"
     assert not list((tmp_path / unfinished.FOLDER).iterdir())
 
 
@@ -85,7 +91,7 @@ def test_a_state_of_another_fit_is_not_used(name: str, tmp_path: Path, steps: li
 
 
 @pytest.mark.parametrize(
-    "change", ["cut", "flipped", "epochs", "no epochs", "torch", "shape", "type", "nan", "name", "generator"]
+    "change", ["cut", "flipped", "epochs", "no epochs", "torch", "device", "shape", "type", "nan", "name", "generator"]
 )
 def test_a_damaged_state_is_fitted_from_the_start(change: str, tmp_path: Path, steps: list[int]) -> None:
     steps[1] = 9
@@ -113,6 +119,7 @@ def test_a_damaged_state_is_fitted_from_the_start(change: str, tmp_path: Path, s
             "epochs": {"epochs": 4},
             "no epochs": {"epochs": "2"},
             "torch": {"torch": "1"},
+            "device": {"device": "cuda"},
         }
         values |= told.get(change, {})
         unfinished._write(folder, TRAINING, Part(arrays, values), seconds=1.0, mark="m", of="")
@@ -122,17 +129,18 @@ def test_a_damaged_state_is_fitted_from_the_start(change: str, tmp_path: Path, s
     same(again, fitted("supervised", None))
 
 
-def test_the_short_code_of_an_index_goes_on_too(tmp_path: Path, steps: list[int]) -> None:
-    """Epochs of one batch: those before the kill are not done again."""
+@pytest.mark.parametrize(("name", "batches"), [("supervised", 1), ("dbn", 2)])
+def test_the_short_code_of_an_index_goes_on_too(name: str, batches: int, tmp_path: Path, steps: list[int]) -> None:
+    """Epochs before the kill are not done again."""
 
     def short() -> Hasher:
         with unfinished.of(tmp_path, {"kind": "short code"}) as so_far:
-            return _fit_short(data(), TARGETS, hasher="supervised", nbits=16, so_far=so_far)[0]
+            return _fit_short(data(), TARGETS, hasher=name, nbits=16, so_far=so_far)[0]
 
     whole, most = short(), steps[0]
-    steps[:] = [0, most - 5]
+    steps[:] = [0, most - 6]
     with pytest.raises(Cut):
         short()
     steps[:] = [0, 10**9]
     same(short(), whole)
-    assert steps[0] == 5
+    assert most % batches == 0 and steps[0] == 6

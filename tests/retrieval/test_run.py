@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.base import stopping, unfinished
 from pipeline.base.errors import UserError
 from pipeline.codes.reader import Codes
 from pipeline.config import HASHER_NUMBERS, ApproximateIndex, HashSpec
@@ -318,15 +319,18 @@ def test_an_index_that_does_not_fit_the_code_is_skipped_in_words_and_long_codes_
     assert approximate(long, np.zeros((1, 128), np.uint8), 3, {"hnsw": {}}, timed=1) == {}
 
 
-def test_a_killed_training_goes_on_and_leaves_no_checkpoints_once_it_is_done(
+def test_a_killed_training_goes_on_and_leaves_nothing_once_it_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y, splits = blobs(120, 32)
     _, manifest = dataset(x, y, splits)
     codes, _ = dataset(x, y, splits)
     wanted = params(settings={"dbn": {"hidden": [], "epochs": 4, "rbm_epochs": 2}})
-    spec, where = HashSpec.parse(f"dbn16-{SPEC}"), tmp_path / "checkpoints"
+    spec = HashSpec.parse(f"dbn16-{SPEC}")
     undisturbed = evaluate(spec, codes, manifest, wanted)
+    monkeypatch.setattr(stopping.Timer, "is_due", lambda self: True)
+    monkeypatch.setattr(Codes, "open", lambda folder: codes)
+    (tmp_path / SPEC).mkdir()
     seen: list[object] = []
 
     def kill(told: object) -> None:
@@ -336,14 +340,13 @@ def test_a_killed_training_goes_on_and_leaves_no_checkpoints_once_it_is_done(
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr("pipeline.retrieval.run._log_epoch", kill)
-        evaluate(spec, codes, manifest, wanted, checkpoints=where)
-    assert sorted(p.name for p in where.iterdir()) == ["finetune.h5", "rbm0.h5"]
+        run_spec(spec, tmp_path, manifest, wanted, tmp_path / "out", cache=tmp_path)
+    (kept,) = (tmp_path / unfinished.FOLDER).iterdir()
+    assert sorted(p.name for p in (kept / "hasher").iterdir()) == ["finetune.h5", "rbm0.h5"]
     monkeypatch.setattr("pipeline.retrieval.run._log_epoch", seen.append)
-    monkeypatch.setattr(Codes, "open", lambda folder: codes)
-    (tmp_path / SPEC).mkdir()
-    run_spec(spec, tmp_path, manifest, wanted, tmp_path / "out", checkpoints=where)
+    run_spec(spec, tmp_path, manifest, wanted, tmp_path / "out", cache=tmp_path)
     assert len(seen) == 2 + 4  # no epoch twice
-    assert not where.exists()
+    assert not kept.exists()
     bits = read_bits(tmp_path / "out" / "bits.h5")
     assert undisturbed.bits is not None and np.array_equal(bits.packed, pack(undisturbed.bits))
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import json_files
 from pipeline.base.errors import UserError
+from pipeline.base.unfinished import NOTHING, SoFar
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes, Float32
 from pipeline.hashing.exact import affine, blocks, sigmoid, signs
@@ -63,15 +61,15 @@ class Dbn(Stateful):
         *,
         targets: NDArray[np.int64] | None = None,
         val: Codes | None = None,
-        checkpoints: Path | None = None,
+        so_far: SoFar = NOTHING,
         rounding: Rounding | None = None,
         watch: Callable[[Record], None] | None = None,
     ) -> Self:
         """Trains; without `val`, on all but a tenth of the codes, by whose error it stops early.
 
-        checkpoints: a folder from which a killed fit goes on, to the bytes of an undisturbed one. rounding: given the
-        held-out rows' unrounded code and bits after each epoch, returns what to log of them, such as the mAP of both.
-        watch: told each record of `history`. Raises UserError on fewer rows than bits.
+        so_far: of this very fit, from which a killed one goes on to the bytes of an undisturbed one. rounding: given
+        the held-out rows' unrounded code and bits after each epoch, returns what to log of them, such as the mAP of
+        both. watch: told each record of `history`. Raises UserError on fewer rows than bits.
         """
         import torch
 
@@ -89,9 +87,7 @@ class Dbn(Stateful):
             raise UserError(f"{self.name} was given no val codes", allowed="one or more, or val=None")
         self._arrays = self._scaling(codes)
         device = torch.device(_device(self.device))
-        marks = [hashlib.sha256(part.data).hexdigest() for part in (codes, held)]
-        key = json_files.fingerprint({"params": self.params() | {"device": device.type}, "codes": marks})
-        run = Run(self.seed, device, key, checkpoints, watch)
+        run = Run(self.seed, device, so_far, watch)
         # float16 halves the memory, and its rounding is far below the noise that is added.
         seen, kept = (torch.from_numpy(self._visible(c).astype(np.float16)).to(device) for c in (codes, held))
         evaluate = None if rounding is None else lambda code: rounding(code.cpu().numpy(), code.cpu().numpy() > 0.5)

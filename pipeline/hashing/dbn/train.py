@@ -81,7 +81,7 @@ def train_rbm(data: Tensor, held: Tensor, width: int, *, visible: str, how: Pret
     tensors = {"weights": rbm.weights, "visible_bias": rbm.visible_bias, "hidden_bias": rbm.hidden_bias}
     tensors |= {f"speed{i}": speed for i, speed in enumerate(speeds)}
     rate = how.gaussian_rate if visible == "gaussian" else how.rate
-    for epoch in range(run.restore(phase, tensors), how.epochs):
+    for epoch in range(run.restore(phase, tensors, how.epochs), how.epochs):
         momentum = 0.5 if epoch < _MOMENTUM_EPOCHS else 0.9
         generator = run.generator(phase, epoch)
         error = torch.zeros((), device=run.device)
@@ -118,7 +118,7 @@ def finetune(
     tensors["lowest"] = torch.tensor([float("inf"), 0.0], dtype=torch.float64)  # error, epoch
     nbits = net.encoder[-1][0].shape[1]
     noise = torch.randn((len(data), nbits), generator=run.generator("code noise"), device=run.device) * how.code_noise
-    for epoch in range(run.restore("finetune", tensors), how.epochs):
+    for epoch in range(run.restore("finetune", tensors, how.epochs), how.epochs):
         if epoch - tensors["lowest"][1] > how.patience:
             break
         generator = run.generator("finetune", epoch)

@@ -15,6 +15,7 @@ from pipeline.strategies.batches import Batch
 from pipeline.strategies.prepared import Prepared
 from pipeline.strategies.sanity.bench import Bench
 from pipeline.strategies.sanity.step import Columns, Step, Verdict, column
+from pipeline.strategies.swept import SoFar
 from pipeline.strategies.training import Training
 
 # Shares of the chance loss by which the first loss may miss it.
@@ -95,6 +96,7 @@ def find_rate(at: Bench, made: Prepared) -> tuple[Step, float]:
         clip=at.place.params.clip,
         steps=how.sweep_steps,
         device=at.place.device,
+        so_far=SoFar(at.runs / "sweep"),
     )
     name, asked = "learning rate", made.training.recipe.optimiser.rate
     curve: Columns = {"rate": column(found.rates), "loss": column(found.losses)}

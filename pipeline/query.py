@@ -44,6 +44,14 @@ def predict(
     from pipeline.heads.model import predict as score
 
     path = Path(head) / "model.h5" if Path(head).is_dir() else Path(head)
+    if not path.exists():
+        is_folder = Path(head).is_dir()
+        raise UserError(
+            f"{head} holds neither a head nor a tuned network" if is_folder else f"{head} does not exist",
+            allowed="a head's folder, CODES/heads/LAYER-avg-svm (with model.h5), or a tuned network's, "
+            "TUNED/finetune/STRATEGY (with head.safetensors)",
+            see="`cnncodes predict --help`",
+        )
     model, asked = Model.load(path), files_of(images, follow_links=follow_links)
     settings = settings_here(model.codes_settings, device=device, precision=precision)
     embedder = Embedder(_weights_beside(path, weights), settings, room=Room(memory_mb))

@@ -163,6 +163,8 @@ def images_section(
         )
     if images is not None:
         return {"source": "folder", "root": str(images)}
+    if missing := [str(file) for file in (*train, *test) if not Path(file).is_file()]:
+        raise UserError(f"{', '.join(missing)}: no such file", allowed="HDF5 files", see="docs/params.md")
     root = os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
     return {"source": "hdf5", "root": root, "train": list(map(str, train)), "test": list(map(str, test))}
 

@@ -15,6 +15,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+from tests import jpeg2000_files
 from tests.nets.weights.make_neon import layer, python2
 from tests.nets.weights.test_caffe_file import message, number
 
@@ -199,6 +200,17 @@ def png(width: int, height: int, extra: bytes = b"", *, length: int = 0) -> byte
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def _blocks(width: int, height: int, **settings: int) -> bytes:
+    return jpeg2000_files.blocks_of_passes(width, height, data=bytes(8), style=8, **settings)
+
+
+# Pictures that are refused, or take as long as any of their length may.
+IMAGES: dict[str, Callable[[], bytes]] = {
+    "a JPEG 2000 of blocks of thirty planes": lambda: _blocks(7000, 7000),
+    "as many planes as a short file may have": lambda: _blocks(3550, 3610),
+    "as many planes as one of 4.5 MB may have": lambda: _blocks(3950, 3960, padding=4_500_000),
+    "planes of code-blocks of 4 x 4": lambda: _blocks(2100, 2100, block=4),
+}
 WEIGHTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a pickle that announces 3 GB": (".p", announced),
     "a pickle that encodes one text 3,000 times": (".p", repeated_encodings),

@@ -59,6 +59,7 @@ def test_the_shipped_params_are_valid(section: str) -> None:
         ("heads", {"heads": ["tree"]}, "heads.0: .*'svm'"),
         ("retrieval", {"specs": ["itq-pool5-avg"]}, "specs.0: .*no number for itq.*itq64-pool5-avg"),
         ("retrieval", {"specs": ["itq60-pool5-avg"]}, "specs.0: .*multiple of 8"),
+        ("retrieval", {"specs": ["itq100000-pool5-avg"]}, "100000 bits; allowed: a multiple of 8 up to 16,384"),
         ("retrieval", {"specs": ["sigmoid64-pool5-flatten"]}, "specs.0: .*no number after its name"),
         ("retrieval", {"specs": ["md5-pool5-avg"]}, "specs.0: .*one of cosine, sigmoid"),
         ("retrieval", {"specs": ["itq64-pool5"]}, "specs.0: .*not LAYER-POOLING"),

@@ -51,6 +51,8 @@ INDEXES: list[tuple[dict[str, Any], str]] = [
     ({"hasher": "topk"}, "does not make short codes; allowed: lsh, pca, itq"),
     ({"hasher": "ipq"}, "does not make short codes"),
     ({"nbits": 12}, "12 bits; allowed: a positive multiple of 8"),
+    ({"nbits": 100_000}, "100,000 bits; allowed: a multiple of 8 up to 16,384"),
+    ({"nbits": 16_392, "hasher": "lsh"}, "16,392 bits; allowed: a multiple of 8 up to 16,384"),
     ({"hasher": "pca", "nbits": 64}, "64 bits of codes with 16 values; allowed: at most 16"),
     ({"hasher": "learned", "nbits": 16}, "learned of 16 bits can't be fitted on 12 images; allowed: 17 or more"),
     ({"layers": ["conv9_9"]}, "no layer 'conv9_9'; allowed: conv1_1"),

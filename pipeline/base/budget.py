@@ -22,10 +22,14 @@ STEPS_OF_A_BYTE = 1 / 100
 # A picture of one colour packs to a thousand pixels a byte, a photograph to less than ten.
 FREE_PIXELS = 50_000_000
 PIXELS_OF_A_BYTE = 50
-# Of a JPEG 2000: what the decoder sets up before it reads data, some 600 bytes each. One of 32 x 32 pixels, as encoders
-# make them, takes some bytes in a file.
-FREE_BLOCKS = 1_000_000
+# Of a JPEG 2000: what the decoder sets up before it reads data. A block of 32 x 32 pixels, as encoders make them, takes
+# some bytes in a file; FREE_PIXELS have as many of the smallest, of 4 x 4.
+FREE_BLOCKS = 3_200_000
 BLOCKS_OF_A_BYTE = 1 / 4
+BLOCK_BYTES = 600
+# And the bit-planes of samples that it goes over, some 15 ns each at most: photographs have two to eight a sample.
+FREE_PLANES = 400_000_000
+PLANES_OF_A_BYTE = 20
 # What the HDF5 library may take to look a file through, in a process of its own; it reads half a million
 # texts a second.
 FREE_TRIED_S = 2.0
@@ -45,6 +49,11 @@ def most_pixels(file_bytes: int) -> int:
 def most_blocks(file_bytes: int) -> int:
     """Tiles, precincts and code-blocks that a JPEG 2000 of this length may have."""
     return FREE_BLOCKS + int(BLOCKS_OF_A_BYTE * file_bytes)
+
+
+def most_planes(file_bytes: int) -> int:
+    """Bit-planes of samples that a JPEG 2000 of this length may have, but for those that are all zeros in a block."""
+    return FREE_PLANES + PLANES_OF_A_BYTE * file_bytes
 
 
 def tried_s(file_bytes: int) -> float:

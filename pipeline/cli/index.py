@@ -82,7 +82,7 @@ def build(
             help=f"For the short code: {' | '.join(SHORT_HASHERS)}; itq, or lsh for few images, if not given."
         ),
     ] = None,
-    bits: Annotated[int, typer.Option(min=8, help="Length of the short code, a multiple of 8.")] = 64,
+    bits: Annotated[int, typer.Option(min=8, help="Length of the short code, a multiple of 8 up to 16,384.")] = 64,
     long: Annotated[str, typer.Option(help="Long codes with commas, topk | sigmoid; '' for none.")] = "topk,sigmoid",
     index: Annotated[
         str | None,

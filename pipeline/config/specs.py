@@ -92,6 +92,8 @@ HASHER_NUMBERS = {
     "learned": "nbits",
     "supervised": "nbits",
 }
+# A hash of more is no shortcut: codes of one value a bit are as long, and what is learned grows by bits times values.
+MOST_BITS = 16_384
 _HASH_SPEC = re.compile(r"(?P<hasher>[a-z]+)(?P<number>[1-9][0-9]{0,5})?-(?P<codes>.+)")
 
 
@@ -120,8 +122,9 @@ class HashSpec(BaseModel):
         if bool(sets) != bool(number):
             wanted = f"{match['hasher']}64-{match['codes']}, where 64 is {sets}" if sets else "no number after its name"
             raise UserError(f"hash spec {text!r} has {number or 'no number'} for {match['hasher']}", allowed=wanted)
-        if sets == "nbits" and int(number) % 8:
-            raise UserError(f"hash spec {text!r} asks for {number} bits", allowed="a multiple of 8")
+        if sets == "nbits" and (int(number) % 8 or int(number) > MOST_BITS):
+            allowed = f"a multiple of 8 up to {MOST_BITS:,}"
+            raise UserError(f"hash spec {text!r} asks for {number} bits", allowed=allowed)
         codes = LayerSpec.parse(match["codes"])
         if match["hasher"] == "sigmoid" and codes.suffix:
             raise UserError(

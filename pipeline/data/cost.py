@@ -8,7 +8,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from pipeline.base import budget
 from pipeline.data.decode import formats_of, require_proportion, what_pixels_need, work_of_a_pixel
+from pipeline.data.jpeg2000 import Jpeg2000
 
 # Bytes a pixel at the highest, measured of `decode` for each kind of image (tests/data/test_cost.py holds that): Pillow
 # keeps 4 (grey 1, 16 bits 2), and its conversions and copies come on top.
@@ -17,6 +19,9 @@ _COLOUR, _OTHER, _TRANSPARENT, _KEYED, _DEEP = 10, 15, 10, 19, 24
 _CODECS = {"WEBP": 28, "JPEG2000": 29, "AVIF": 28, "HEIF": 28, "TIFF": 16, "JPEG": 13, "MPO": 13}
 # libjpeg keeps all coefficients of a progressive picture, at full size even where it decodes at less.
 _PROGRESSIVE = 8
+# Samples of a JPEG 2000's code-blocks, whose own memory is in the above down to this.
+_BLOCK = 32 * 32
+# But for JPEG 2000 in smaller code-blocks.
 MOST_BYTES_A_PIXEL = 29
 
 
@@ -52,6 +57,8 @@ def look(source: bytes | BinaryIO, *, max_pixels: int, reduced_to: int | None = 
                 image.draft(None, (reduced_to, reduced_to))
             pixels = image.size[0] * image.size[1]
             most = max(_converted(image), _CODECS.get(str(image.format), 0)) * pixels
+            if isinstance(about, Jpeg2000):
+                at_once = budget.BLOCK_BYTES * max(0, about.blocks - width * height * about.components // _BLOCK)
             return Header(*image.size, held_bytes + most + at_once)
     except Exception:  # noqa: BLE001  Pillow's parsers raise whatever trips them; the decoder says it
         return Header(0, 0, 0)

@@ -24,6 +24,7 @@ from pipeline.base import budget
 from pipeline.data import colours, jpeg, jpeg2000, kinds, png
 from pipeline.data.colours import Pixels
 from pipeline.data.jpeg import Jpeg
+from pipeline.data.jpeg2000 import Jpeg2000
 from pipeline.data.png import Png
 
 # Formats that state their size up front and run no foreign program. Others (EPS, PDF, ICO, ...) are refused.
@@ -192,11 +193,12 @@ def _formats_with_heif() -> list[str]:
 
 def what_pixels_need(
     file: BinaryIO, head: bytes, max_pixels: int, *, header_only: bool = False
-) -> tuple[BinaryIO, Png | Jpeg | None]:
+) -> tuple[BinaryIO, Png | Jpeg | Jpeg2000 | None]:
     """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
 
     `header_only`: enough to open it, not to load it. Raises DecodeError on a JPEG of more pixels or scans, or
-    a JPEG 2000 of more pixels or blocks, than are allowed, by `max_pixels` or by the file's length.
+    a JPEG 2000 of more pixels, blocks or bit-planes (of these, not with `header_only`), than are allowed, by
+    `max_pixels` or by the file's length.
     """
     file.seek(0)
     if head.startswith(png.SIGNATURE):
@@ -204,8 +206,7 @@ def what_pixels_need(
         file.seek(0)
         return (io.BytesIO(found.needed), found) if found else (file, None)
     if head.startswith((jpeg2000.BOXES, jpeg2000.CODESTREAM)):
-        _require_blocks(file, max_pixels)
-        return file, None
+        return file, _bounded_jpeg2000(file, max_pixels, header_only=header_only)
     if not head.startswith(jpeg.SIGNATURE):
         return file, None
     picture = jpeg.read(file, header_only=header_only)
@@ -225,15 +226,15 @@ def what_pixels_need(
     return io.BytesIO(picture.body + jpeg.END), picture
 
 
-def _require_blocks(file: BinaryIO, max_pixels: int) -> None:
-    """Raises DecodeError on a JPEG 2000 that has the decoder set up more than a file of its length may. Leaves the file
-    at its beginning.
+def _bounded_jpeg2000(file: BinaryIO, max_pixels: int, *, header_only: bool) -> Jpeg2000 | None:
+    """Raises DecodeError on a JPEG 2000 that has the decoder set up, or go over, more than a file of its length may.
+    Leaves the file at its beginning.
     """
     size_bytes = file.seek(0, os.SEEK_END)
     picture = jpeg2000.read(file)
     file.seek(0)
     if picture is None:
-        return
+        return None
     _require_size(picture.width, picture.height, max_pixels)
     require_proportion(picture.width, picture.height, file, work=float(max(1, picture.components)))
     if picture.blocks > budget.most_blocks(size_bytes):
@@ -241,6 +242,18 @@ def _require_blocks(file: BinaryIO, max_pixels: int) -> None:
             f"a JPEG 2000 of {size_bytes:,} bytes that asks for {picture.blocks:,} tiles, precincts and code-blocks, "
             f"more than {budget.FREE_BLOCKS:,} and one for each {round(1 / budget.BLOCKS_OF_A_BYTE)} bytes of a file"
         )
+    most = budget.most_planes(size_bytes)
+    if picture.planes > most and not header_only:
+        # The headers allow for more than sound files have.
+        planes = jpeg2000.count_planes(file, most)
+        file.seek(0)
+        if planes is None or planes > most:
+            raise DecodeError(
+                f"a JPEG 2000 of {size_bytes:,} bytes whose code-blocks ask for more than {most / 1e6:,.0f} million "
+                f"bit-planes of samples ({budget.FREE_PLANES / 1e6:.0f} million and {budget.PLANES_OF_A_BYTE} for each "
+                "byte of a file)"
+            )
+    return picture
 
 
 def _require_size(width: int, height: int, max_pixels: int) -> None:
@@ -263,7 +276,7 @@ def require_proportion(width: int, height: int, file: BinaryIO, *, work: float =
         )
 
 
-def work_of_a_pixel(image: Image.Image, about: Png | Jpeg | None) -> float:
+def work_of_a_pixel(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None) -> float:
     """What a pixel of an opened image takes to decode, 1 for one of 24 bits or less.
 
     PNG is unpacked and filtered by the byte. JPEG 2000 takes as long for each band as others for all.
@@ -273,7 +286,7 @@ def work_of_a_pixel(image: Image.Image, about: Png | Jpeg | None) -> float:
     return float(len(image.getbands())) if image.format == "JPEG2000" else 1.0
 
 
-def _require_whole(image: Image.Image, about: Png | Jpeg | None) -> None:
+def _require_whole(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None) -> None:
     """Raises DecodeError if the data of a loaded image end early, where the decoder fills what is missing."""
     if isinstance(about, Jpeg):
         if about.missing:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
 from pipeline.base.unfinished import NOTHING, SoFar
+from pipeline.config.specs import MOST_BITS
 from pipeline.hashing import check
 from pipeline.hashing.check import Bits, Codes
 from pipeline.hashing.dbn.hasher import Dbn
@@ -107,6 +108,8 @@ def check_fit(hasher: Hasher, dim: int | None = None) -> None:
             raise UserError(f"topk was asked for k = {k}", allowed=f"1 to {dim or 'the dimension of the codes'}")
         return
     nbits = check.code_length(hasher.nbits, who=hasher.name)
+    if nbits > MOST_BITS:
+        raise UserError(f"{hasher.name} was asked for {nbits:,} bits", allowed=f"a multiple of 8 up to {MOST_BITS:,}")
     if hasher.name in _OF_DIRECTIONS and dim is not None and nbits > dim:
         raise UserError(
             f"{hasher.name} was asked for {nbits} bits of codes with {dim} values", allowed=f"at most {dim - dim % 8}"

@@ -197,7 +197,12 @@ def test_cache_size_and_gc(place: Path) -> None:
         (["extract", "photos", *BASE, "--out", "photos/red/0.png/x"], "not a directory"),
         (["info", "photos"], "photos holds no codes"),
         (["export", "codes", "--layer", "fc8", "--to", "npy"], "holds no codes of 'fc8'"),
-        (["predict", "nothing", "a.png"], "does not exist"),
+        (["predict", "nothing", "a.png"], "nothing does not exist; allowed: a head's folder"),
+        (
+            ["predict", "photos", "a.png"],
+            "photos holds neither a head nor a tuned network; allowed: .*head.safetensors",
+        ),
+        (["extract", "--train", "no.h5", "--out", "codes"], "no.h5: no such file; allowed: HDF5 files"),
         (["predict", "codes/heads/conv5_2-avg-svm", "photos/red/broken.jpg"], "cannot be read"),
         (["compare", "codes", "--heads", "tree"], "'tree'"),
         (["cache", "gc", "--keep", "photos"], "photos holds no codes"),

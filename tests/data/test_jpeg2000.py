@@ -1,17 +1,21 @@
-"""JPEG 2000 files of some hundred bytes whose headers ask for gigabytes."""
+"""Small JPEG 2000 files that ask for gigabytes, or for minutes, and ordinary ones that are read."""
 
 from __future__ import annotations
 
 import io
 import struct
+import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.base.budget import BLOCK_BYTES, FREE_PLANES
 from pipeline.data import jpeg2000
 from pipeline.data.cost import look
 from pipeline.data.decode import DecodeError, decode
+from tests import jpeg2000_files, peak
 from tests.data import stored
 
 MOST = 100_000_000
@@ -65,7 +69,7 @@ def many_layers(data: bytearray) -> bytes:
 
 
 BOMBS = [
-    small_precincts, small_precincts_of_a_component, small_precincts_of_a_tile, small_blocks, small_tiles, many_layers,
+    small_precincts, small_precincts_of_a_component, small_precincts_of_a_tile, small_tiles, many_layers,
 ]  # fmt: skip
 
 
@@ -74,7 +78,7 @@ BOMBS = [
 def test_headers_that_ask_for_gigabytes(bomb: Callable[[bytearray], bytes], boxes: bool) -> None:
     data = bomb(flat(boxes=boxes))
     assert len(data) < 500
-    with pytest.raises(DecodeError, match=r"a JPEG 2000 of .* bytes that asks for .* code-blocks, more than 1,000,000"):
+    with pytest.raises(DecodeError, match=r"a JPEG 2000 of .* bytes that asks for .* code-blocks, more than 3,200,000"):
         decode(data, max_pixels=MOST)
     assert look(data, max_pixels=MOST).bytes == 0
 
@@ -95,6 +99,8 @@ def test_the_size_of_the_codestream_counts_not_that_of_the_box_around_it() -> No
         {"codeblock_size": (16, 16)},
         {"precinct_size": (128, 128), "codeblock_size": (32, 32)},
         {"quality_layers": [80, 40, 20, 10]},
+        {"codeblock_size": (4, 4)},
+        {"codeblock_size": (4, 4), "quality_mode": "rates", "quality_layers": [50]},
     ],
 )
 def test_what_encoders_make_is_read(settings: dict[str, object]) -> None:
@@ -105,4 +111,115 @@ def test_what_encoders_make_is_read(settings: dict[str, object]) -> None:
 def test_blocks_are_counted() -> None:
     # One tile, one resolution, blocks of 64: 4 x 4 of them and a precinct around, in each of 3 components.
     found = jpeg2000.read(io.BytesIO(flat(256, num_resolutions=1)))
-    assert found == jpeg2000.Jpeg2000(256, 256, 3, 3 * (16 + 1 + 2))
+    blocks = 3 * (16 + 1 + 2)
+    # 8 bits and 2 guard bits less 1 are 9 planes; the transform is one, and a block as 70 samples' more.
+    assert found == jpeg2000.Jpeg2000(256, 256, 3, blocks, 3 * 256**2 * (9 + 1) + 70 * blocks)
+
+
+PHOTOGRAPH = np.asarray(
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((400, 400))
+).astype(np.int64) + np.random.default_rng(1).normal(0, 4, (400, 400, 1)).astype(np.int64)
+
+
+def photograph(**settings: object) -> bytes:
+    """Smooth, with noise."""
+    image = Image.fromarray(np.clip(PHOTOGRAPH, 0, 255).astype(np.uint8))
+    return stored.encoded(image, "JPEG2000", quality_mode="rates", **settings)
+
+
+def counted(data: bytes) -> int | None:
+    return jpeg2000.count_planes(io.BytesIO(data), 1 << 60)
+
+
+@pytest.mark.parametrize("style", [0, 8])
+@pytest.mark.parametrize("padding", [0, 4_600_000])
+def test_blocks_of_eight_bytes_that_ask_for_thirty_planes(style: int, padding: int) -> None:
+    """One of 141 kB took 23 s."""
+    data = jpeg2000_files.blocks_of_passes(7000, 7000, data=bytes(8), style=style, padding=padding)
+    start = time.process_time()
+    with pytest.raises(DecodeError, match=r"whose code-blocks ask for more than 4[0-9]* million bit-planes of samples"):
+        decode(data, max_pixels=MOST)
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(("planes", "passes"), [(30, 0), (30, 1), (30, 4), (7, 0), (30, 109)])
+def test_passes_are_counted(planes: int, passes: int) -> None:
+    data = jpeg2000_files.blocks_of_passes(256, 128, planes=planes, passes=passes)
+    # In the first plane there is one pass, in each other one there are three.
+    asked = min((passes or 3 * planes - 2) + 2, 90) // 3
+    found = counted(data)
+    assert found is not None
+    assert 0 <= found - 256 * 128 * (1 + asked) < 20_000  # what counting eight blocks takes
+
+
+@pytest.mark.parametrize("settings", [{}, {"quality_layers": [40, 20, 10]}, {"irreversible": True}])
+def test_packets_are_read_in_every_order(settings: dict[str, object]) -> None:
+    """A bit that is taken for another shows in what follows: all orders give the same only if all is read right."""
+    cut = {"tile_size": (170, 130), "precinct_size": (64, 64), "codeblock_size": (16, 16), **settings}
+    found = {order: counted(photograph(progression=order, **cut)) for order in ("LRCP", "RLCP", "RPCL", "PCRL", "CPRL")}
+    assert len(set(found.values())) == 1
+    assert None not in found.values()
+
+
+@pytest.mark.parametrize("settings", [{}, {"irreversible": True}, {"tile_size": (200, 200)}])
+def test_the_better_a_picture_the_more_planes_it_has(settings: dict[str, object]) -> None:
+    samples = PHOTOGRAPH.size
+    found = [(counted(photograph(quality_layers=[rate], **settings)) or 0) / samples for rate in (100, 20, 5, 1)]
+    assert found == sorted(found)
+    assert found[0] < 4
+    assert 6 < found[-1] < 15
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quality_layers": [100]},
+        {"quality_layers": [20]},
+        {"quality_layers": [20], "irreversible": True},
+        {"quality_layers": [80, 60, 50, 40, 30, 25, 20, 15, 12, 10, 8]},
+        {"quality_layers": [1]},
+        {"quality_layers": [20], "progression": "RPCL", "tile_size": (256, 256)},
+    ],
+)
+def test_a_large_photograph_is_read(monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]) -> None:
+    """As one of 24 million pixels against FREE_PLANES, where its headers alone allow for too much."""
+    monkeypatch.setattr("pipeline.base.budget.FREE_PLANES", FREE_PLANES * PHOTOGRAPH.size // 3 // 24_000_000)
+    assert decode(photograph(**settings), max_pixels=MOST).shape == (400, 400, 3)
+    crafted = jpeg2000_files.blocks_of_passes(600, 600, data=bytes(8))
+    with pytest.raises(DecodeError, match="bit-planes"):
+        decode(crafted, max_pixels=MOST)
+
+
+@pytest.mark.parametrize("length", range(0, 60, 7))
+def test_packets_that_are_cut_off_or_of_noise_end_in_a_count(length: int) -> None:
+    data = jpeg2000_files.blocks_of_passes(512, 512)
+    at = data.index(b"\xff\x93") + 2
+    noise = np.random.default_rng(length).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+    for packets in (data[at : at + length], noise):
+        assert counted(data[:at] + packets) is not None
+
+
+@pytest.mark.parametrize("where", [b"\xff\x5f", b"\xff\x60"])
+def test_packets_that_lie_elsewhere_are_bound_by_the_headers(monkeypatch: pytest.MonkeyPatch, where: bytes) -> None:
+    """In an order of their own (POC), or in the main header (PPM)."""
+    plain = photograph(no_jp2=True, quality_layers=[100])
+    at = plain.index(b"\xff\x52")
+    data = plain[:at] + where + struct.pack(">H", 9) + bytes(7) + plain[at:]
+    assert counted(data) is None
+    monkeypatch.setattr("pipeline.base.budget.FREE_PLANES", 5 * PHOTOGRAPH.size)
+    assert decode(plain, max_pixels=MOST).shape == (400, 400, 3)
+    with pytest.raises(DecodeError, match="bit-planes"):
+        decode(data, max_pixels=MOST)
+
+
+def test_small_blocks_count_by_their_number() -> None:
+    data = small_blocks(flat())
+    with pytest.raises(DecodeError, match=r"bit-planes of samples \(400 million and 20 for each byte"):
+        decode(data, max_pixels=MOST)
+
+
+def test_the_memory_of_small_blocks_is_told() -> None:
+    data = bytes(flat(800, codeblock_size=(4, 4)))
+    told, plain = (look(d, max_pixels=MOST).bytes for d in (data, bytes(flat(800))))
+    assert told > plain + 0.9 * 3 * 200**2 * BLOCK_BYTES
+    assert peak.of(lambda: decode(data, max_pixels=MOST), warm=lambda: decode(data, max_pixels=MOST)) < told + (4 << 20)

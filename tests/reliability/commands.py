@@ -18,7 +18,8 @@ SPECS = ("conv5_3-avg", "pool5-flatten")
 @dataclass(frozen=True)
 class Command:
     """`argv` as in a shell. `needs`: what it finds in the box, by name in the world. `without`: what of that is not
-    there. `then`: a command that reads what it wrote; its answer is an undisturbed run's, or a refusal.
+    there. `then`: a command that reads what it wrote; its answer is an undisturbed run's, or a refusal. `checks`: it
+    ends with 1 where it found something, which it may in fewer images.
     """
 
     name: str
@@ -26,10 +27,13 @@ class Command:
     needs: tuple[str, ...]
     without: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
+    checks: bool = False
 
 
-def _command(name: str, line: str, *needs: str, without: tuple[str, ...] = (), then: str = "") -> Command:
-    return Command(name, tuple(line.split()), needs, without, tuple(then.split()))
+def _command(
+    name: str, line: str, *needs: str, without: tuple[str, ...] = (), then: str = "", checks: bool = False
+) -> Command:
+    return Command(name, tuple(line.split()), needs, without, tuple(then.split()), checks)
 
 
 _NET = "--arch tinyvgg --weights random:0 --size 32"
@@ -111,6 +115,7 @@ COMMANDS = {
             f"cnncodes sanity photos {_TRAIN} --strategy frozen --rounds 1 --epochs 1 --plot steps.png",
             "photos",
             "params.yaml",
+            checks=True,
         ),
         _command("cache-gc", "cnncodes cache gc --keep codes --training", "codes", "cache", "tuned"),
         _command("stage-digests", "digests", "photos", "params.yaml"),

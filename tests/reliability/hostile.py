@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.base.errors import UserError
+from pipeline.data.decode import DecodeError, decode
 from pipeline.nets.weights.sources import open_file
 from tests import small_files
 from tests.reliability.child import Child
+from tests.reliability.images import MOST_PIXELS
 from tests.reliability.registry import Draw
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +57,19 @@ def draws(seed: int, count: int | None) -> Iterator[Draw]:
     child = Child(look)
     for name in small_files.WEIGHTS:
         yield Draw(name, functools.partial(_twice, child, name))
+    decoder = Child(_decoded)
+    for name in small_files.IMAGES:
+        yield Draw(name, functools.partial(decoder.ask, name))
     for module in TESTS:
         yield Draw(module, functools.partial(_tested, module))
+
+
+def _decoded(name: str) -> str | None:
+    try:
+        decode(small_files.IMAGES[name](), max_pixels=MOST_PIXELS)
+    except DecodeError as e:
+        return None if str(e).isprintable() else f"its sentence is {str(e)!r}"
+    return None
 
 
 def _tested(module: str) -> str | None:

@@ -15,7 +15,7 @@ import pytest
 from tests.reliability import faults, folders, jobs, kills, trial
 from tests.reliability.commands import COMMANDS, Command
 from tests.reliability.registry import PARTS, Draw, Part
-from tests.reliability.runner import Fault, Runner, has_compiler
+from tests.reliability.runner import Fault, Runner, Told, has_compiler
 from tests.reliability.state import State, counts
 
 SAMPLES = {"faults": (faults.draws, 300), "reads": (faults.read_draws, 60), "kills": (kills.draws, 20)}
@@ -64,6 +64,16 @@ def test_the_library_fails_the_call_that_is_asked_for(tmp_path: Path) -> None:
         assert told.code == 0 and not told.calls, "reads nothing below the box"
     finally:
         runner.close()
+
+
+def test_what_a_check_found_is_no_fault_of_its_own_command_alone() -> None:
+    calm = trial.Undisturbed(0, 1.0, {}, {}, (), (), ())
+    found = Told(1, "", "", 1.0, (), killed=False, hung=False)
+    reads, writes = (Fault(1, error=errno.EIO, reads=reads) for reads in (True, False))
+    assert trial._sentence(found, calm, reads, checks=True) == []
+    assert trial._sentence(found, calm, writes, checks=True)
+    assert trial._sentence(found, calm, reads, checks=False)
+    assert [command.name for command in COMMANDS.values() if command.checks] == ["sanity"]
 
 
 def test_states_that_differ_are_not_taken_for_one_another(tmp_path: Path) -> None:

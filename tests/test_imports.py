@@ -18,7 +18,7 @@ BASE: dict[str, set[str]] = {
     "budget": {"errors"},
     "cache": {"disk", "errors", "folders", "held"},
     "csv_files": {"disk", "errors", "failing"},
-    "disk": {"errors", "failing", "held"},
+    "disk": {"counting", "errors", "failing", "held"},
     "failing": {"errors"},
     "front": {"errors", "failing", "terminal"},
     "items": {"disk", "errors", "json_files", "versions"},

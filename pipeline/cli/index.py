@@ -261,7 +261,8 @@ def _show_info(about: dict[str, Any]) -> None:
     for root in about["roots"]:
         say(plain(f"images below {root}"))
     rows = [
-        (n, ",".join(m["layers"]), m["index"], m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()
+        (n, ",".join(m["layers"]), m["index"], f"{m['bytes_per_image']:,}", m["unit"])
+        for n, m in about["methods"].items()
     ]
     say("\nmethods, the default one first")
     say(table(("method", "codes", "index", "bytes an image", "distance"), rows))

@@ -188,7 +188,7 @@ def read_about(path: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise UserError(f"no weights file at {path}")
+        raise UserError(f"no weights file at {path}", allowed="a canonical .safetensors file", see="docs/params.md")
     try:
         with safe_open(path, framework="pt") as f:
             yield f

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.hashing import base as hashing
 from pipeline.nets import backbone
@@ -38,7 +39,9 @@ class Sections:
         found: Any = {name: read[name] for name in cls.__dataclass_fields__}
         sections = cls(**found)
         if problems := list(sections._problems()):
-            raise UserError(f"{path} has {len(problems)} problem(s): {' | '.join(problems)}", see="docs/params.md")
+            raise UserError(
+                f"{path} has {counted(len(problems), 'problem')}: {' | '.join(problems)}", see="docs/params.md"
+            )
         return sections
 
     def _problems(self) -> Iterator[str]:

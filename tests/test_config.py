@@ -55,7 +55,7 @@ def test_the_shipped_params_are_valid(section: str) -> None:
         ("codes", {"crop": 100}, "must not be below"),
         ("codes", {"view": "whole"}, "flatten needs images of one size"),
         ("codes", {"batch_size": 0}, "batch_size: .*greater than or equal to 1"),
-        ("heads", {"c_grid": [0.0]}, "c_grid must be positive"),
+        ("heads", {"c_grid": [0.0]}, "c_grid has 0; allowed: numbers above 0"),
         ("heads", {"heads": ["tree"]}, "heads.0: .*'svm'"),
         ("retrieval", {"specs": ["itq-pool5-avg"]}, "specs.0: .*no number for itq.*itq64-pool5-avg"),
         ("retrieval", {"specs": ["itq60-pool5-avg"]}, "specs.0: .*multiple of 8"),
@@ -76,8 +76,31 @@ def test_a_bad_value_is_named(section: str, values: dict[str, Any], said: str, t
         load(SECTIONS[section], changed(tmp_path, section, **values))
 
 
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        (
+            "heads",
+            {"k_grid": [0, 3]},
+            "has 1 problem: heads.fit.k_grid has 0; allowed: whole numbers from 1; see",
+        ),
+        (
+            "heads",
+            {"c_grid": [1.0, -2.0]},
+            "has 1 problem: heads.fit.c_grid has -2; allowed: numbers above 0; see",
+        ),
+        ("finetune", {"run": ["mine"]}, "finetune has 1 problem: finetune.run names mine; allowed: direct, frozen,"),
+        ("codes", {"layers": ["conv9"]}, "see `cnncodes layers`; see docs/params.md"),
+    ],
+)
+def test_a_bad_value_reads_as_a_sentence(section: str, values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as e:
+        load(SECTIONS[section], changed(tmp_path, section, **values))
+    assert said in str(e.value)
+
+
 def test_all_problems_come_in_one_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2 problem\(s\)") as e:
+    with pytest.raises(UserError, match=r"2 problems") as e:
         load(DatasetParams, changed(tmp_path, "dataset", seed=-1, repeats=0))
     assert "seed" in str(e.value) and "repeats" in str(e.value)
 

@@ -131,7 +131,7 @@ def test_what_only_the_base_has_is_no_key_of_a_file(tmp_path: Path) -> None:
 def test_a_wrong_kind_is_the_one_mistake(text: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(f"preset: base\nfinetune: {{strategies: {{mine: {text}}}}}\n")
-    with pytest.raises(UserError, match=r"finetune has 1 problem\(s\): strategies.mine.kind"):
+    with pytest.raises(UserError, match=r"finetune has 1 problem: strategies.mine.kind"):
         load(FinetuneParams, path)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.base import held
+from pipeline.base.counting import size
 from pipeline.base.errors import UserError
 from pipeline.base.failing import place, reading, told
 
@@ -142,16 +143,22 @@ def has_locks(folder: Path) -> bool:
     return True
 
 
-def require_space(folder: str | Path, need_bytes: int, *, what: str) -> None:
-    """Raises UserError at once if `folder`'s disk has less than `need_bytes` and a reserve of 64 MiB free."""
+_RESERVE_BYTES = 64 << 20
+
+
+def require_space(folder: str | Path, need_bytes: int, *, what: str, less: str = "") -> None:
+    """Raises UserError at once if `folder`'s disk has less than `need_bytes` and a reserve of 64 MiB free. `less`: what
+    would need less.
+    """
     probe = Path(folder).absolute()
     while not probe.exists():
         probe = probe.parent
     free_bytes = shutil.disk_usage(probe).free
-    if free_bytes < need_bytes + (64 << 20):
+    if free_bytes < need_bytes + _RESERVE_BYTES:
+        needs = f"{size(need_bytes)}, and {size(_RESERVE_BYTES)} that stay free,"
         raise UserError(
-            f"{what} needs {need_bytes / 1e9:.2f} GB in {folder}, where {free_bytes / 1e9:.2f} GB are free",
-            allowed="fewer layers, a pooling, float16, or another disk",
+            f"{what} needs {needs} in {folder}, where {size(free_bytes)} are free",
+            allowed=f"{less}, or another disk" if less else "another disk, or more room on this one",
             see="`cnncodes cache size`",
         )
 

@@ -70,6 +70,7 @@ def begin() -> None:
     """Sends the log to stderr, of libraries only what is an error. SIGTERM and SIGHUP then raise Stopped, and SIGINT
     KeyboardInterrupt.
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no such letter
@@ -93,8 +94,24 @@ def begin() -> None:
                 signal.signal(number, _stop)
 
 
+def _open_streams() -> None:
+    """Gives standard streams that are closed to nobody: else the next file that is opened has their number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nobody = os.open(os.devnull, os.O_RDWR)
+            if nobody != number:
+                os.dup2(nobody, number)
+                os.close(nobody)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  as long as the process
+
+
 def _last_words(error: BaseException, name: str) -> int:
     """Says on stderr what ended the command. Returns the exit code."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # rich ends the process where a help's reader has left
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, BrokenPipeError) and error.filename is None:

@@ -52,8 +52,12 @@ class Pace:
         now_s = time.monotonic()
         if self.calls == 1:
             self.warm_s, self.warm_done = now_s, self.done
-        elif not self.said and self.calls > 2 and (now_s - self.warm_s > _TELLING_S or self.done > self.total / 4):
+        elif self._tells() and (now_s - self.warm_s > _TELLING_S or self.done > self.total / 4):
             self.say()
+
+    def _tells(self) -> bool:
+        """The pace is known, and some work left."""
+        return not self.said and self.calls > 2 and self.done < self.total
 
     def say(self) -> None:
         now_s = time.monotonic()

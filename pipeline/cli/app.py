@@ -9,9 +9,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.base.errors import UserError
 from pipeline.base.front import MEANINGS, ExitCode
 from pipeline.cli import advise, codes, dvc, finetune, heads, index, params, reference, sanity, search, serve, weights
+from pipeline.cli.amiss import told
 
 # A command that was not asked for rightly: typer has no name for the class.
 _UsageError: Any = typer.BadParameter.__base__
@@ -76,6 +76,5 @@ def command() -> int:
     except _UsageError as e:
         if type(e).__name__ == "NoArgsIsHelpError":  # it has shown the help
             return int(ExitCode.USER)
-        command_path = e.ctx.command_path if e.ctx else "cnncodes"
-        raise UserError(e.format_message().rstrip("."), see=f"`{command_path} --help`") from None
+        raise told(e) from None
     return ended if isinstance(ended, int) else 0

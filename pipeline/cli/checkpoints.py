@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.output import JsonFlag, print_json, say, size, table
+from pipeline.base.counting import size
+from pipeline.cli.output import JsonFlag, print_json, say, table
 
 
 def checkpoints(

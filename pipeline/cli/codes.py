@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.counting import size
 from pipeline.base.errors import UserError
 from pipeline.base.front import ExitCode
 from pipeline.base.terminal import plain
 from pipeline.cli import export_images
 from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Splits, WeightsOption, names, numbers
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.counting import size
 from pipeline.base.front import ExitCode
 from pipeline.base.terminal import plain
 from pipeline.cli.checkpoints import checkpoints
@@ -20,7 +21,7 @@ from pipeline.cli.listing import (
     left_out,
     made_in,
 )
-from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, set_option, weights_of
 from pipeline.cli.shown import Command
 

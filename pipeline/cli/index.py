@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.base.counting import size
 from pipeline.base.errors import UserError
 from pipeline.base.front import ExitCode
 from pipeline.base.terminal import plain
@@ -24,7 +25,7 @@ from pipeline.cli.computing import (
     square,
 )
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
-from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
 from pipeline.cli.shown import Command
 
@@ -260,7 +261,8 @@ def _show_info(about: dict[str, Any]) -> None:
     for root in about["roots"]:
         say(plain(f"images below {root}"))
     rows = [
-        (n, ",".join(m["layers"]), m["index"], m["bytes_per_image"], m["unit"]) for n, m in about["methods"].items()
+        (n, ",".join(m["layers"]), m["index"], f"{m['bytes_per_image']:,}", m["unit"])
+        for n, m in about["methods"].items()
     ]
     say("\nmethods, the default one first")
     say(table(("method", "codes", "index", "bytes an image", "distance"), rows))

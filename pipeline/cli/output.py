@@ -50,14 +50,5 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def size(count_bytes: float) -> str:
-    """1536 -> '1.5 kB', in powers of 1000 as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count_bytes) < 1000:
-            return f"{count_bytes:.0f} {unit}" if unit == "B" else f"{count_bytes:.1f} {unit}"
-        count_bytes /= 1000
-    return f"{count_bytes:.1f} TB"
-
-
 def _is_number(text: str) -> bool:
     return text.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.base.counting import size
 from pipeline.base.errors import UserError
 from pipeline.base.front import ExitCode
 from pipeline.base.terminal import plain
-from pipeline.cli.output import JsonFlag, print_json, say, size, table
+from pipeline.cli.output import JsonFlag, print_json, say, table
 from pipeline.cli.shown import Command
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.codes import loading
 from pipeline.codes.settings import Settings, resolve_device
@@ -71,7 +72,8 @@ class Embedder:
         if failures:
             why = dict(sorted(failures.items()))
             named = ", ".join(f"{_name(images[i], i)} ({reason})" for i, reason in why.items())
-            raise ImagesError(f"{len(why)} of {len(images)} images cannot be read: {named}", list(why.values()))
+            came = f"{len(why)} of {counted(len(images), 'image')}"
+            raise ImagesError(f"{came} cannot be read: {named}", list(why.values()))
         return rows
 
     def readable(

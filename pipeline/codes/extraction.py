@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.base import stopping
 from pipeline.base.cache import cache_root
+from pipeline.base.counting import counted, size
 from pipeline.base.errors import UserError
 from pipeline.base.progress import Pace, progress
 from pipeline.codes import loading, parts
@@ -85,9 +86,10 @@ def extract(
 def describe(plan: Plan, groups: list[Lack]) -> str:
     """One line: images, codes, bytes on disk, and how much of it is there already."""
     images, missing = len(plan.digests), sum(len(g.images) for g in groups)
-    size_mb = plan.row_bytes * images / 1e6
+    codes = counted(len(plan.settings), "code")
     there = f"{missing} of them to compute" if missing else "all of them computed before"
-    return f"{images} images ({there}), {len(plan.settings)} codes each: {', '.join(plan.settings)}; {size_mb:.1f} MB"
+    where = f"{counted(images, 'image')} ({there}), {codes} each: {', '.join(plan.settings)}"
+    return f"{where}; {size(plan.row_bytes * images)}"
 
 
 def _compute(

@@ -24,6 +24,7 @@ from pipeline.data.room import Room
 # Rows of a shard, at most. About two minutes of a slow processor, seconds of a GPU.
 _SHARD_ROWS = {"cpu": 256, "mps": 1024, "cuda": 8192}
 _SHARD_BYTES = 64 << 20
+_LESS = "fewer layers, a pooling, float16"
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,9 @@ def require_space(plan: Plan, out: Path | None, lacks: Sequence[Lack]) -> None:
     missing = plan.missing_bytes(lacks)
     parts = 0 if out is None else max(0, plan.row_bytes * len(plan.digests) - _bytes_below(out))
     together = out is not None and _device(store) == _device(out)
-    disk.require_space(store, missing + (parts if together else 0), what="the store of codes")
+    disk.require_space(store, missing + (parts if together else 0), what="the store of codes", less=_LESS)
     if out is not None and not together:
-        disk.require_space(out, parts, what="the codes")
+        disk.require_space(out, parts, what="the codes", less=_LESS)
 
 
 def _bytes_below(folder: Path) -> int:

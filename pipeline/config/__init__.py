@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.config.advise import AdviseParams
 from pipeline.config.assigned import assigned
@@ -115,7 +116,7 @@ def read_params(path: str | Path) -> dict[str, Any]:
         found[name], bad = flat(SECTIONS[name], values)
         wrong += [f"{name}.{text}" for text in bad]
     if wrong:
-        raise UserError(f"{path} has {len(wrong)} problem(s): {' | '.join(wrong)}", see="docs/params.md")
+        raise UserError(f"{path} has {counted(len(wrong), 'problem')}: {' | '.join(wrong)}", see="docs/params.md")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at
 from pipeline.config.layout import Groups, path_of
@@ -45,7 +46,7 @@ def validate(model: type[S], values: Any, *, where: str, wrong: Sequence[str] = 
     except ValidationError as e:
         for err in e.errors():
             place = [path_of(model, str(p)) if not at else str(p) for at, p in enumerate(err["loc"])]
-            key = ".".join(place) or "(section)"
+            key = ".".join(place)
             if err["type"] == "extra_forbidden":
                 lines.append(
                     f"{key}: unknown key (allowed: {', '.join(keys_at(model, err['loc'][:-1], located=True))})"
@@ -57,9 +58,17 @@ def validate(model: type[S], values: Any, *, where: str, wrong: Sequence[str] = 
             elif err["type"] == "missing":
                 lines.append(f"{key}: missing")
             else:
-                got = "" if key == "(section)" else f", got {err['input']!r}"
-                lines.append(f"{key}: {err['msg'].removeprefix('Value error, ')}{got}")
+                lines.append(_said(key, err["msg"].removeprefix("Value error, "), err["input"]))
     else:
         if not lines:
             return record
-    raise UserError(f"{where} has {len(lines)} problem(s): " + " | ".join(lines), see="docs/params.md") from None
+    raise UserError(
+        f"{where} has {counted(len(lines), 'problem')}: {' | '.join(lines)}", see="docs/params.md"
+    ) from None
+
+
+def _said(key: str, message: str, came: Any) -> str:
+    """A problem of one key, or of the section as a whole, whose messages name the keys."""
+    if not key:
+        return message
+    return f"{key}: {message}" if repr(came) in message else f"{key}: {message}, got {came!r}"

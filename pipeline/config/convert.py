@@ -36,6 +36,12 @@ def convert(path: str | Path) -> str:
     Raises UserError on a file that is not a params file of before, or has wrong values.
     """
     old = read_yaml(path)
+    if isinstance(old, Mapping) and "preset" in old:
+        raise UserError(
+            f"{path} names a preset, as params files do now: there is nothing to convert",
+            allowed="a params file from before there were presets",
+            see="docs/params.md",
+        )
     if not isinstance(old, Mapping) or not old or not set(old) <= set(SECTIONS):
         raise UserError(
             f"{path} is not a params file from before there were presets", allowed=f"the sections {', '.join(SECTIONS)}"

@@ -223,7 +223,7 @@ class FinetuneParams(Section):
     def _check(self) -> FinetuneParams:
         unknown = [name for name in self.run if name not in self.strategies]
         if unknown:
-            raise ValueError(f"finetune.run names {unknown}, allowed: {', '.join(self.strategies)}")
+            raise ValueError(f"finetune.run names {', '.join(unknown)}; allowed: {', '.join(self.strategies)}")
         if self.size > self.scale:
             raise ValueError(f"finetune.image.size {self.size} must not be above finetune.image.scale {self.scale}")
         if any(not 0 <= v <= 255 for v in self.background):

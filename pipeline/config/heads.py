@@ -26,6 +26,10 @@ class HeadsParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> HeadsParams:
-        if not all(0 < c < math.inf for c in self.c_grid) or any(k < 1 for k in self.k_grid):
-            raise ValueError("heads.fit.c_grid must be positive and heads.fit.k_grid at least 1")
+        for c in self.c_grid:
+            if not 0 < c < math.inf:
+                raise ValueError(f"heads.fit.c_grid has {c:g}; allowed: numbers above 0")
+        for k in self.k_grid:
+            if k < 1:
+                raise ValueError(f"heads.fit.k_grid has {k}; allowed: whole numbers from 1")
         return self

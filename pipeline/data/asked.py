@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.data import kinds
 from pipeline.data.left_out import LeaveOut
@@ -63,4 +64,4 @@ def require_some(files: Sequence[Path], failures: Mapping[int, str]) -> None:
     if len(failures) == len(files):
         shown = ", ".join(f"{files[i]} ({why})" for i, why in list(failures.items())[:3])
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        raise UserError(f"{len(files)} of {len(files)} images cannot be read: {shown}{more}")
+        raise UserError(f"{len(files)} of {counted(len(files), 'image')} cannot be read: {shown}{more}")

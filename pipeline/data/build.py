@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.base import disk, folders, json_files, stopping
 from pipeline.base.cache import cache_root
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.base.failing import place
 from pipeline.config import MEMORY_MB, DatasetParams
@@ -232,7 +233,7 @@ def _judge(failures: Sequence[Failure], *, whole: int, params: DatasetParams, li
     if of["not_an_image"]:
         suffixes = Counter(posixpath.splitext(f.path)[1].lower() or "no suffix" for f in sorted(of["not_an_image"]))
         shown = ", ".join(f"{n} x {suffix}" for suffix, n in suffixes.most_common(_NAMED))
-        log.info("beside the images: %d other files (%s)", len(of["not_an_image"]), shown)
+        log.info("beside the images: %s (%s)", counted(len(of["not_an_image"]), "other file"), shown)
     lost_images = [*broken, *unread, *large]
     total = whole + len(lost_images)
     lost = f"{len(lost_images)} of {total} files can't be used ({_by_reason(lost_images)})"

@@ -25,6 +25,11 @@ ROUNDING = frozenset({"precision", "dtype", "device", "images_per_batch", "compi
 _BLOCK_ROWS = 1024
 
 
+def _heads_below(folder: Path) -> list[str]:
+    """Folders of trained heads in a workspace that was named in place of one of them."""
+    return sorted(str(found.parent) for found in folder.glob("heads/*/model.h5"))
+
+
 @dataclass(frozen=True)
 class Model:
     """A fitted head with all that its input must be: `codes_settings` as `Codes.settings` has them."""
@@ -60,7 +65,11 @@ class Model:
         """Raises UserError if the file is missing, not a head's, of another version, or not what was written."""
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path} does not exist", allowed="the model.h5 of a trained head", see="`dvc repro heads`")
+            raise UserError(
+                f"{path} does not exist",
+                allowed=_heads_below(path.parent) or "the folder of a trained head, such as codes/heads/LAYER-avg-svm",
+                see="`cnncodes compare --help`",
+            )
         try:
             with hdf5_files.opened(path) as f:
                 attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in f.attrs.items()}

@@ -55,8 +55,12 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def percent_ticks(low: float, high: float) -> Callable[[float], str]:
-    """Names an axis's ticks, with a digit after the point where whole percents would repeat."""
-    return lambda share: percent(share, 0 if high - low > 0.08 else 1)
+    """Names an axis's ticks, with a digit after the point where whole percents would repeat or be wrong."""
+    return lambda share: percent(share, 0 if high - low > 0.08 and _is_whole(100 * share) else 1)
+
+
+def _is_whole(value: float) -> bool:
+    return math.isclose(value, round(value), abs_tol=1e-6)
 
 
 def number(value: float, digits: int = 2) -> str:

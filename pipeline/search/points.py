@@ -106,6 +106,7 @@ class Points:
 
     def _rounded(self, steps: Doubles) -> Floats:
         distances: Floats = (steps * self.step).astype(np.float32)
+        distances += 0.0  # -0.0 becomes 0.0
         return distances
 
 

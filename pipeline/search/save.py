@@ -241,7 +241,9 @@ def _read(folder: Path, manifest_sha256: str) -> Saved:
 
 def _read_pointer(folder: Path) -> dict[str, str]:
     if not (folder / POINTER).is_file():
-        raise UserError(f"{folder} is not an index", allowed=f"a folder with {POINTER}", see="`cnncodes index`")
+        raise UserError(
+            f"{folder} is not an index", allowed="a folder that `cnncodes index` made", see="`cnncodes index --help`"
+        )
     pointer = _json(_bytes(folder / POINTER, most=_MOST_MANIFEST_BYTES), folder / POINTER)
     if not isinstance(pointer, dict) or pointer.keys() != {"version", "generation", "manifest_sha256"}:
         raise UserError(f"{folder / POINTER} does not name a generation", see=_MEND)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 
+from pipeline.base.counting import counted
 from pipeline.base.progress import Pace
 from pipeline.strategies.training import Training
 
@@ -36,7 +37,7 @@ class Work:
 
     def __str__(self) -> str:
         splits = f"{self.repeats} splits" if self.repeats > 1 else "one split"
-        return f"for {splits} of up to {self.epochs} epochs"
+        return f"for {splits} of up to {counted(self.epochs, 'epoch')}"
 
 
 class ExpectedTime(L.Callback):

@@ -82,8 +82,9 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _broken(path: Path, why: object) -> UserError:
+    words = "it is of another kind, or cut" if isinstance(why, SafetensorError) else " ".join(str(why).split())[:200]
     return UserError(
-        f"{path} is not a whole checkpoint ({' '.join(str(why).split())[:200]})",
+        f"{path} is not a whole checkpoint ({words})",
         allowed="a file that `cnncodes checkpoints FOLDER` lists; if this is one of them, it is damaged: remove it",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,8 +93,17 @@ def test_what_killed_runs_left_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_too_little_space_is_refused_at_once(tmp_path: Path) -> None:
     disk.require_space(tmp_path / "not/yet/there", 1, what="a test")
-    with pytest.raises(UserError, match=r"a test needs 1000000000\.00 GB"):
+    with pytest.raises(UserError, match=r"a test needs 1000000\.0 TB, and 67\.1 MB that stay free, .*another disk, or"):
         disk.require_space(tmp_path, 10**18, what="a test")
+    with pytest.raises(UserError, match=r"allowed: a pooling, or another disk"):
+        disk.require_space(tmp_path, 10**18, what="a test", less="a pooling")
+
+
+def test_a_full_disk_is_told_in_units_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=61_440)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"needs 4\.1 kB, .* where 61\.4 kB are free"):
+        disk.require_space(tmp_path, 4096, what="a test")
 
 
 @pytest.mark.parametrize("text", ["", "{", "\ud800"])

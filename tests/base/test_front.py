@@ -140,6 +140,34 @@ def test_a_reader_that_leaves_is_no_fault() -> None:
     assert (code, errors) == (128 + signal.SIGPIPE, "")
 
 
+def test_a_help_whose_reader_leaves_ends_as_a_reader_that_leaves() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    call, env = [sys.executable, "-m", "pipeline.cli", "--help"], os.environ | {"PYTHONPATH": str(ROOT)}
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(call, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False, env=env)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_streams_that_are_closed_stay_free_of_files(tmp_path: Path) -> None:
+    """The first file that is opened would get the place of a closed stream, and all that is printed."""
+    wanted = tmp_path / "file"
+    body = f"""
+    with open({str(wanted)!r}, 'w') as f:
+        print('said', flush=True)
+        os.write(1, b'said')
+        f.write('file')
+    """
+    imports = "from pipeline.base import front\nimport os\n"
+    program = f"{imports}def main():\n{body}\nfront.run(main, name='cnncodes')"
+    call = [sys.executable, "-c", program]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&-', "sh", *call], stderr=subprocess.PIPE, text=True, env=env, check=False
+    )
+    assert (done.returncode, done.stderr, wanted.read_text()) == (0, "", "file")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_an_answer_on_a_full_disk_is_told() -> None:
     with Path("/dev/full").open("w") as full:
@@ -159,8 +187,15 @@ def command(*args: str) -> subprocess.CompletedProcess[str]:
         (["extract"], "Missing option"),
         (["extract", "x", "--out"], "'--out'"),
         (["extract", "x", "--out", "y", "--nonsense"], "No such option"),
-        (["serve", "x", "--port", "many"], "'--port'"),
-        (["search", "x", "-k", "1.5"], "'-k'"),
+        (["nonsense"], "allowed: extract, layers, info, export,"),
+        (["weights", "describe"], "allowed: convert, inspect, diff, reference; see `"),
+        (["extract", "x", "--out", "y", "--layerz", "z"], "No such option: --layerz; allowed: --layers; see"),
+        (["serve", "x", "--port", "many"], "error: --port: 'many'; allowed: a whole number; see `"),
+        (["serve", "x", "--port", "70000"], "error: --port: '70000'; allowed: at most 65535; see"),
+        (["search", "x", "-k", "1.5"], "error: -k: '1.5'; allowed: a whole number; see"),
+        (["search", "x", "-k", "0"], "error: -k: '0'; allowed: at least 1; see"),
+        (["search", "x", "--radius", "wide"], "error: --radius: 'wide'; allowed: a number; see"),
+        (["export", "x", "--layer", "y", "--to", "csv"], "error: --to: 'csv'; allowed: 'npy', 'parquet', 'neon-hdf5'"),
     ],
 )
 def test_a_command_line_amiss_is_one_line(args: list[str], said: str) -> None:

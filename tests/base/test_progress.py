@@ -55,3 +55,8 @@ def test_where_the_first_part_is_most_of_it_it_counts(clock: Clock, caplog: pyte
     run(clock, pace, [2.0], each=10)
     pace.say()
     assert said(caplog) == ["expected time: about 36 s here"], "40 of 120 in 12 s"
+
+
+def test_nothing_is_expected_of_what_is_done(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    run(clock, Pace(36, "here"), [1.0, 1.0, 1.0], each=12)
+    assert said(caplog) == []

@@ -138,7 +138,7 @@ def test_grids_and_where_a_network_runs_can_be_named(place: Path) -> None:
     assert json.loads(done.stdout)[0]["classes"][0]["label"] == "red"
     assert "auto, fp32, bf16, fp16" in error_of(cnncodes(*asked, "--precision", "fp8", cwd=place))
     assert "--k-grid '1,x'" in error_of(cnncodes("compare", "codes", "--k-grid", "1,x", cwd=place))
-    assert "heads.fit.c_grid must be positive" in error_of(cnncodes("compare", "codes", "--c-grid", "0", cwd=place))
+    assert "heads.fit.c_grid has 0" in error_of(cnncodes("compare", "codes", "--c-grid", "0", cwd=place))
 
 
 def test_predict_answers_for_those_that_it_can(place: Path, tmp_path: Path) -> None:

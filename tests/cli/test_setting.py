@@ -239,7 +239,7 @@ def test_two_stage_is_the_default_where_it_was_asked_for(photos: Path, capsys: p
     ("args", "message"),
     [
         (["--index", "faster"], "'exact', 'multihash', 'ivf', 'hnsw'"),
-        (["--index", "faster"], "index has 1 problem(s): kind: 'faster' (allowed: "),
+        (["--index", "faster"], "index has 1 problem: kind: 'faster' (allowed: "),
         (["-S", "index.tables=4"], "tables: unknown key (allowed: kind)"),
         (["--index", "ivf", "-S", "index.probes=300"], "300 probes of 256 lists"),
         (["--index", "hnsw", "-S", "index.kind=ivf"], "-S sets index.kind, as another option does"),

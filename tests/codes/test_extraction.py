@@ -213,7 +213,7 @@ def test_too_little_disk_is_refused_at_once(
     images: Path, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count_images: Count
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1 << 20))
-    with pytest.raises(UserError, match=r"where 0\.00 GB are free"):
+    with pytest.raises(UserError, match=r"where 1\.0 MB are free"):
         extract(make_manifest(images), weights, make_params(), tmp_path / "out")
     assert count_images() == 0
 

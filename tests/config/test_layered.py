@@ -196,7 +196,7 @@ def test_a_file_of_before_without_a_bound_on_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["preset: base\n", "[]", "codes: {}\n", "photos: {}\n"])
 def test_what_is_no_file_of_before_is_not_converted(text: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a params file from before|layers: missing"):
+    with pytest.raises(UserError, match=r"not a params file from before|nothing to convert|layers: missing"):
         convert(written(tmp_path, text))
 
 
@@ -241,3 +241,10 @@ def test_every_key_that_the_documents_set_by_dvc_stands() -> None:
 
 def test_the_base_is_what_commands_do() -> None:
     assert BASE in names() and preset_values()["codes"]["crop"] == 224
+
+
+def test_a_file_of_today_needs_no_conversion(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("preset: demo\n")
+    with pytest.raises(UserError, match=r"names a preset, as params files do now: there is nothing to convert"):
+        convert(path)

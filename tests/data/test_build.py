@@ -122,7 +122,7 @@ def test_broken_files_are_listed_and_the_rest_goes_on(
     assert "50 x 50" in failures[2].reason and "truncated" in failures[3].reason
     assert len(m) == 10 and m.classes == ("cat", "dog")
     assert [f.kind for f in failures] == ["not_an_image", "broken", "broken", "broken"]
-    assert "3 of 13 files" in caplog.text and "1 other files (1 x .txt)" in caplog.text and "bird" not in caplog.text
+    assert "3 of 13 files" in caplog.text and "1 other file (1 x .txt)" in caplog.text and "bird" not in caplog.text
 
 
 def test_other_files_beside_the_pictures_stop_nothing(

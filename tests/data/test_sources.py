@@ -325,7 +325,8 @@ def test_hdf5_pictures_in_large_chunks_are_unpacked_once(tmp_path: Path) -> None
 
 def test_a_file_that_is_no_hdf5_or_missing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.h5").write_text("no")
-    for name, words in (("set.h5", "can't be read as HDF5"), ("gone.h5", "not a file")):
+    read = "can't be read as HDF5: it is of another kind; allowed: a whole HDF5 file of images"
+    for name, words in (("set.h5", read), ("gone.h5", "not a file")):
         with pytest.raises(UserError, match=words):
             listed(tmp_path, source="hdf5", root=tmp_path / name)
 

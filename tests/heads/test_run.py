@@ -262,8 +262,13 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     hdf5_files.state_digest(path)
     with pytest.raises(UserError, match="fingerprint does not fit"):
         Model.load(path)
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist; allowed: the folder of a trained head"):
         Model.load(tmp_path / "none.h5")
+    below = tmp_path / "codes/heads/conv5_3-avg-svm/model.h5"
+    below.parent.mkdir(parents=True)
+    below.touch()
+    with pytest.raises(UserError, match=f"does not exist; allowed: {below.parent}; see"):
+        Model.load(tmp_path / "codes/model.h5")
 
 
 def test_the_learning_curve_ends_at_the_heads_own_accuracy(tmp_path: Path) -> None:

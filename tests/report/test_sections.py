@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.files import Figures
 from pipeline.figures.runs import predictions
 from pipeline.report.section import and_list, percent, seconds, size, spread
-from pipeline.report.sections import depth, grid, tradeoff
+from pipeline.report.sections import depth, grid, result, tradeoff
 from pipeline.report.sections import figures as table
 from pipeline.report.styles import legend, mark_class
 from tests.report.world import report_params
@@ -145,6 +146,24 @@ def test_one_cell_is_best_in_the_table(figures: Figures) -> None:
     assert section.html.count('class="mark-best"') == 1
     noise = section.html.split("<tbody>")[1].split("</tbody>")[0].count('class="mark-noise"')
     assert noise == len(figures.comparison.within_noise)
+
+
+@pytest.mark.parametrize(
+    ("others", "tied", "said"),
+    [
+        (0, 0, "No other combination was tried."),
+        (1, 0, "The other one is not within noise of it."),
+        (1, 1, "The other one, a + svm, is within noise of it."),
+        (3, 0, "None of the other 3 is within noise of it."),
+        (3, 1, "Among the other 3, one is within noise of it: a + svm."),
+        (3, 2, "Among the other 3, 2 are within noise of it: a + svm and b + svm."),
+        (3, 3, "All 3 others are within noise of it: a + svm, b + svm and c + svm."),
+    ],
+)
+def test_what_is_within_noise_reads_well(others: int, tied: int, said: str) -> None:
+    names = [SimpleNamespace(name=f"{letter} + svm") for letter in "abcd"]
+    board = SimpleNamespace(runs=names[: others + 1], within_noise=names[:tied], test="t")
+    assert result._noise(board) == said  # type: ignore[arg-type]
 
 
 def test_figures_in_words() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.report import svg
+from pipeline.report.section import percent_ticks
 
 finite = st.floats(-1e6, 1e6)
 
@@ -26,6 +27,13 @@ def test_linear_ticks_are_round_rising_and_within(low: float, length: float, mos
     if steps:
         mantissa = steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9)
         assert min(abs(mantissa - m) for m in (1, 2, 2.5, 5, 10)) < 1e-2
+
+
+@given(low=st.floats(0, 0.9), length=st.floats(0.02, 1), most=st.integers(1, 12))
+def test_ticks_of_shares_are_named_as_they_are(low: float, length: float, most: int) -> None:
+    name = percent_ticks(low, low + length)
+    for tick in svg.Scale(low, low + length, 0, 100).ticks(most):
+        assert float(name(tick).split("\N{NARROW NO-BREAK SPACE}")[0]) == pytest.approx(100 * tick, abs=0.051)
 
 
 @given(low=st.floats(1e-4, 1e6), factor=st.floats(1.01, 1e8), most=st.integers(2, 12))

@@ -94,3 +94,10 @@ def test_no_rows_and_rows_of_blocks() -> None:
     many = np.tile(np.arange(60), 50)
     assert len(many) > 2 * points._SUMMED_ROWS
     assert x.to_rows(4, x, many).tolist() == np.tile(x.to_rows(4, x, np.arange(60)), 50).tolist()
+
+
+def test_no_distance_is_minus_zero() -> None:
+    x = np.random.default_rng(0).random((200, 33)).astype(np.float32)
+    points = Points.cosine(x)
+    own = np.array([points.to_rows(i, points, np.array([i]))[0] for i in range(len(x))])
+    assert not np.signbit(own).any() and not np.signbit(np.diag(points.to_all(points))).any()

@@ -73,6 +73,11 @@ def pictures(where: str) -> Iterator[Pixels]:
                 yield np.array(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture, order="C")
 
 
+# How h5py tells of a file of some other kind.
+_SIGNATURE = "file signature not found"
+_NOT_HDF5 = "it is of another kind"
+
+
 @contextlib.contextmanager
 def _opened(where: str) -> Iterator[h5py.File]:
     try:
@@ -81,7 +86,11 @@ def _opened(where: str) -> Iterator[h5py.File]:
     except PermissionError as e:
         raise UserError(f"{where} can't be read: permission denied") from e
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as e:
-        raise UserError(f"{where} can't be read as HDF5: {e}") from e
+        raise UserError(
+            f"{where} can't be read as HDF5: {_NOT_HDF5 if _SIGNATURE in str(e) else e}",
+            allowed="a whole HDF5 file of images",
+            see="docs/params.md",
+        ) from e
 
 
 def _layout(file: h5py.File, where: str) -> str:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.base import disk, held, json_files, plain_json
+from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
 from pipeline.nets.vgg import facts
@@ -187,7 +188,7 @@ def read_about(path: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise UserError(f"no weights file at {path}")
+        raise UserError(f"no weights file at {path}", allowed="a canonical .safetensors file", see="docs/params.md")
     try:
         with safe_open(path, framework="pt") as f:
             yield f
@@ -221,7 +222,9 @@ def _validated(adapter: TypeAdapter[T], value: Any, where: str) -> T:
         return adapter.validate_python(value)
     except ValidationError as e:
         problems = " | ".join(f"{'.'.join(map(str, err['loc'])) or '(value)'}: {err['msg']}" for err in e.errors())
-        raise UserError(f"{where} has {e.error_count()} problem(s): {problems}", see="docs/params.md") from None
+        raise UserError(
+            f"{where} has {counted(e.error_count(), 'problem')}: {problems}", see="docs/params.md"
+        ) from None
 
 
 def _preprocessing_json(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -136,7 +136,11 @@ def reader_of(path: Path) -> Callable[[Path], Content]:
             see="docs/params.md",
         )
     if not path.is_file():
-        raise UserError(f"no weights file at {path}")
+        raise UserError(
+            f"no weights file at {path}",
+            allowed=f"a file that is there, ending in {', '.join(WEIGHT_READERS)}",
+            see="docs/params.md",
+        )
     require_not_mistaken(path)
     return reader
 

@@ -100,9 +100,21 @@ def _noise(board: Comparison) -> str:
         return "No other combination was tried."
     if board.test == "none":
         return "Whether the others differ from it by more than noise, fewer than five splits can't tell."
-    if not tied:
+    return _tied(others, [run.name for run in tied])
+
+
+def _tied(others: int, names: Sequence[str]) -> str:
+    """`names`: those of the `others` that are within noise of the winner."""
+    if others == 1:
+        return (
+            f"The other one, {names[0]}, is within noise of it."
+            if names
+            else "The other one is not within noise of it."
+        )
+    if not names:
         return f"None of the other {others} is within noise of it."
-    names = [run.name for run in tied]
-    if len(tied) == 1:
+    if len(names) == others:
+        return f"All {others} others are within noise of it: {shortened(names)}."
+    if len(names) == 1:
         return f"Among the other {others}, one is within noise of it: {names[0]}."
-    return f"Among the other {others}, {len(tied)} are within noise of it: {shortened(names)}."
+    return f"Among the other {others}, {len(names)} are within noise of it: {shortened(names)}."

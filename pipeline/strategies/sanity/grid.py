@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.base.counting import counted
 from pipeline.strategies import reading
 from pipeline.strategies.diverged import DivergedError
 from pipeline.strategies.sanity.bench import Bench
@@ -82,7 +83,8 @@ def _step(name: str, at: Bench, runs: Sequence[Run], best: Run, *, at_edge: bool
     }
     if not best.curve:
         return Step(name, "fail", f"All {len(runs)} runs diverged.", "Lower the rate.", columns)
-    where = f"Among {len(runs)} runs of {at.how.epochs} epochs, rate {best.rate:.2g} with decay {best.decay:g} is best"
+    epochs = counted(at.how.epochs, "epoch")
+    where = f"Among {len(runs)} runs of {epochs}, rate {best.rate:.2g} with decay {best.decay:g} is best"
     if best.accuracy is None:
         advice = "Keep some images for validation: dataset.val_share."
         return Step(name, "warn", f"{where} by its training loss alone.", advice, columns, {"rate": best.rate})

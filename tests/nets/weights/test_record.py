@@ -130,7 +130,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
             r"1 problem.*preprocessing\.channels",
         ),
         ({"classes": ["a", "b"]}, "name 2 classes, fc8 has no rows"),
-        ({"sha256": None}, r"1 problem\(s\): sha256"),
+        ({"sha256": None}, r"1 problem: sha256"),
     ],
 )
 def test_metadata_that_lies_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:

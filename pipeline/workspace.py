@@ -62,9 +62,9 @@ class Workspace:
         return self.root / "weights" / "weights.safetensors"
 
     def specs(self) -> list[str]:
-        """Names of the codes that are here, sorted."""
+        """Names of the codes that are here, sorted. Raises PermissionError if it may not be told."""
         folder = self.root / "codes"
-        return sorted(p.parent.name for p in folder.glob("*/codes.json"))
+        return sorted(p.name for p in folder.iterdir() if (p / "codes.json").exists()) if folder.is_dir() else []
 
     def codes(self, spec: str) -> Codes:
         """Raises UserError if the spec is not here, naming those that are."""

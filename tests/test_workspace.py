@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,24 @@ SMALL: dict[str, Any] = {
 def photos(tmp_path: Path) -> Path:
     draw_classes(tmp_path / "photos", per_class=4)
     return tmp_path / "photos"
+
+
+def test_codes_that_may_not_be_entered_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were passed by, as if they weren't there."""
+    for spec in ("conv5_2-avg", "pool3-flatten"):
+        (tmp_path / "codes" / spec).mkdir(parents=True)
+        (tmp_path / "codes" / spec / "codes.json").touch()
+    stat = Path.stat
+
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.parent.name == "pool3-flatten":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    assert Workspace(tmp_path).specs() == ["conv5_2-avg", "pool3-flatten"]
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(PermissionError):
+        Workspace(tmp_path).specs()
 
 
 def test_codes_of_the_same_images_stay_beside_new_ones(photos: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ class UserError(Exception):
 
 
 class RefusedError(UserError):
-    """What the machine refused, such as space or a right (`failing`). No reason to skip one thing and go on."""
+    """What the machine refused, such as space or a right (`failing`), or a damaged file of ours. No reason to skip one
+    thing and go on: what was skipped counts as done."""
 
 
 class Stopped(KeyboardInterrupt):

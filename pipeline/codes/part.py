@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base import disk, hdf5_files, json_files
-from pipeline.base.errors import UserError
+from pipeline.base.errors import RefusedError, UserError
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.stated import Stated
 
@@ -54,7 +54,7 @@ def checksum_if_fresh(path: Path, content: str) -> str | None:
             if f.attrs["content"] == content and (hdf5_files.states_digest(path) or _has_its_checksum(f)):
                 return str(f.attrs["checksum"])
     except PermissionError as e:
-        raise UserError(f"no permission to read {path}") from e
+        raise RefusedError(f"no permission to read {path}") from e
     except (UserError, *_BROKEN):
         pass
     return None
@@ -73,10 +73,10 @@ def opened(folder: Path, name: str, stated: Stated) -> Iterator[h5py.File]:
             _require(f, path, name, stated)
             yield f
     except PermissionError as e:
-        raise UserError(f"no permission to read {path}") from e
+        raise RefusedError(f"no permission to read {path}") from e
     except _BROKEN as e:
         detail = " ".join(str(e).split())[:200]
-        raise UserError(
+        raise RefusedError(
             f"{path} is missing, cut short or not the part that codes.json names ({detail})",
             see="run the extraction again",
         ) from e

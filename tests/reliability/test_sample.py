@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.front import ExitCode
 from tests.reliability import faults, folders, jobs, kills, trial
 from tests.reliability.commands import COMMANDS, Command
 from tests.reliability.registry import PARTS, Draw, Part
@@ -70,10 +71,13 @@ def test_what_a_check_found_is_no_fault_of_its_own_command_alone() -> None:
     calm = trial.Undisturbed(0, 1.0, {}, {}, (), (), ())
     found = Told(1, "", "", 1.0, (), killed=False, hung=False)
     reads, writes = (Fault(1, error=errno.EIO, reads=reads) for reads in (True, False))
-    assert trial._sentence(found, calm, reads, checks=True) == []
-    assert trial._sentence(found, calm, writes, checks=True)
-    assert trial._sentence(found, calm, reads, checks=False)
-    assert [command.name for command in COMMANDS.values() if command.checks] == ["sanity"]
+    assert trial._sentence(found, calm, reads, fewer=ExitCode.FOUND) == []
+    assert trial._sentence(found, calm, writes, fewer=ExitCode.FOUND)
+    assert trial._sentence(found, calm, reads, fewer=ExitCode.DONE)
+    assert {c.name: c.fewer for c in COMMANDS.values() if c.fewer} == {
+        "lr-find": ExitCode.UNANSWERED,
+        "sanity": ExitCode.FOUND,
+    }
 
 
 def test_states_that_differ_are_not_taken_for_one_another(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def faulty(command: Command, fault: Fault) -> str | None:
     calm = here.undisturbed(command)
     here.fresh(command)
     told = here.runner.run(*command.argv, fault=fault)
-    wrong, now = _sentence(told, calm, fault, checks=command.checks), snapshot(here.box)
+    wrong, now = _sentence(told, calm, fault, fewer=command.fewer), snapshot(here.box)
     if not fault.reads:  # an image that can't be read is left out, which is another result
         wrong += _state(now, calm, done=told.code == calm.code)
     # What can't be read can't be removed either, if it is a folder.
@@ -150,13 +150,13 @@ def killed(command: Command, signal: int, share: float) -> str | None:
     return _told(wrong + _rerun(here, command, calm))
 
 
-def _sentence(told: Told, calm: Undisturbed, fault: Fault, *, checks: bool) -> list[str]:
-    """Whether a command that failed says so in one line that names the place. One that `checks` may also say what it
-    found in the images that could be read.
+def _sentence(told: Told, calm: Undisturbed, fault: Fault, *, fewer: ExitCode) -> list[str]:
+    """Whether a command that failed says so in one line that names the place. It may also end
+    with `fewer`, which it does with fewer images at times.
     """
     if told.hung or "Traceback" in told.err:
         return ["hangs" if told.hung else f"traceback: {_last(told.err)}"]
-    if told.code == calm.code or (checks and fault.reads and told.code == ExitCode.FOUND):
+    if told.code == calm.code or (fault.reads and told.code == fewer):
         return []
     lines = [line for line in told.err.splitlines() if re.match(r"[\w.@-]+: error: ", line)]
     if told.code != 2 or len(lines) != 1:

@@ -41,6 +41,7 @@ class Ivf(PackedIndex):
         # faiss's Python constructor keeps the quantizer alive with the index.
         backend = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(self.nbits), self.nbits, lists)
         backend.nprobe = min(self.probes, lists)
+        backend.cp.min_points_per_centroid = 1  # or faiss warns of fewer on stderr; `_lists_for` sees to them
         backend.train(packed)
         backend.add_with_ids(packed, np.arange(len(packed)))
         return backend

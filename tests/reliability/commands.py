@@ -137,7 +137,7 @@ COMMANDS = {
         _command("stage-heads", "heads conv5_3-avg-svm", "params.yaml", "photos", "out", without=("out/heads",)),
         _command(
             "stage-retrieval",
-            "retrieval itq16-conv5_3-avg",
+            "retrieval itq8-conv5_3-avg",
             "params.yaml",
             "photos",
             "out",
@@ -173,7 +173,7 @@ _MADE = (
     "codes",
     "heads conv5_3-avg-svm",
     "heads pool5-flatten-svm",
-    "retrieval itq16-conv5_3-avg",
+    "retrieval itq8-conv5_3-avg",
     "advise",
     "finetune finetune",
     "finetune frozen",
@@ -225,12 +225,12 @@ def _params() -> dict[str, object]:
     params["weights"] |= {"arch": "tinyvgg", "source": "random:0"}
     params["codes"] |= {"layers": list(SPECS), "crop": 32, "scales": [32], "precision": "fp32", "device": "cpu"}
     params["heads"] |= {"heads": ["svm"], "c_grid": [1.0]}
-    params["retrieval"] |= {"specs": ["itq16-conv5_3-avg"], "timed_queries": 2, "k": 5, "neighbours": 3}
+    params["retrieval"] |= {"specs": ["itq8-conv5_3-avg"], "timed_queries": 2, "k": 5, "neighbours": 3}
     params["advise"] |= {"folds": 2, "learning_curve": [1.0]}
     small = {"epochs": 1, "batch_size": 8, "repeats": 1, "precision": "fp32", "device": "cpu", "keep_every": 1}
     params["finetune"] |= {"run": ["frozen", "finetune"], "widths": [4, 4], **small}
     params["sanity"] |= {"batches": 1, "overfit_steps": 4, "sweep_steps": 4, "grid_rates": [1.0], "grid_decays": [1.0]}
     params["sanity"] |= {"epochs": 1, "rounds": 1}
-    params["tuned"] |= {"layers": ["conv5_3-avg"], "hashes": ["itq16-conv5_3-avg"]}
+    params["tuned"] |= {"layers": ["conv5_3-avg"], "hashes": ["itq8-conv5_3-avg"]}
     params["report"] |= {"learning_curve": [1.0], "map_method": "pca"}
     return dict(params)

@@ -201,6 +201,12 @@ def test_unknown_names_and_settings() -> None:
             make(name, 64, **settings_)
 
 
+def test_few_rows_make_no_library_speak(index: PackedIndex, capfd: pytest.CaptureFixture[str]) -> None:
+    index.add(*collection(10))
+    assert len(index) == 10
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_search_during_adds_sees_one_collection(index: PackedIndex) -> None:
     # Generation g holds g + 1 copies of each of 20 codes: a search must find one whole generation.
     packed, _ = collection(20, seed=3)

@@ -127,7 +127,7 @@ def _write(
 ) -> None:
     pixels, at = images.pixels, images.at[rows]
     _, height, width, channels = pixels.shape
-    with disk.atomic_path(path) as tmp, hdf5_files.opened(tmp, "w") as file:
+    with hdf5_files.new(path, digest=False) as file:
         data = file.create_dataset("input", shape=(len(rows), pixels.row_bytes), dtype=np.uint8)
         data.attrs["lshape"] = np.array((channels, height, width), dtype=np.int64)
         if mean is not None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import disk, json_files
+from pipeline.base import json_files
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import Skipped, reason_in
 from pipeline.codes import extract
 from pipeline.codes.plan import check
 from pipeline.codes.weights_header import WeightsHeader, stated
@@ -127,8 +128,8 @@ def _measure(
         # In the cache, where what a killed training goes on from outlives the stage's results, which DVC removes.
         run_spec(spec, out / "codes", manifest, exact, folder, cache=cache or cache_root())
         record = json_files.read(folder / "metrics.json")
-        if "skipped" in record:
-            measured.left_out[name] = record["skipped"]
+        if why := reason_in(record):
+            measured.left_out[name] = why
         else:
             measured.hashes[name] = {key: record[key] for key in _OF_A_HASH}
     for name in FOLDERS:
@@ -161,10 +162,5 @@ def _beside(sides: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str,
 
 
 def _write_skipped(out: Path, params: TunedParams, reason: str) -> dict[str, Any]:
-    """DVC asks for every out of a stage, so the folders are there and say why they are empty."""
-    for folder in (*FOLDERS, SOURCE):
-        disk.write_text(out / folder / "skipped.txt", f"{reason}\n")
-    record = {"strategy": params.strategy, "skipped": reason}
     log.info("the tuned network: skipped: %s", reason)
-    json_files.write_last(out / "metrics.json", record)
-    return record
+    return Skipped(reason).write(out, folders=(*FOLDERS, SOURCE), strategy=params.strategy)

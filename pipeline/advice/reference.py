@@ -8,7 +8,6 @@ against the one between two halves of the reference itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base import fingerprints, hdf5_files, json_files, plain_json
 from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
@@ -124,7 +123,7 @@ def write(reference: Reference, path: str | Path) -> str:
     """Writes the file, whole or not at all; returns its fingerprint."""
     rows = dict(sorted(reference.rows.items()))
     head = {"name": reference.name, "settings": dict(reference.settings)}
-    mark = _fingerprint(head, rows)
+    mark = fingerprints.of_reference(head, rows)
     with hdf5_files.new(path) as f:
         f.attrs["version"] = VERSIONS["reference"]
         f.attrs["fingerprint"] = mark
@@ -145,7 +144,7 @@ def read(path: str | Path) -> Reference:
                 raise UserError(f"{path} has version {version}", allowed=str(VERSIONS["reference"]))
             head = plain_json.loads(f.attrs["head"])
             rows = {spec: np.asarray(f[spec][()]) for spec in sorted(f)}
-            if f.attrs["fingerprint"] != _fingerprint(head, rows):
+            if f.attrs["fingerprint"] != fingerprints.of_reference(head, rows):
                 raise UserError(f"{path} is damaged: its content does not match its fingerprint", see="make it again")
             return Reference(str(head["name"]), head["settings"], rows)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as e:
@@ -165,11 +164,3 @@ def require_same(reference: Reference, settings: Mapping[str, Mapping[str, Any]]
                 allowed="a reference of the same weights and preprocessing",
                 see="`cnncodes weights reference --like`",
             )
-
-
-def _fingerprint(head: Mapping[str, Any], rows: Mapping[str, NDArray[Any]]) -> str:
-    digests = {
-        spec: [x.dtype.str, list(x.shape), hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()]
-        for spec, x in rows.items()
-    }
-    return json_files.fingerprint({"version": VERSIONS["reference"], "head": dict(head), "rows": digests})

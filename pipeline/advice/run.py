@@ -20,6 +20,7 @@ from pipeline.advice.seen import Seen, seen_of
 from pipeline.advice.words import say
 from pipeline.base import csv_files, disk, json_files
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import Skipped
 from pipeline.codes.reader import Codes
 from pipeline.config import AdviseParams, HeadsParams
 from pipeline.data.manifest import Manifest
@@ -43,7 +44,7 @@ def advise(
     little to judge by, or if the reference was made with other weights or another preprocessing.
     """
     if not manifest.classes:
-        return {"skipped": "no labels"}
+        return Skipped("no labels").record()
     if reference is not None:
         references.require_same(reference, {spec: one.settings for spec, one in codes.items()})
     most = _most_rows(codes, params, heads)
@@ -96,9 +97,9 @@ def write(record: Mapping[str, Any], out: str | Path) -> None:
     out = Path(out)
     rows = record.get("layers", [])
     columns = ("spec", "dim", "accuracy", "se", "behind", "behind_se", "expected", "knn", "knn_k", "logme", "h_score")
-    _write_csv(out / LAYERS, columns, [[row[c] for c in columns] for row in rows])
+    disk.write_text(out / LAYERS, csv_files.table(columns, [[row[c] for c in columns] for row in rows]))
     points = [[row["spec"], p["n"], p["accuracy"], p["se"]] for row in rows for p in row["curve"]]
-    _write_csv(out / CURVE, ("spec", "n", "accuracy", "se"), points)
+    disk.write_text(out / CURVE, csv_files.table(("spec", "n", "accuracy", "se"), points))
     json_files.write_last(out / METRICS, dict(record))
 
 
@@ -177,8 +178,3 @@ def _distance(one: Distance) -> dict[str, Any]:
         "ratio": one.ratio,
         "images": one.images,
     }
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
-    disk.write_text(path, csv_files.text([header, *shown]))

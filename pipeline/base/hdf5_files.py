@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipeline.base import disk
 from pipeline.base.errors import UserError
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     import h5py
 
 
-def opened(
-    path: str | Path | BytesIO, mode: Literal["r", "w"] = "r", *, theirs: bool = False, where: object = None
-) -> h5py.File:
-    """An HDF5 file, opened without HDF5's own lock, which network file systems may lack.
+def opened(path: str | Path | BytesIO, *, theirs: bool = False, where: object = None) -> h5py.File:
+    """An HDF5 file to read, opened without HDF5's own lock, which network file systems may lack.
 
     None is needed: what is read never changes, and what is written has a name of its own until it is whole.
 
-    What is read was checked, once as long as the file stays as it is: its bytes against the digest that it states
+    It was checked, once as long as the file stays as it is: its bytes against the digest that it states
     (`new`) before HDF5 sees them, then that it is plain (`plain_hdf5`). `theirs`: the file may be another
     program's, which may begin with any block of bytes and hold text of any length, and is looked through by another
     process first (`tried_hdf5`). `where`: how to call what has no path of its own.
@@ -32,32 +30,36 @@ def opened(
     Raises UserError if the file is not plain, or the environment insists on the lock where there is none; OSError if it
     is missing, cut short, changed or no HDF5 file.
     """
-    if mode == "w":
-        return _open(path, mode)
     if isinstance(path, BytesIO):
         _require_plain(path, len(path.getbuffer()), where, theirs=theirs)
-        return _open(path, mode)
+        return _open(path, "r")
     now = disk.state(path)
     if (now, theirs) not in _plain:
         _require_digest(path, theirs=theirs)
         _require_plain(path, now[2], path, theirs=theirs)
         if disk.state(path) == now and disk.is_settled(now):
             _plain.add((now, theirs))
-    return _open(path, mode)
+    return _open(path, "r")
 
 
 @contextlib.contextmanager
-def new(path: str | Path) -> Iterator[h5py.File]:
+def new(path: str | Path | BytesIO, *, digest: bool = True) -> Iterator[h5py.File]:
     """An HDF5 file to fill, whole or absent (`disk.atomic_path`), whose first 512 bytes state the sha256 of the others.
 
-    HDF5 leaves such a block to its user and looks for its own content behind it.
+    HDF5 leaves such a block to its user and looks for its own content behind it. `digest` False: without the block, as
+    other programs have it, and files whose sha256 stands elsewhere; so is what goes to memory.
 
     Raises UserError as `disk.atomic_path`.
     """
-    with disk.atomic_path(path) as tmp:
-        with _open(tmp, "w", userblock_size=_DIGEST_BYTES) as file:
+    if isinstance(path, BytesIO):
+        with _open(path, "w") as file:
             yield file
-        state_digest(tmp)
+        return
+    with disk.atomic_path(path) as tmp:
+        with _open(tmp, "w", userblock_size=_DIGEST_BYTES if digest else 0) as file:
+            yield file
+        if digest:
+            state_digest(tmp)
 
 
 def state_digest(path: str | Path) -> None:

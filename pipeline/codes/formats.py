@@ -110,7 +110,7 @@ def _neon_hdf5(codes: Codes, path: Path, manifest: Manifest | None) -> list[Path
         if not kept.all():
             log.warning("%d of %d codes have no label and are left out of %s", np.sum(~kept), len(codes), path)
     disk.require_space(path.parent, int(kept.sum()) * codes.dim * 4, what="the export")
-    with disk.atomic_path(path) as tmp, hdf5_files.opened(tmp, "w") as f:
+    with hdf5_files.new(path, digest=False) as f:
         data = f.create_dataset("input", shape=(int(kept.sum()), codes.dim), dtype=np.float32)
         data.attrs["lshape"] = np.array(shape, dtype=np.int64)
         data.attrs["mean"] = np.zeros(shape[0], dtype=np.float32)

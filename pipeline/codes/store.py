@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -141,7 +140,7 @@ class Store:
         """
         assert rows.shape == (len(digests), self.dim) and rows.dtype == self.dtype
         image = io.BytesIO()
-        with h5py.File(image, "w") as f:
+        with hdf5_files.new(image) as f:
             f.attrs["version"] = VERSIONS["codes"]
             f.attrs["key"] = self.key
             f.attrs["settings"] = json_files.canonical(self.settings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.base import json_files
+from pipeline.base.skipped import reason_in
 from pipeline.data.manifest import Manifest
 from pipeline.figures.advised import of_head, standing
 from pipeline.figures.computed import Computed
@@ -30,7 +31,7 @@ def read_advice(folder: Path, manifest: Manifest, specs: Sequence[str]) -> Mappi
     if not (folder / "metrics.json").is_file():
         return None
     record: Mapping[str, Any] = json_files.read(folder / "metrics.json")
-    if "skipped" in record or {row["spec"] for row in record["layers"]} != set(specs):
+    if reason_in(record) or {row["spec"] for row in record["layers"]} != set(specs):
         return None
     seen = int(((manifest.splits[0] != "test") & (manifest.targets >= 0)).sum())
     return record if record["images"] <= seen and record["classes"] <= len(manifest.classes) else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.base import json_files
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import reason_in
 from pipeline.figures.records.runs import Run
 from pipeline.figures.records.strategies import Baseline, Finetuned
 from pipeline.strategies.outputs import read_correct, read_curves
@@ -23,7 +24,7 @@ def read_finetuned(folder: Path, names: Sequence[str]) -> tuple[Finetuned, ...]:
     return tuple(
         Finetuned(name, record, read_curves(folder / name / "curves.csv"))
         for name, record in found
-        if "skipped" not in record
+        if not reason_in(record)
     )
 
 

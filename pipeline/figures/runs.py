@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.base import hdf5_files, json_files
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import reason_in
 from pipeline.base.versions import VERSIONS
 from pipeline.config import LayerSpec
 from pipeline.figures.records.runs import Run
@@ -88,7 +89,7 @@ def read_runs(folder: Path, specs: Sequence[str], heads: Sequence[str]) -> list[
 
 def _read_run(folder: Path) -> Run | None:
     record = json_files.read(folder / "metrics.json")
-    if "skipped" in record:
+    if reason_in(record):
         return None
     return Run(
         spec=LayerSpec.parse(record["spec"]),

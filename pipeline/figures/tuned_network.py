@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import json_files
+from pipeline.base.skipped import reason_in
 from pipeline.figures.records.training import Pair, TunedNetwork
 from pipeline.figures.runs import predictions, read_runs
 from pipeline.metrics.significance import mcnemar_exact
@@ -17,7 +18,7 @@ def read_tuned_network(folder: Path) -> TunedNetwork | None:
     if not (folder / "metrics.json").is_file():
         return None
     record = json_files.read(folder / "metrics.json")
-    if "skipped" in record:
+    if reason_in(record):
         return None
     pairs = []
     for spec, heads in record["accuracy"].items():

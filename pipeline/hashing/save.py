@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base import fingerprints, hdf5_files, json_files, plain_json
 from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
 from pipeline.hashing.base import HASHERS, Hasher
@@ -62,7 +61,7 @@ def write_hasher(path: str | Path, hasher: Hasher, *, settings: dict[str, Any]) 
     """Saves a fitted hasher and the settings of the codes that it was fitted on; returns its fingerprint."""
     arrays = dict(sorted(hasher.arrays().items()))
     head = {"kind": "hasher", "hasher": hasher.name, "params": hasher.params(), "settings": settings}
-    mark = _fingerprint(head, arrays)
+    mark = fingerprints.of_hashes(head, arrays)
     with hdf5_files.new(path) as f:
         _write_head(f, head, mark)
         for name, value in arrays.items():
@@ -99,7 +98,7 @@ def write_bits(
         "nbits": bits.shape[1],
         "bit_order": BIT_ORDER,
     }
-    mark = _fingerprint(head, arrays)
+    mark = fingerprints.of_hashes(head, arrays)
     with hdf5_files.new(path) as f:
         _write_head(f, head, mark)
         f.create_dataset("ids", data=arrays["ids"])
@@ -123,14 +122,6 @@ def _encoded(ids: NDArray[np.str_]) -> NDArray[np.bytes_]:
     return np.array(raw, dtype=f"S{max((len(r) for r in raw), default=1) or 1}")
 
 
-def _fingerprint(head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
-    digests = {
-        name: [a.dtype.str, list(a.shape), hashlib.sha256(np.ascontiguousarray(a).data).hexdigest()]
-        for name, a in arrays.items()
-    }
-    return json_files.fingerprint({"version": VERSIONS["bits"], "head": head, "arrays": digests})
-
-
 def _write_head(f: h5py.File, head: dict[str, Any], mark: str) -> None:
     f.attrs["version"] = VERSIONS["bits"]
     f.attrs["fingerprint"] = mark
@@ -152,7 +143,7 @@ def _read_head(f: h5py.File, path: str | Path, *, kind: str) -> dict[str, Any]:
 
 
 def _checked(f: h5py.File, path: str | Path, head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
-    mark = _fingerprint(head, arrays)
+    mark = fingerprints.of_hashes(head, arrays)
     if f.attrs["fingerprint"] != mark:
         raise UserError(f"{path} is damaged: its content does not match its fingerprint", allowed="the file as written")
     return mark

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import hdf5_files, json_files, plain_json
+from pipeline.base import fingerprints, hdf5_files, json_files, plain_json
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import reason_in
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
 from pipeline.heads.base import Head
@@ -56,7 +56,7 @@ class Model:
         arrays = {f"head/{name}": np.asarray(a) for name, a in self.head.arrays().items()}
         arrays |= {"scaling/shift": self.scaling.shift, "scaling/factor": self.scaling.factor}
         with hdf5_files.new(path) as f:
-            f.attrs.update(attributes | {"fingerprint": _fingerprint(attributes, arrays)})
+            f.attrs.update(attributes | {"fingerprint": fingerprints.of_head(attributes, arrays)})
             for name, array in arrays.items():
                 f.create_dataset(name, data=array)
 
@@ -73,8 +73,8 @@ class Model:
         try:
             with hdf5_files.opened(path) as f:
                 attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in f.attrs.items()}
-                if "skipped" in attributes:
-                    raise UserError(f"{path} holds no head: {attributes['skipped']}", allowed="images with labels")
+                if why := reason_in(attributes):
+                    raise UserError(f"{path} holds no head: {why}", allowed="images with labels")
                 arrays = {f"{group}/{name}": data[()] for group, held in f.items() for name, data in held.items()}
         except PermissionError as e:
             raise UserError(f"no permission to read {path}") from e
@@ -84,7 +84,7 @@ class Model:
         if version != VERSIONS["head"]:
             raise UserError(f"{path} has version {version}", allowed=str(VERSIONS["head"]), see="CHANGELOG.md")
         written = attributes.pop("fingerprint", None)
-        if written != _fingerprint(attributes, arrays):
+        if written != fingerprints.of_head(attributes, arrays):
             raise UserError(f"{path} is damaged: its fingerprint does not fit its content", see="`dvc repro heads`")
         kind = head_type(attributes["head"])
         return cls(
@@ -129,11 +129,3 @@ def predict(model: Model, codes: Codes) -> tuple[list[str], NDArray[np.float32]]
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = plain_json.loads(json_files.canonical(dict(settings)))
     return {k: v for k, v in plain.items() if k not in ROUNDING}
-
-
-def _fingerprint(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    digests = {
-        name: [str(a.dtype), list(a.shape), hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()]
-        for name, a in arrays.items()
-    }
-    return json_files.fingerprint({"attributes": dict(attributes), "arrays": digests})

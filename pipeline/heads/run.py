@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.base import hdf5_files, json_files, stopping, unfinished
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import Skipped
 from pipeline.base.unfinished import Part, SoFar
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.reader import Codes
@@ -62,7 +63,10 @@ def fit_head(
     head_type(head)
     if not manifest.classes:
         log.info("%s on %s: no labels, skipped", head, codes.spec)
-        return _write_skipped(out, codes.spec, head, "no labels")
+        about = {"spec": codes.spec, "head": head}
+        files = {"model.h5": "head", "predictions.h5": "predictions"}
+        hdf5 = {name: {"version": VERSIONS[kind], **about} for name, kind in files.items()}
+        return Skipped("no labels").write(out, hdf5=hdf5, **about)
     every = [sets_of(codes, manifest, r) for r in range(manifest.repeats)]
     key = {"kind": "head", "head": head, **what_decides(codes, manifest, params)} if cache is not None else {}
     with unfinished.of(cache, key) as so_far:
@@ -239,13 +243,3 @@ def _write_predictions(
             group["ids"] = codes.ids[sets.test].astype("S")
             group["true"] = sets.y_test
             group["scores"] = scores
-
-
-def _write_skipped(out: Path, spec: str, head: str, reason: str) -> dict[str, Any]:
-    """DVC asks for every out of a stage, so the HDF5 files are there and say why they are empty."""
-    for name, kind in (("model.h5", "head"), ("predictions.h5", "predictions")):
-        with hdf5_files.new(out / name) as f:
-            f.attrs.update({"version": VERSIONS[kind], "spec": spec, "head": head, "skipped": reason})
-    result = {"spec": spec, "head": head, "skipped": reason}
-    json_files.write_last(out / "metrics.json", result)
-    return result

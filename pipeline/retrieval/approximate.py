@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import UserError
+from pipeline.base.skipped import Skipped
 from pipeline.config import ApproximateIndex
 from pipeline.retrieval.timing import query_times
 from pipeline.search import make
@@ -46,7 +47,7 @@ def approximate(
             index = make(name, exact.nbits, **values)
         except UserError as e:
             log.info("%s: skipped: %s", name, e)
-            found[name] = {"skipped": str(e)}
+            found[name] = Skipped(str(e)).record()
             continue
         start = time.perf_counter()
         index.add(exact.packed, exact.ids)

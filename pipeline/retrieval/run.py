@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.base import csv_files, disk, hdf5_files, json_files, stopping, unfinished
 from pipeline.base.errors import RefusedError, UserError
+from pipeline.base.skipped import Skipped, reason_in
 from pipeline.base.unfinished import NOTHING, Part, SoFar
 from pipeline.codes.reader import Codes
 from pipeline.config import HashSpec, RetrievalParams
@@ -91,7 +92,7 @@ def evaluate(
     task = _Task(spec, codes, manifest, sets, params, so_far)
     if spec.hasher == Supervised.name and sets.targets is None:
         log.info("%s: no labels, skipped", spec.name)
-        return Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": "no labels"})
+        return Evaluation(Skipped("no labels").record(spec=spec.name, hasher=spec.hasher))
     cosine, build_s, true = _true_neighbours(task)
     result, ranking = _reference(task, cosine, build_s) if spec.hasher == "cosine" else _hashed(task)
     figures, result.curve = _kept_measure(so_far.part("by-neighbours"), lambda: by_neighbours(ranking, true, k=task.k))
@@ -139,7 +140,7 @@ def run_spec(
             raise
         except UserError as e:
             log.warning("%s: skipped: %s", spec.name, e)
-            result = Evaluation({"spec": spec.name, "hasher": spec.hasher, "skipped": str(e)})
+            result = Evaluation(Skipped(str(e)).record(spec=spec.name, hasher=spec.hasher))
         write(result, codes, out)
 
 
@@ -195,7 +196,7 @@ def write(result: Evaluation, codes: Codes | None, out: Path) -> None:
     else:
         for name in ("hasher.h5", "bits.h5"):
             with hdf5_files.new(out / name) as f:
-                f.attrs["skipped"] = result.record.get("skipped", "cosine makes no bits")
+                f.attrs.update(Skipped(reason_in(result.record) or "cosine makes no bits").record())
     points = () if result.curve is None else zip(result.curve.recall, result.curve.precision, strict=True)
     disk.write_text(
         out / "curve.csv", csv_files.text([["recall", "precision"], *([f"{r:.6f}", f"{p:.6f}"] for r, p in points)])

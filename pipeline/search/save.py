@@ -176,7 +176,7 @@ def _write(folder: Path, saved: Saved) -> str:
     need = state.packed.nbytes * 2 + sum(v.nbytes for v in saved.columns.values()) + state.ids.nbytes
     disk.require_space(folder, need, what="the index")
     names = [_ROWS]
-    with disk.atomic_path(folder / _ROWS) as tmp, hdf5_files.opened(tmp, "w") as f:
+    with hdf5_files.new(folder / _ROWS, digest=False) as f:
         _put(f, "ids", state.ids)
         f.create_dataset("packed", data=state.packed)
         f.create_dataset("row_of", data=state.row_of)  # for earlier versions, which kept each index's own order

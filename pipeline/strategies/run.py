@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import disk, json_files, stopping
+from pipeline.base import json_files, stopping
+from pipeline.base.skipped import Skipped
 from pipeline.config import MEMORY_MB, FinetuneParams
 from pipeline.data.manifest import Manifest
 from pipeline.heads.run import majority
@@ -297,12 +298,7 @@ def _forget_checkpoints(place: Place, repeats: range) -> None:
 
 
 def _write_skipped(out: Path, name: str, reason: str) -> dict[str, Any]:
-    """DVC asks for every out of a stage, so the files are there and say why they are empty."""
-    result = {"strategy": name, "skipped": reason}
     live.clear(out)
     kept.clear(out, lambda _: False)
     kept.write_tests(out, {})
-    for file in OUTS:
-        disk.write_text(out / file, f"skipped: {reason}\n")
-    json_files.write_last(out / "metrics.json", result)
-    return result
+    return Skipped(reason).write(out, texts=OUTS, strategy=name)

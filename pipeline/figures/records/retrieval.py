@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.base.skipped import reason_in
 from pipeline.config import HashSpec
 from pipeline.figures.records.about import Picture
 
@@ -34,7 +35,7 @@ class Retrieved:
     @property
     def skipped(self) -> str:
         """Why the stage measured nothing; "" if it did."""
-        return str(self.record.get("skipped", ""))
+        return reason_in(self.record)
 
     def figure(self, name: str) -> float | None:
         """A number of the record; `popcount.std` and the like reach into it. None where there is none."""

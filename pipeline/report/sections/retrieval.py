@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.base import csv_files
+from pipeline.base.skipped import reason_in
 from pipeline.config import HASHER_NUMBERS
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.retrieval import Answer, Neighbour, Query, Retrieved
@@ -172,7 +173,7 @@ def _approximate(hashes: Sequence[Retrieved]) -> list[dict[str, object]]:
         }
         for one in hashes
         for name, figures in one.record["approximate"].items()
-        if "skipped" not in figures
+        if not reason_in(figures)
     ]
 
 

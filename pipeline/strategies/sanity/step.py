@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.base import json_files
+from pipeline.base.skipped import Skipped
 
 Verdict = Literal["pass", "warn", "fail"]
 # The worst first.
@@ -46,11 +47,9 @@ def write(name: str, steps: Sequence[Step], out: Path) -> dict[str, Any]:
     """curves.json, a record of `curve` and `marks` a step, and last metrics.json, which is returned."""
     curves = [{"name": step.name, "curve": step.curve, "marks": dict(step.marks)} for step in steps]
     json_files.write(out / "curves.json", curves)
-    record: dict[str, Any] = {"strategy": name}
-    if steps:
-        record |= {"verdict": verdict(steps), "steps": [_words(step) for step in steps]}
-    else:
-        record["skipped"] = "no labels"
+    if not steps:
+        return Skipped("no labels").write(out, strategy=name)
+    record = {"strategy": name, "verdict": verdict(steps), "steps": [_words(step) for step in steps]}
     json_files.write_last(out / "metrics.json", record)
     return record
 

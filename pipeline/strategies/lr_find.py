@@ -70,7 +70,8 @@ def find(
     if made.training is None or made.train is None:
         raise UserError(f"strategy {name} trains nothing", allowed="a strategy that does")
     so_far = SoFar(_folder(place, sets, low=low, high=high, steps=steps))
-    with stopping.says(lambda: "decoded images are kept; the same command begins the sweep again"):
+    again = "decoded images are kept; the same command begins the sweep again"
+    with stopping.says(lambda: so_far.told(steps) or again):
         found = sweep(
             made.training,
             made.train,

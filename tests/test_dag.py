@@ -60,10 +60,9 @@ def test_sources_are_deps_of_the_first_stage_alone() -> None:
         assert all(dep.startswith(("out/", "${")) for dep in STAGES[stage]["deps"]), stage
 
 
-def test_names_are_checked_before_dvc_makes_way_for_what_they_name() -> None:
-    """What a matrix goes through is a param of the first stage, so that a changed name is looked at first."""
-    listed = {value for spec in STAGES.values() for value in spec.get("matrix", {}).values()}
-    assert listed <= {f"${{{key}}}" for key in own_params("code")}
+def test_all_sections_are_checked_before_dvc_makes_way_for_what_they_name() -> None:
+    """All are params of the first stage, so that whatever changes is looked at first."""
+    assert own_params("code") == ["preset", *SECTIONS]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -55,9 +55,7 @@ STAGES = (
         "up to date as before.",
         deps=("pipeline", "stages"),
         params=(
-            *("weights.arch", "codes.layers", "codes.image", "heads.heads"),
-            *("retrieval.specs", "retrieval.settings", "retrieval.approximate"),
-            *("finetune.run", "finetune.strategies", "sanity.strategies", "tuned"),
+            *("dataset", "weights", "codes", "heads", "retrieval", "advise", "finetune", "sanity", "tuned", "report"),
         ),
         outs=(CODE,),
         persist=True,

@@ -14,7 +14,6 @@ ALLOWED: dict[str, set[str]] = {
     "h5py.File": {
         "base/hdf5_files.py",  # digests, links, storage
         "base/tried_hdf5.py",  # a process with limits
-        "codes/store.py",  # a shard that is written in memory
     },
     "Image.open": {
         "data/decode.py",  # formats, pixels, work

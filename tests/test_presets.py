@@ -160,7 +160,7 @@ def test_a_file_of_before_is_converted_by_command(tmp_path: Path, capsys: pytest
     assert run(["params", "convert", str(OLD), "--out", str(new)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert run(["params", "convert", str(new), "--out", str(tmp_path / "newer.yaml")]) == 2
-    assert "not a params file from before" in capsys.readouterr().err
+    assert "there is nothing to convert" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [("finetune", "--out", "out"), ("lr-find",), ("sanity",)])

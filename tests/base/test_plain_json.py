@@ -46,11 +46,11 @@ def test_a_long_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 def test_no_other_reader_of_json_is_in_the_library() -> None:
-    """Of files: `json.loads` in `plain_json` alone, and of the emoji's list, which comes out of a pinned package."""
+    """Of files: `json.loads` in `plain_json` alone."""
     root = Path(plain_json.__file__).parents[1]
     found = {
         str(p.relative_to(root))
         for p in root.rglob("*.py")
         if "json.load" in p.read_text().replace("plain_json.load", "")
     }
-    assert found == {"base/plain_json.py", "data/sources/openmoji.py"}
+    assert found == {"base/plain_json.py"}

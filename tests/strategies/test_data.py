@@ -39,7 +39,7 @@ VIEW = CachedView("crop", 36, (255, 255, 255))
         ({"epoch": 3}, "epoch: unknown key"),
         ({"epochs": "3"}, "epochs"),
         ({"size": 40}, "size 40 must not be above finetune.image.scale 36"),
-        ({"run": ["frozn"]}, "names \\['frozn'\\], allowed: direct, frozen"),
+        ({"run": ["frozn"]}, "names frozn; allowed: direct, frozen"),
         ({"optimiser": "sgdd"}, "optimiser"),
         ({"strategies": {"frozen": {"kind": "frozen", "below": "conv4_1"}}}, "below is of no use to kind frozen"),
         ({"strategies": {"frozen": {"kind": "gradual"}}}, "gradual needs `every`"),

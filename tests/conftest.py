@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+# Modules whose tests take a minute and more each.
+_LONGEST = ("test_readme.py", "test_repro.py", "test_round.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first, or a worker begins a long one when the others have ended."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow tests first, the longest before all, or a worker begins a long one when the others have ended."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, item.path.name not in _LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)

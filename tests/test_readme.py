@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the README takes to be there: photographs of two classes, and some others."""
     place = tmp_path_factory.mktemp("readme")
     seeds = np.random.default_rng(0)
-    files = [f"photos/{label}/{i}.jpg" for label in ("cat", "dog") for i in range(9)]
+    files = [f"photos/{label}/{i}.jpg" for label in ("cat", "dog") for i in range(14)]
     for name in (
         *files,
         "new.jpg",

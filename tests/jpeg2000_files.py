@@ -32,7 +32,7 @@ class _Bits:
 
 
 def _packet(across: int, down: int, data: bytes, passes: int) -> bytes:
-    """Of a band of (across, down) blocks, all with the same data and passes, and without planes that are all zeros."""
+    """A packet of one band of (across, down) blocks. All have the same data and passes, and no plane is all zeros."""
     bits = _Bits()
     bits.put(1, 1)
     levels = [(across, down)]

@@ -58,8 +58,9 @@ class Work:
         self.opened, self.hashed, self.decoded = Counter[str](), Counter[str](), Counter[str]()
 
     def most(self) -> tuple[int, int, int]:
-        """Of any image."""
-        return tuple(max(c.values(), default=0) for c in (self.opened, self.hashed, self.decoded))  # type: ignore[return-value]
+        """How often the image with the most was opened, hashed and decoded; each may be another image."""
+        opened, hashed, decoded = (max(c.values(), default=0) for c in (self.opened, self.hashed, self.decoded))
+        return opened, hashed, decoded
 
 
 _WATCHED: list[Work] = []

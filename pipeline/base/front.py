@@ -95,7 +95,7 @@ def begin() -> None:
 
 
 def _open_streams() -> None:
-    """Gives standard streams that are closed to nobody: else the next file that is opened has their number."""
+    """Opens standard streams that are closed, to nobody: else the next file that is opened gets their number."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -105,7 +105,7 @@ def _open_streams() -> None:
                 os.dup2(nobody, number)
                 os.close(nobody)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  as long as the process
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  open for as long as the process
 
 
 def _last_words(error: BaseException, name: str) -> int:

@@ -92,7 +92,7 @@ HASHER_NUMBERS = {
     "learned": "nbits",
     "supervised": "nbits",
 }
-# A hash of more is no shortcut: codes of one value a bit are as long, and what is learned grows by bits times values.
+# A longer hash saves nothing: it is as long as the codes themselves, and fitting one takes bits x values.
 MOST_BITS = 16_384
 _HASH_SPEC = re.compile(r"(?P<hasher>[a-z]+)(?P<number>[1-9][0-9]{0,5})?-(?P<codes>.+)")
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 _PASSES_OF_A_PLANE = 3
 MOST_PLANES = 30  # the decoder takes no block of more
 _MOST_PASSES = _PASSES_OF_A_PLANE * MOST_PLANES - 2
-# Counting takes this program as long as the decoder needs for so many planes of a sample: to set up a precinct or one
-# of its bands, to look at a block, to read what is there of one, and that for the first time.
+# What counting itself costs, in planes of samples that the decoder goes over in the same time: for a precinct and each
+# of its bands; for a block that is looked at, one that is read, and one that is read for the first time.
 _SET_UP, _LOOK, _READ, _FIRST = 1000, 150, 600, 900
 _SEGMENT_PASSES = 109  # at most, as the decoder has it
 
@@ -125,9 +125,10 @@ class _Tree:
 
 @dataclass(slots=True)
 class _Band:
-    """Of a precinct: its code-blocks in one sub-band, row by row. `area`: samples of a block at most; `passes` so far,
-    0 before a block is in any packet; `length_bits` of its next length; `segment`: passes in its last segment, of which
-    there may be `room` (0: there is none).
+    """The code-blocks of one precinct in one sub-band, row by row.
+
+    `area`: samples of a block at most. A value a block: `passes` so far, 0 before it is in a packet; `length_bits`, how
+    long its next length is; `segment`, passes in its last segment; `room`, those it may have in all (0: there is none).
     """
 
     across: int
@@ -200,7 +201,7 @@ def _parts(tile: Tile, coding: Coding, components: int) -> Iterator[_Part]:
 
 
 def _bands(tile: Tile, coding: Coding, resolution: int, x: int, y: int) -> Iterator[_Band]:
-    """Of the precinct in column x and row y of a resolution."""
+    """The bands of one precinct, which is in column x and row y of a resolution."""
     halved = int(resolution > 0)
     scale = coding.levels - resolution + halved
     across, down = (size - halved for size in coding.precincts[resolution])

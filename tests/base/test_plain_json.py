@@ -46,7 +46,7 @@ def test_a_long_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 def test_no_other_reader_of_json_is_in_the_library() -> None:
-    """Of files: `json.loads` in `plain_json` alone."""
+    """`json.loads` is called in `plain_json` alone."""
     root = Path(plain_json.__file__).parents[1]
     found = {
         str(p.relative_to(root))

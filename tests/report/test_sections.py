@@ -7,6 +7,7 @@ import io
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pipeline.figures import codes_map as map_of
 from pipeline.figures import confusion as confused
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.files import Figures
+from pipeline.figures.records.runs import Comparison
 from pipeline.figures.runs import predictions
 from pipeline.report.section import and_list, percent, seconds, size, spread
 from pipeline.report.sections import depth, grid, result, tradeoff
@@ -163,7 +165,7 @@ def test_one_cell_is_best_in_the_table(figures: Figures) -> None:
 def test_what_is_within_noise_reads_well(others: int, tied: int, said: str) -> None:
     names = [SimpleNamespace(name=f"{letter} + svm") for letter in "abcd"]
     board = SimpleNamespace(runs=names[: others + 1], within_noise=names[:tied], test="t")
-    assert result._noise(board) == said  # type: ignore[arg-type]
+    assert result._noise(cast(Comparison, board)) == said
 
 
 def test_figures_in_words() -> None:

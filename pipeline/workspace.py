@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline import config
-from pipeline.base import disk, json_files, stopping
+from pipeline.base import disk, json_files
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
@@ -280,35 +280,14 @@ def compare(
     """Trains every head on every spec's codes and makes the page; returns `report/index.html`. A head that is there and
     was trained on the same by the same settings is not trained again. Raises UserError."""
     from pipeline.figures.run import compute
-    from pipeline.heads import finished
-    from pipeline.heads.run import fit_head, require_grids
+    from pipeline.heads.every import fit_every
     from pipeline.report import build
 
     params = preset(config.HeadsParams, **(head_params or {}), **({"heads": list(heads)} if heads else {}))
     report = preset(config.ReportParams, **(report_params or {}))
-    manifest = space.manifest()
-    require_grids(manifest, params)
     chosen = [space.codes(spec).spec for spec in specs or space.specs()]
     require_writable(space.root)
-    cache, done, total = cache_root(), 0, len(chosen) * len(params.heads)
-
-    def kept() -> str:
-        return f"{done} of {total} heads are finished and kept; {stopping.GOES_ON}"
-
-    with stopping.says(kept, also=True):
-        for spec in chosen:
-            codes = space.codes(spec)
-            for head in params.heads:
-                out = space.root / "heads" / f"{spec}-{head}"
-                mark = finished.mark(codes, manifest, params, head, out)
-                if finished.is_there(cache, mark, out):
-                    log.info("%s on %s is there", head, spec)
-                else:
-                    log.info("%s on %s", head, spec)
-                    finished.forget(cache, mark)
-                    fit_head(codes, manifest, params, head, out, cache=cache)
-                    finished.remember(cache, mark, out)
-                done += 1
+    fit_every({spec: space.codes(spec) for spec in chosen}, space.manifest(), params, space.root / "heads")
     compute(space.root, report, heads=params, specs=chosen)
     return build(space.root)
 

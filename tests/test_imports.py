@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"base", "config", "figures"},
     "query": COMMON | {"workspace", "data", "nets", "codes", "heads", "hashing", "search"},
     "workspace": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "figures", "report"},
+    "networks": COMMON | {"workspace", "data", "codes", "heads", "figures", "report"},
     "collection": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search"},
     "sections": COMMON | {"nets", "hashing", "search"},
     "strategies": COMMON | {"data", "nets", "codes", "heads"},
@@ -70,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "dag": {"base"},
     "cli": COMMON
     | {"data", "nets", "codes", "heads", "hashing", "search", "report", "query", "web", "workspace", "strategies"}
-    | {"transfer", "collection", "advice", "export_images", "dag"},
+    | {"transfer", "collection", "advice", "export_images", "dag", "networks"},
     "web": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search", "query", "collection"},
 }
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.counting import counted
+from pipeline.base.errors import UserError
 from pipeline.base.front import ExitCode
 from pipeline.base.terminal import plain
-from pipeline.cli.codes import WorkspaceArgument
 from pipeline.cli.computing import names, numbers
 from pipeline.cli.listing import FollowLinks
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
@@ -32,7 +34,17 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    folder: WorkspaceArgument,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A folder filled by `cnncodes extract` or `dvc repro`. With --out several, of the same images, to "
+            "compare their networks."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="For several folders: the folder of the comparison, which leaves them as they are."),
+    ] = None,
     heads: Annotated[str | None, typer.Option(help="With commas, of {heads.heads}")] = None,
     layers: Annotated[str | None, typer.Option(help="Specs with commas; all in the folder if not given.")] = None,
     c_grid: Annotated[
@@ -44,8 +56,13 @@ def compare(
     set_: Annotated[list[str] | None, set_option("heads", "report")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Train the heads on every layer's codes and write the comparison page to FOLDER/report."""
+    """Train the heads on every layer's codes and write the comparison page to FOLDER/report.
+
+    With several folders, of other networks on the same images, the page in OUT/report compares networks, layers and
+    heads, with what each costs an image; OUT/compare.json has the same as rows.
+    """
     from pipeline.base import json_files
+    from pipeline.networks import compare_networks
     from pipeline.workspace import Workspace
     from pipeline.workspace import compare as run
 
@@ -55,6 +72,26 @@ def compare(
     if k_grid is not None:
         grids["k_grid"] = numbers("--k-grid", k_grid, int)
     chosen = changes(set_, heads=grids, report={})
+    if out is not None or len(folders) > 1:
+        if out is None:
+            raise UserError(
+                f"{counted(len(folders), 'folder')} and no place for the comparison", allowed="--out FOLDER"
+            )
+        page = compare_networks(
+            folders,
+            out=out,
+            layers=names(layers),
+            head_params=chosen["heads"],
+            report_params=chosen["report"],
+        )
+        found = json_files.read(out / "compare.json")
+        if json:
+            print_json(found)
+            return
+        say(table(COMPARED, map(_compared, found["rows"])))
+        say(plain(page))
+        return
+    (folder,) = folders
     space = Workspace.open(folder)
     page = run(
         space,
@@ -66,6 +103,23 @@ def compare(
         print_json(json_files.read(page.with_name("metrics.json")))
     else:
         say(plain(page))
+
+
+COMPARED = ("network", "layer", "head", "mean", "", "an image", "a code")
+
+
+def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of compare.json for people; behind the mean whether it can be told from the best."""
+    sd, took = row["sd"], row["seconds_per_image"]
+    return (
+        row["network"],
+        row["layer"],
+        row["head"],
+        f"{100 * row['mean']:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}") + " %",
+        {"best": "best", "noise": "within noise of it"}.get(row["verdict"], ""),
+        "" if took is None else f"{1000 * took:.3g} ms",
+        f"{row['bytes']:,.0f} B",
+    )
 
 
 def predict(

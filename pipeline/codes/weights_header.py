@@ -82,10 +82,11 @@ class WeightsHeader:
 
 @dataclass(frozen=True)
 class Stated:
-    """What a canonical file says of itself: its architecture, and keys of the section `codes` that give images the view
-    that the network was trained on, {} where it doesn't tell."""
+    """What a canonical file says of itself: its architecture, where its weights come from, and keys of the section
+    `codes` that give images the view that the network was trained on, {} where it doesn't tell."""
 
     arch: str
+    source: str
     codes: Mapping[str, Any]
 
 
@@ -96,7 +97,8 @@ def stated(weights: str | Path) -> Stated | None:
         return None
     try:
         about = plain_json.loads(_header(path)["__metadata__"]["cnncodes"])
-        return Stated(str(about["arch"]), dict(about["provenance"].get("codes", {})))
+        origin = about["provenance"]
+        return Stated(str(about["arch"]), str(origin.get("source", "")), dict(origin.get("codes", {})))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -42,7 +42,7 @@ class Predictions:
 def predictions(folder: Path, run: Run, repeat: int) -> Predictions:
     """A repeat's, from the folder of all heads. Raises UserError if the file is missing, of another version or
     without that repeat."""
-    return _read_predictions(folder / f"{run.spec.name}-{run.head}" / "predictions.h5", repeat)
+    return _read_predictions(folder / f"{run.codes}-{run.head}" / "predictions.h5", repeat)
 
 
 @functools.lru_cache(maxsize=512)
@@ -74,20 +74,21 @@ def _repeat_of(path: Path, repeat: int) -> Predictions:
         )
 
 
-def read_runs(folder: Path, specs: Sequence[str], heads: Sequence[str]) -> list[Run]:
-    """Every combination, specs outermost; [] if they were all skipped for want of labels.
+def read_runs(folder: Path, specs: Sequence[str], heads: Sequence[str], *, network: str = "") -> list[Run]:
+    """Every combination, specs outermost; [] if they were all skipped for want of labels. `network`: as `Run` has it.
 
     Raises UserError naming every combination that is missing.
     """
-    names = [(spec, head) for spec in specs for head in heads]
-    missing = [f"{spec}-{head}" for spec, head in names if not (folder / f"{spec}-{head}/metrics.json").is_file()]
+    below = f"{network}." if network else ""
+    names = [f"{below}{spec}-{head}" for spec in specs for head in heads]
+    missing = [name for name in names if not (folder / name / "metrics.json").is_file()]
     if missing:
         raise UserError(f"{folder} has no results of {', '.join(missing)}", see="`dvc repro heads`")
-    found = [_read_run(folder / f"{spec}-{head}") for spec, head in names]
+    found = [_read_run(folder / name, network) for name in names]
     return [run for run in found if run is not None]
 
 
-def _read_run(folder: Path) -> Run | None:
+def _read_run(folder: Path, network: str) -> Run | None:
     record = json_files.read(folder / "metrics.json")
     if reason_in(record):
         return None
@@ -98,4 +99,5 @@ def _read_run(folder: Path) -> Run | None:
         bytes_per_code=float(record["bytes_per_code"]),
         repeats=tuple(sorted(record["repeats"], key=lambda r: r["repeat"])),
         majority=record["majority"],
+        network=network,
     )

@@ -72,18 +72,25 @@ def write_report(shown: Figures, out: Path) -> None:
     page = render(
         "page.html",
         title=f"CNN codes of {shown.about.name}",
-        labelled=bool(shown.runs),
-        trained=shown.strategies is not None,
+        subtitle=_subtitle(shown),
         sections=sections,
         files=[*sorted(files), "metrics.json"],
-        style=_asset("page.css"),
-        script=_asset("page.js"),
+        style=asset("page.css"),
+        script=asset("page.js"),
     )
     disk.write_text(out / "index.html", page)
     disk.clear_leftovers(out, "*")
 
 
-def _asset(name: str) -> Markup:
+def _subtitle(shown: Figures) -> str:
+    if shown.runs:
+        return "Which layer and which head suit these images, as measured."
+    if shown.strategies is not None:
+        return "Which way of training suits these images, as measured."
+    return "What the network sees in these images."
+
+
+def asset(name: str) -> Markup:
     """A file of our own, to be inlined as it is."""
     with reading(Path(__file__).parent / "templates" / name) as file:
         return Markup(file.read().decode())

@@ -38,7 +38,9 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One combination of codes and head. `repeats` are the records of metrics.json, in order."""
+    """One combination of codes and head. `repeats` are the records of metrics.json, in order. `network`: the name of
+    the one that the codes are of, where several are compared; else "".
+    """
 
     spec: LayerSpec
     head: str
@@ -46,10 +48,16 @@ class Run:
     bytes_per_code: float
     repeats: tuple[Mapping[str, Any], ...]
     majority: Mapping[str, float]
+    network: str = ""
+
+    @property
+    def codes(self) -> str:
+        """The name of its codes: `SPEC`, or `NETWORK.SPEC`."""
+        return f"{self.network}.{self.spec.name}" if self.network else self.spec.name
 
     @property
     def name(self) -> str:
-        return f"{self.spec.name} + {self.head}"
+        return f"{self.codes} + {self.head}"
 
     @property
     def first_accuracy(self) -> float:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from pipeline.base import csv_files
 from pipeline.figures.records.files import Figures
-from pipeline.figures.records.runs import METRICS, Run
+from pipeline.figures.records.runs import METRICS, Comparison, Run
 from pipeline.report.section import Section, percent, percent_ticks, render, seconds, size
 from pipeline.report.styles import legend, mark_class, mark_shape
 from pipeline.report.svg import HALF, Chart, both_widths, log_span, share_span
 
-Cost = Callable[[Run], float]
+Look = Callable[[Run], tuple[str, str]]  # class and shape of a run's mark
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something costs, the name of that on an axis, and how its values are written."""
+
+    of: Callable[[Run], float]
+    title: str
+    written: Callable[[float], str]
 
 
 def head_s(run: Run) -> float:
     """Seconds to choose and fit the head and to answer for the test images, averaged over splits."""
     return run.mean("fit_s") + run.mean("predict_s")
+
+
+BYTES = Cost(lambda run: run.bytes_per_code, "bytes a code", size)
 
 
 def pareto(costs: list[float], gains: list[float]) -> list[int]:
@@ -37,10 +50,14 @@ def build(figures: Figures) -> Section | None:
     board = figures.comparison
     if board is None or len(board.runs) < 2:
         return None
+
+    def look(run: Run) -> tuple[str, str]:
+        return mark_class(figures, run), mark_shape(run)
+
     charts = [
-        ("by size", "Bytes a code, on a log scale", _chart(figures, lambda r: r.bytes_per_code, "bytes a code", size)),
+        ("by size", "Bytes a code, on a log scale", chart(board, look, BYTES)),
         ("by time", "Time to fit the head and to answer for the test images, on a log scale",
-         _chart(figures, head_s, "fit and predict", seconds)),
+         chart(board, look, Cost(head_s, "fit and predict", seconds))),
     ]  # fmt: skip
     gains = [run.mean(board.metric) for run in board.runs]
     by_size = set(pareto([run.bytes_per_code for run in board.runs], gains))
@@ -54,29 +71,30 @@ def build(figures: Figures) -> Section | None:
     return Section("Cost", html, files={"plots/tradeoff.csv": csv_files.table(header, rows)})
 
 
-def _chart(figures: Figures, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
-    return both_widths(lambda width: _draw(figures, width, cost, x_title, x_format), wide=HALF)
+def chart(board: Comparison, look: Look, cost: Cost) -> Markup:
+    """The metric of `board` against a cost, on a log scale, with the Pareto front."""
+    return both_widths(lambda width: _draw(board, width, look, cost), wide=HALF)
 
 
-def _draw(figures: Figures, width: int, cost: Cost, x_title: str, x_format: Callable[[float], str]) -> Markup:
-    board = figures.comparison
-    assert board is not None
+def _draw(board: Comparison, width: int, look: Look, cost: Cost) -> Markup:
     metric, runs = board.metric, board.runs
-    costs, gains = [max(cost(r), 1e-6) for r in runs], [r.mean(metric) for r in runs]
-    chart = Chart.sized(width, log_span(costs), share_span(gains, margin=0.12), x_log=True)
-    chart.axes(x_title, METRICS[metric].title, x_format=x_format, y_format=percent_ticks(chart.y.low, chart.y.high))
+    costs, gains = [max(cost.of(r), 1e-6) for r in runs], [r.mean(metric) for r in runs]
+    drawn = Chart.sized(width, log_span(costs), share_span(gains, margin=0.12), x_log=True)
+    drawn.axes(
+        cost.title, METRICS[metric].title, x_format=cost.written, y_format=percent_ticks(drawn.y.low, drawn.y.high)
+    )
     front = pareto(costs, gains)
     # Nothing is better for the same money: the front is a staircase.
     steps = [(costs[front[0]], gains[front[0]])]
     for i in front[1:]:
         steps += [(costs[i], steps[-1][1]), (costs[i], gains[i])]
-    chart.line([*steps, (chart.x.high, steps[-1][1])], "front")
+    drawn.line([*steps, (drawn.x.high, steps[-1][1])], "front")
     for i, run in enumerate(runs):
-        title = f"{run.name}: {percent(gains[i])}, {x_format(costs[i])}" + (", on the front" if i in front else "")
-        class_ = mark_class(figures, run) + ("" if i in front else " faint")
-        chart.dot(costs[i], gains[i], title, class_, shape=mark_shape(run))
-    taken = [chart.box(c, g) for c, g in zip(costs, gains, strict=True)]
+        title = f"{run.name}: {percent(gains[i])}, {cost.written(costs[i])}" + (", on the front" if i in front else "")
+        class_, shape = look(run)
+        drawn.dot(costs[i], gains[i], title, class_ + ("" if i in front else " faint"), shape=shape)
+    taken = [drawn.box(c, g) for c, g in zip(costs, gains, strict=True)]
     for i in reversed(front):
-        chart.label(runs[i].name, costs[i], gains[i], taken)
+        drawn.label(runs[i].name, costs[i], gains[i], taken)
     names = ", ".join(runs[i].name for i in front)
-    return chart.render(f"{METRICS[metric].title} against {x_title}; on the front: {names}")
+    return drawn.render(f"{METRICS[metric].title} against {cost.title}; on the front: {names}")

@@ -73,6 +73,13 @@ COMMANDS = {
         _command(
             "compare-again", "cnncodes compare codes --heads knn --layers pool5-flatten", "photos", "codes", "cache"
         ),
+        _command(
+            "compare-networks",
+            "cnncodes compare codes --out which --heads knn --layers conv5_3-avg",
+            "photos",
+            "codes",
+            "cache",
+        ),
         _command("index", _INDEX, "photos", then="cnncodes search my.index one.png --json"),
         _command(
             "index-add",

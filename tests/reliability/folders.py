@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 # Keys of results that are times or memory, which no two runs share.
-_MEASURED = re.compile(r".*_(s|ms|us|bytes)$|^(s|seconds|time|speed|rate_per_s|images_per_s)$")
+_MEASURED = re.compile(r".*_(s|ms|us|bytes)$|^(s|seconds|seconds_per_image|time|speed|rate_per_s|images_per_s)$")
 _NUMBER = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 # Texts that show measured times among other things: their numbers are not compared.
 _SHOWN = (".csv", ".svg")

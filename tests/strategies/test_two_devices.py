@@ -24,8 +24,10 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SAME = ("predictions.csv", "curves.csv", "groups.json", saved.MODEL, saved.HEAD)
+# It has norms, which each process has of its own within an epoch.
+STRATEGY = "cnn"
 # 24 images train in 4 batches of 6, of which 3 go to each; 9 validate in 2. Images are mixed, and units dropped, by
-# each process for itself; `cnn` has norms, which each has of its own within an epoch.
+# each process for itself.
 SETTINGS: dict[str, Any] = {
     "precision": "fp32",
     "optimiser": "adam",
@@ -46,9 +48,9 @@ from pipeline.data.manifest import Manifest
 from pipeline.strategies.run import run_strategy
 from pipeline.strategies.training import Training
 from tests.strategies import world
-from tests.strategies.test_two_devices import SETTINGS
+from tests.strategies.test_two_devices import SETTINGS, STRATEGY
 torch.set_num_threads(1)
-here, name, at = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+here, at = Path(sys.argv[1]), sys.argv[2]
 stopping.KEEP_EVERY_S, stopping._MOST_SHARE = 0.0, float("inf")
 step = Training.training_step
 def waiting(training, batch, index):
@@ -58,21 +60,21 @@ def waiting(training, batch, index):
     return step(training, batch, index)
 Training.training_step = waiting
 def main():
-    run_strategy(name, Manifest.read(here / "dataset"), world.weights(), world.params(**SETTINGS),
+    run_strategy(STRATEGY, Manifest.read(here / "dataset"), world.weights(), world.params(**SETTINGS),
                  here / "killed", cache=here / "cache")
 if __name__ == "__main__":
     front.run(main, name="run")
 """
 
 
-def killed(here: Path, name: str, at: str, how: signal.Signals, *, only: str = "") -> str:
+def killed(here: Path, at: str, how: signal.Signals, *, only: str = "") -> str:
     """A run that a signal met where it waits: all its processes as by a terminal, `only` the first, or one that it
     spawned. What it said last.
     """
     script = here / "run.py"
     script.write_text(RUN)
     run = subprocess.Popen(
-        [sys.executable, str(script), str(here), name, at],
+        [sys.executable, str(script), str(here), at],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
@@ -103,31 +105,27 @@ def trainers(pid: int) -> list[int]:
     return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-@pytest.fixture(params=["scratch", "cnn"])
-def whole(request: pytest.FixtureRequest, manifest: Manifest, tmp_path: Path) -> tuple[str, Path]:
-    """The strategy, and what an undisturbed run of it has written."""
+@pytest.fixture
+def undisturbed(manifest: Manifest, tmp_path: Path) -> Path:
+    """What a run has written that nothing stopped."""
     manifest.write(tmp_path / "dataset")
-    found = train(request.param, manifest, tmp_path / "whole", tmp_path / "whole-cache")
+    found = train(manifest, tmp_path / "whole", tmp_path / "whole-cache")
     assert found["devices"] == 2
-    return request.param, tmp_path / "whole"
+    return tmp_path / "whole"
 
 
-def train(name: str, manifest: Manifest, out: Path, cache: Path, **own: Any) -> dict[str, Any]:
-    return run_strategy(name, manifest, world.weights(), world.params(**SETTINGS), out, cache=cache, **own)
+def train(manifest: Manifest, out: Path, cache: Path, **own: Any) -> dict[str, Any]:
+    return run_strategy(STRATEGY, manifest, world.weights(), world.params(**SETTINGS), out, cache=cache, **own)
 
 
-def test_killed_they_go_on_to_the_undisturbed_bytes(
-    whole: tuple[str, Path], manifest: Manifest, tmp_path: Path
-) -> None:
-    name, undisturbed = whole
-    if name == "scratch":
-        killed(tmp_path, name, "0 0 2", signal.SIGKILL, only="first")
-        said = killed(tmp_path, name, "1 2 1", signal.SIGKILL, only="a spawned one")
-        assert "a training process ended by SIGKILL; checkpoints are kept" in said
-        assert kept_in(tmp_path / "killed") == [1, 2]
-    said = killed(tmp_path, name, "1 2 3", signal.SIGTERM)
+def test_killed_they_go_on_to_the_undisturbed_bytes(undisturbed: Path, manifest: Manifest, tmp_path: Path) -> None:
+    killed(tmp_path, "0 0 2", signal.SIGKILL, only="first")
+    said = killed(tmp_path, "1 2 1", signal.SIGKILL, only="a spawned one")
+    assert "a training process ended by SIGKILL; checkpoints are kept" in said
+    assert kept_in(tmp_path / "killed") == [1, 2]
+    said = killed(tmp_path, "1 2 3", signal.SIGTERM)
     assert "stopped by SIGTERM; 2 of 4 epochs and 3 batches of the next are kept; the same command goes on" in said
-    train(name, manifest, tmp_path / "killed", tmp_path / "cache")
+    train(manifest, tmp_path / "killed", tmp_path / "cache")
     assert_same(tmp_path / "killed", undisturbed)
     for epoch in (1, 2, 3, 4):
         own, other = (state_of(out, epoch) for out in (tmp_path / "killed", undisturbed))
@@ -136,7 +134,7 @@ def test_killed_they_go_on_to_the_undisturbed_bytes(
 
     # Its checkpoints are as good as others.
     start = kept.folder_of(tmp_path / "killed", 0) / kept.name_of(2)
-    on = train(name, manifest, tmp_path / "on", tmp_path / "cache", resume=start)
+    on = train(manifest, tmp_path / "on", tmp_path / "cache", resume=start)
     assert [(one["repeat"], one["epoch"]) for one in on["went_on_from"]] == [(0, 2)]
     assert_same(tmp_path / "on", undisturbed, epochs=[3, 4])
 

@@ -73,7 +73,8 @@ def test_the_memory_remembers_and_two_at_once_leave_a_good_one(run: Run, error: 
     code = """
         import logging
         from pathlib import Path
-        from pipeline.data.memory import Facts, Memory, Stamp
+        from pipeline.data.memory import Facts, Memory
+        from pipeline.data.stamps import Stamp
         logging.basicConfig()
         stamp, facts, path = Stamp(1, 2, 3), Facts("f" * 64, 4, 5), Path("cache/files.sqlite")
         one, two = Memory(path), Memory(path)

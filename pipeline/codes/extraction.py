@@ -27,6 +27,7 @@ from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writer import ShardWriter
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
+from pipeline.data.originals import remembered
 from pipeline.data.room import Room
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _compute(
     total = sum(len(g.images) for g in groups)
     common = next(iter(plan.settings.values()))
     pace = Pace(total, f"on {common.device} in {common.precision}")
-    with progress(total) as shown:
+    with progress(total) as shown, remembered() as originals:
 
         def advance(images: int) -> None:
             shown(images)
@@ -119,7 +120,12 @@ def _compute(
         for group in groups:
             forward = Forward(weights, [plan.settings[name] for name in group.specs])
             sources = [
-                loading.Source(files[i], str(manifest.sha256[plan.first_row[i]]), _pixels(manifest, plan, i))
+                loading.Source(
+                    files[i],
+                    str(manifest.sha256[plan.first_row[i]]),
+                    _pixels(manifest, plan, i),
+                    originals=originals,
+                )
                 for i in group.images
             ]
             _run_group(plan, group, forward, sources, room, failures=failures, advance=advance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import hashlib
 import io
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,6 +20,8 @@ from pipeline.codes.settings import Settings
 from pipeline.data import cost, views
 from pipeline.data.cost import Header
 from pipeline.data.decode import DecodeError, decode
+from pipeline.data.listed import ChangedError
+from pipeline.data.originals import Originals
 from pipeline.data.room import NoRoomError, Room
 
 if TYPE_CHECKING:
@@ -35,18 +36,23 @@ class Source:
     """One image: the files that hold it (equal files are one image), or its bytes.
 
     `digest` is the expected sha256 of the file, None where the image is new and nothing is expected. `open_file` opens
-    it to be read, `Path.open` if None.
+    it to be read, `Path.open` if None. `originals`: what is remembered of files that have a digest.
     """
 
     files: tuple[Path | bytes, ...]
     digest: str | None
     max_pixels: int
     open_file: Callable[[Path], BinaryIO] | None = None
+    originals: Originals = field(default_factory=Originals)
 
     def open(self, file: Path | bytes) -> BinaryIO:
         if isinstance(file, bytes):
             return io.BytesIO(file)
         return self.open_file(file) if self.open_file else file.open("rb")
+
+    def read(self, file: Path | bytes, opened: BinaryIO) -> bytes:
+        """Raises ChangedError, and OSError."""
+        return opened.read() if self.digest is None else self.originals.read(file, opened, self.digest)
 
 
 @dataclass
@@ -78,9 +84,7 @@ def load_views(source: Source, settings: Settings, admit: Callable[[Header], Non
             with source.open(file) as opened:
                 if admit is not None:
                     admit(cost.look(opened, max_pixels=source.max_pixels, reduced_to=reduced_to))
-                data = opened.read()
-            if source.digest is not None and hashlib.sha256(data).hexdigest() != source.digest:
-                raise ImageError("the file changed since the dataset was listed")
+                data = source.read(file, opened)
             image = decode(
                 data,
                 background=settings.background,
@@ -92,7 +96,7 @@ def load_views(source: Source, settings: Settings, admit: Callable[[Header], Non
             return views.make(image, view=settings.view, crop=settings.crop, scales=settings.scales, flip=settings.flip)
         except OSError as e:
             reasons.append(f"can't be read: {e.strerror or e}")
-        except (DecodeError, ImageError) as e:
+        except (ChangedError, DecodeError, ImageError) as e:
             reasons.append(str(e))
         except MemoryError:
             reasons.append("this machine's memory did not suffice")

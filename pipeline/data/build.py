@@ -21,7 +21,7 @@ from pipeline.base.failing import place
 from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
 from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Manifest, printable, write_failures
-from pipeline.data.memory import Facts
+from pipeline.data.memory import Facts, Memory
 from pipeline.data.room import Room
 from pipeline.data.sources import SOURCES, Listing, Record
 from pipeline.data.spelling import spelled
@@ -80,6 +80,8 @@ def build(
         manifest = _describe(params, listing, whole, failures, labels_needed=labels_needed, whole_set=below is None)
         manifest.write(partial, failures)
         folders.put(partial, out)
+        if listing.root == partial / IMAGES:
+            _moved(partial / IMAGES, out / IMAGES)
         if fleeting:
             write_failures(to, failures)
     except UserError as e:
@@ -96,6 +98,12 @@ def build(
             with contextlib.suppress(OSError):  # something else is in it by now, or it could not even be made
                 out.parent.rmdir()
     return Manifest.read(out)
+
+
+def _moved(images: Path, to: Path) -> None:
+    """Unpacked images were hashed where they lay before."""
+    with contextlib.closing(Memory(cache_root() / "files.sqlite")) as memory:
+        memory.move(os.path.abspath(images), os.path.abspath(to))
 
 
 def _told(images: Path) -> str:

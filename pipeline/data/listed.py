@@ -12,8 +12,11 @@ import hashlib
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from pipeline.data.stamps import Stamp
 
 
 class ListedError(Exception):
@@ -31,10 +34,11 @@ def stays_below(path: str) -> bool:
 
 def read(path: Path, sha256: str) -> bytes:
     """The bytes of a file, if they are those that were listed. Raises ListedError."""
-    with _matching(path, sha256) as file:
+    with _matching(path, sha256) as (file, stamp):
         file.seek(0)
         data = file.read()
-    if hashlib.sha256(data).hexdigest() != sha256:
+        same = stamp is not None and Stamp.of(os.fstat(file.fileno())) == stamp
+    if not same and hashlib.sha256(data).hexdigest() != sha256:
         raise ChangedError("the file changed since it was indexed")
     return data
 
@@ -46,16 +50,20 @@ def require(path: Path, sha256: str) -> None:
 
 
 @contextlib.contextmanager
-def _matching(path: Path, sha256: str) -> Iterator[io.BufferedReader]:
-    """A regular file whose content was seen to have the sha256, in pieces: it may be larger than the memory."""
+def _matching(path: Path, sha256: str) -> Iterator[tuple[io.BufferedReader, Stamp | None]]:
+    """A regular file whose content was seen to have the sha256, in pieces: it may be larger than the memory.
+
+    Its stamp before that, if a change since then must show in it.
+    """
     try:
         regular = stat.S_ISREG(path.stat().st_mode)  # a device must not even be opened
         if regular:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # what came in its place may be a pipe
             with os.fdopen(fd, "rb") as file:
-                regular = stat.S_ISREG(os.fstat(fd).st_mode)
+                status, now_ns = os.fstat(fd), time.time_ns()
+                regular, stamp = stat.S_ISREG(status.st_mode), Stamp.of(status)
                 if regular and hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                    yield file
+                    yield file, stamp if stamp.is_settled(now_ns) else None
                     return
     except OSError as e:
         what = "is gone" if isinstance(e, FileNotFoundError | NotADirectoryError) else "can't be read"

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from pipeline.base import disk, stopping
 from pipeline.base.errors import UserError
+from pipeline.data.stamps import Stamp
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS files (
 _GET = "SELECT path, size, mtime_ns, ctime_ns, sha256, width, height, decoder, dark FROM files WHERE path IN ({})"
 _AT_ONCE = 500  # SQLite's least limit of variables is 999
 _PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-# A file changed this shortly before it is read could change again within one tick of its time stamps.
-TICK_NS = 50_000_000
+_MOVE = "UPDATE OR REPLACE files SET path = ? || substr(path, ?) WHERE path > ? AND path < ?"
 
 
 class Facts(NamedTuple):
@@ -44,22 +42,6 @@ class Facts(NamedTuple):
     height: int
     decoder: int = 1
     dark: bool = False
-
-
-class Stamp(NamedTuple):
-    """`size` in bytes, times in nanoseconds since 1970."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    def is_settled(self, now_ns: int) -> bool:
-        """Whether a change after `now_ns` must show in the times."""
-        return now_ns - max(self.mtime_ns, self.ctime_ns) > TICK_NS
 
 
 class Memory:
@@ -120,6 +102,17 @@ class Memory:
         except sqlite3.Error as e:
             self._give_up(e)
 
+    def move(self, folder: str, to: str) -> None:
+        """What is known of the files in a folder that was renamed, which changes no times of theirs."""
+        if self._db is None:
+            return
+        try:
+            with self._db:
+                # All paths that begin with the folder and a slash: the character after that is "0".
+                self._db.execute(_MOVE, (to, len(folder) + 1, f"{folder}/", f"{folder}0"))
+        except sqlite3.Error as e:
+            self._give_up(e)
+
     @contextlib.contextmanager
     def putting(self) -> Iterator[Callable[[str, Stamp, Facts], None]]:
         """Yields a function that takes one file's facts. What it was given is in the file within half a minute, and at
@@ -171,7 +164,8 @@ class Memory:
             return self._connected()
 
     def _connected(self) -> sqlite3.Connection:
-        db = sqlite3.connect(":memory:" if self._in_memory else self._path, timeout=60)
+        # Any thread, one at a time: `originals` sees to it.
+        db = sqlite3.connect(":memory:" if self._in_memory else self._path, timeout=60, check_same_thread=False)
         try:
             if self._in_memory and self._path.exists():
                 db.deserialize(self._path.read_bytes())

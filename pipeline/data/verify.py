@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import stat
@@ -18,8 +19,9 @@ from pipeline.data import cost, kinds, made_here
 from pipeline.data.decode import DecodeError, examine
 from pipeline.data.links import NOT_FOLLOWED, Links, NotFollowedError
 from pipeline.data.manifest import Failure, printable
-from pipeline.data.memory import Facts, Memory, Stamp
+from pipeline.data.memory import Facts, Memory
 from pipeline.data.room import NoRoomError, Room
+from pipeline.data.stamps import Stamp
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +132,7 @@ def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
                 return _Checked(_failure(path, head, ""), None)
             if made_here.is_made_here(file, head):
                 return _Checked(Failure(path, "a picture that cnncodes drew", "left_out"), None)
-            # First, since it stops early at what is not an image, such as a video of gigabytes.
-            with room.hold(cost.look(file, max_pixels=max_pixels).bytes):
-                seen = examine(file, max_pixels=max_pixels)
-            file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            facts = facts_of(file, max_pixels=max_pixels, room=room)
     except NoRoomError as e:
         return _Checked(Failure(printable(path), str(e), "too_large"), None)
     except DecodeError as e:
@@ -143,8 +141,22 @@ def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
         passed_by = isinstance(e, NotFollowedError)
         unread = None if passed_by else _failure(path, None, f"can't be read: {e.strerror}")
         return _Checked(unread or Failure(printable(path), NOT_FOLLOWED, "not_followed"), None)
-    facts = Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
     return _Checked(facts, stamp if stamp.is_settled(now_ns) else None)
+
+
+def facts_of(file: io.BufferedReader, *, max_pixels: int, room: Room) -> Facts:
+    """Of an open file that may be decoded. Raises DecodeError, NoRoomError and OSError."""
+    # First, since it stops early at what is not an image, such as a video of gigabytes.
+    need_bytes = cost.look(file, max_pixels=max_pixels).bytes
+    with room.hold(need_bytes):
+        source = file.read() if need_bytes else file
+        seen = examine(source, max_pixels=max_pixels)
+        if isinstance(source, bytes):
+            sha256 = hashlib.sha256(source).hexdigest()
+        else:
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
 
 
 def _failure(path: str, head: bytes | None, reason: str) -> Failure:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -31,7 +30,9 @@ from pipeline.codes.writer import ShardWriter
 from pipeline.config import MEMORY_MB
 from pipeline.data import cost, views
 from pipeline.data.decode import DecodeError, decode
+from pipeline.data.listed import ChangedError
 from pipeline.data.manifest import Manifest
+from pipeline.data.originals import Originals, remembered
 from pipeline.data.room import NoRoomError, Room
 from pipeline.strategies import rows_file
 from pipeline.strategies.rows_file import RowsFile
@@ -155,6 +156,7 @@ class _Decoded:
         self.store.clear_leftovers()
         with (
             stopping.says(self.kept),
+            remembered() as originals,
             ShardWriter({"pixels": self.store}, 2 * self.block) as writer,
             ThreadPoolExecutor(os.cpu_count()) as pool,
         ):
@@ -162,7 +164,7 @@ class _Decoded:
                 block = positions[start : start + self.block]
                 pixels = np.zeros((len(block), self.store.dim), dtype=np.uint8)
                 good = np.ones(len(block), dtype=bool)
-                for i, image in enumerate(pool.map(self._one, block)):
+                for i, image in enumerate(pool.map(lambda position: self._one(position, originals), block)):
                     if isinstance(image, np.ndarray):
                         pixels[i] = image.reshape(-1)
                     else:
@@ -174,8 +176,19 @@ class _Decoded:
         """What a run that is stopped leaves in the store, in words."""
         return f"{self.known.sum()} of {len(self.rows)} decoded images are kept; {stopping.GOES_ON}"
 
-    def _one(self, position: np.int64) -> Pixels | str | NoRoomError:
-        return _one(self.manifest, int(self.rows[position]), self.view, self.room)
+    def _one(self, position: np.int64, originals: Originals) -> Pixels | str | NoRoomError:
+        """(scale, scale, 3), or why there is none."""
+        manifest, row = self.manifest, int(self.rows[position])
+        file, digest = manifest.file(row), str(manifest.sha256[row])
+        max_pixels = int(manifest.widths[row] * manifest.heights[row])
+
+        def original(opened: BinaryIO) -> bytes:
+            return originals.read(file, opened, digest)
+
+        try:
+            return from_file(file, self.view, max_pixels=max_pixels, room=self.room, original=original)
+        except NoRoomError as e:
+            return e
 
 
 def _assembled(decoded: _Decoded, folder: Path, names: tuple[str, str]) -> str:
@@ -227,45 +240,33 @@ class _DamagedError(Exception):
     """A shard that can't be used."""
 
 
-def _one(manifest: Manifest, row: int, view: CachedView, room: Room) -> Pixels | str | NoRoomError:
-    """(scale, scale, 3), or why there is none."""
-    max_pixels = int(manifest.widths[row] * manifest.heights[row])
-    try:
-        return from_file(manifest.file(row), view, digest=str(manifest.sha256[row]), max_pixels=max_pixels, room=room)
-    except NoRoomError as e:
-        return e
-
-
 def from_file(
     file: Path,
     view: CachedView,
     *,
-    digest: str | None,
     max_pixels: int,
     room: Room,
+    original: Callable[[BinaryIO], bytes] | None = None,
     open_file: Callable[[Path], BinaryIO] | None = None,
 ) -> Pixels | str:
     """A file -> (scale, scale, 3), or in words why there is none. Raises NoRoomError if it needs more than the room.
 
-    `open_file` opens it to be read, `Path.open` if None.
+    `original` reads it when it is open, if it is one that was listed: whole then, and raises ChangedError if it is
+    another by now. `open_file` opens it to be read, `Path.open` if None.
     """
     try:
         with open_file(file) if open_file else file.open("rb") as opened:
             header = cost.look(opened, max_pixels=max_pixels)
             with room.hold(made_bytes(header, view=view.view, sizes=[(view.scale, view.scale)])):
-                return from_bytes(opened.read(), view, digest=digest, max_pixels=max_pixels, name=file.name)
+                image = decode(
+                    original(opened) if original else opened.read(),
+                    background=view.background,
+                    max_pixels=max_pixels,
+                    known_whole=original is not None,
+                    name=file.name,
+                )
+                return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]
     except OSError as e:
         return f"can't be read: {e.strerror or e}"
-
-
-def from_bytes(data: bytes, view: CachedView, *, digest: str | None, max_pixels: int, name: str = "") -> Pixels | str:
-    """A file's bytes -> (scale, scale, 3), or in words why there is none. `digest`: the sha256 they must have."""
-    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        return "the file changed since the dataset was listed"
-    try:
-        image = decode(
-            data, background=view.background, max_pixels=max_pixels, known_whole=digest is not None, name=name
-        )
-    except DecodeError as e:
+    except (ChangedError, DecodeError) as e:
         return str(e)
-    return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]

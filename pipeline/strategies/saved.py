@@ -89,9 +89,7 @@ class Saved:
     ) -> NDArray[np.float32] | str:
         """(k,) softmaxes for an image file, or in words why it can't be read or needs more memory than the room has."""
         try:
-            pixels = images.from_file(
-                file, self.view, digest=None, max_pixels=_MAX_PIXELS, room=room, open_file=open_file
-            )
+            pixels = images.from_file(file, self.view, max_pixels=_MAX_PIXELS, room=room, open_file=open_file)
         except NoRoomError as e:
             return str(e)
         if isinstance(pixels, str):

@@ -29,6 +29,6 @@ def test_what_may_not_be_opened_has_no_views(tmp_path: Path) -> None:
 
 def test_what_may_not_be_opened_has_no_pixels(tmp_path: Path) -> None:
     file, view = picture(tmp_path / "1.png", 0), CachedView("squash", 8, (0, 0, 0))
-    assert not isinstance(from_file(file, view, digest=None, max_pixels=100, room=Room(64)), str)
-    said = from_file(file, view, digest=None, max_pixels=100, room=Room(64), open_file=refused)
+    assert not isinstance(from_file(file, view, max_pixels=100, room=Room(64)), str)
+    said = from_file(file, view, max_pixels=100, room=Room(64), open_file=refused)
     assert said == f"can't be read: {NOT_FOLLOWED}"

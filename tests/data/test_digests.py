@@ -58,7 +58,7 @@ def test_the_content_of_what_is_left_out_does_not_show(photos: Path) -> None:
 
 def test_what_is_remembered_is_not_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.png"))
-    monkeypatch.setattr("pipeline.data.memory.TICK_NS", 0)
+    monkeypatch.setattr("pipeline.data.stamps.TICK_NS", 0)
     list(verify(photos, paths, max_pixels=10**6, room=Room(MEMORY_MB)))
     first = lines(photos)
     monkeypatch.setattr(disk, "sha256", lambda path: pytest.fail(f"{path} was read"))

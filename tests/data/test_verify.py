@@ -17,10 +17,11 @@ from PIL import Image
 from pipeline.base import stopping
 from pipeline.base.cache import cache_root
 from pipeline.base.errors import UserError
-from pipeline.data import memory, verify
+from pipeline.data import stamps, verify
 from pipeline.data.manifest import Failure
-from pipeline.data.memory import Facts, Memory, Stamp
+from pipeline.data.memory import Facts, Memory
 from pipeline.data.room import Room
+from pipeline.data.stamps import Stamp
 from tests.data.stored import png
 from tests.data.world import picture
 
@@ -28,7 +29,7 @@ from tests.data.world import picture
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that are read, in some order. Time stamps settle at once."""
-    monkeypatch.setattr(memory, "TICK_NS", -1)
+    monkeypatch.setattr(stamps, "TICK_NS", -1)
     seen: list[str] = []
     check = verify._check
 
@@ -81,7 +82,7 @@ def test_a_changed_file_is_read_again_even_with_its_old_size_and_mtime(tmp_path:
 def test_a_file_written_a_moment_ago_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
 ) -> None:
-    monkeypatch.setattr(memory, "TICK_NS", 3_600_000_000_000)
+    monkeypatch.setattr(stamps, "TICK_NS", 3_600_000_000_000)
     picture(tmp_path / "a.png", 0)
     run(tmp_path, ["a.png"])
     run(tmp_path, ["a.png"])

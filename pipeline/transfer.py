@@ -22,7 +22,7 @@ from pipeline.base.cache import cache_root, working_folder
 from pipeline.base.errors import UserError
 from pipeline.base.writable import require_writable
 from pipeline.config import MEMORY_MB, FinetuneParams
-from pipeline.config.finetune import OWN
+from pipeline.config.finetune import OWN, of_no_use
 from pipeline.workspace import (
     Workspace,
     canonical_weights,
@@ -60,7 +60,12 @@ def params_of(
         settings = {"run": [name], **settings}
     if isinstance(own["strategies"], Mapping):
         own["strategies"] = {name: _without(one, settings.keys() & OWN) for name, one in own["strategies"].items()}
-    return config.validate(FinetuneParams, config.over(own, settings, (FOLDER,)), where=where)
+    changed = settings.get("strategies")
+    # One that says its kind may be a whole record, which spells out all keys.
+    pairs = changed.items() if isinstance(changed, Mapping) else ()
+    parts = {name: one for name, one in pairs if isinstance(one, Mapping) and "kind" not in one}
+    wrong = of_no_use(parts, own["strategies"])
+    return config.validate(FinetuneParams, config.over(own, settings, (FOLDER,)), where=where, wrong=wrong)
 
 
 def _without(values: Any, keys: Collection[str]) -> Any:

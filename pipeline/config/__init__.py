@@ -15,14 +15,13 @@ from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.config.advise import AdviseParams
 from pipeline.config.assigned import assigned
-from pipeline.config.base import S, Section, validate
+from pipeline.config.base import S, Section, by_field, validate
 from pipeline.config.codes import MEMORY_MB, CodesParams
 from pipeline.config.dataset import DatasetParams
 from pipeline.config.finetune import FinetuneParams, StrategyParams, TableEntry
 from pipeline.config.heads import HeadsParams
 from pipeline.config.index import IndexParams
 from pipeline.config.layered import over, preset_section, read
-from pipeline.config.layout import flat
 from pipeline.config.report import ReportParams
 from pipeline.config.retrieval import ApproximateIndex, RetrievalParams
 from pipeline.config.sanity import SanityParams
@@ -87,7 +86,7 @@ def load(model: type[S], path: str | Path = "params.yaml") -> S:
     Raises UserError that names every bad key, what came, and what is allowed.
     """
     section = next(name for name, m in SECTIONS.items() if m is model)
-    values, wrong = flat(model, read(path, SECTIONS)[section])
+    values, wrong = by_field(model, read(path, SECTIONS)[section])
     return validate(model, values, where=f"{path}: {section}", wrong=wrong)
 
 
@@ -113,7 +112,7 @@ def read_params(path: str | Path) -> dict[str, Any]:
     on keys that groups don't have."""
     found, wrong = {}, []
     for name, values in read(path, SECTIONS).items():
-        found[name], bad = flat(SECTIONS[name], values)
+        found[name], bad = by_field(SECTIONS[name], values)
         wrong += [f"{name}.{text}" for text in bad]
     if wrong:
         raise UserError(f"{path} has {counted(len(wrong), 'problem')}: {' | '.join(wrong)}", see="docs/params.md")

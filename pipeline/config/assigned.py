@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.base.errors import UserError
+from pipeline.config.base import by_field
 from pipeline.config.keys import keys_at, nearest, takes_any_name
-from pipeline.config.layout import flat
 from pipeline.config.yaml12 import parse_yaml
 
 
@@ -31,14 +31,14 @@ def assigned(texts: Sequence[str], sections: Mapping[str, Any]) -> dict[str, dic
         raise UserError("; ".join(map(str, wrong)))
     if wrong:
         raise wrong[0]
-    by_field: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     for section, values in found.items():
-        by_field[section], bad = flat(sections[section], values)
+        changes[section], bad = by_field(sections[section], values)
         problems += [f"-S {section}.{text}" for text in bad]
     if problems:
         raise UserError("; ".join(problems), see="docs/params.md")
-    return by_field
+    return changes
 
 
 def _assign(found: dict[str, dict[str, Any]], text: str, sections: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.config.keys import keys_at
-from pipeline.config.layout import Groups, path_of
+from pipeline.config.layout import Groups, flat, path_of
 
 
 class Section(BaseModel):
@@ -20,6 +20,12 @@ class Section(BaseModel):
     groups: ClassVar[Groups] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def of_no_use(cls, values: Mapping[str, Any]) -> list[str]:
+        """A sentence for each key, of `values` by field as a person wrote them, that changes nothing. A record spells
+        out all keys, so what is read from one may have them."""
+        return []
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -33,6 +39,13 @@ def _is_name(text: str) -> str:
 
 # What the user calls something. It becomes a folder's name and a key of params.yaml, and DVC splits keys at dots.
 Name = Annotated[str, AfterValidator(_is_name)]
+
+
+def by_field(model: Any, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a section by field, of a file or a command line, and what is wrong with where they stand: a
+    sentence each."""
+    found, wrong = flat(model, values)
+    return found, wrong + (model.of_no_use(found) if issubclass(model, Section) else [])
 
 
 def validate(model: type[S], values: Any, *, where: str, wrong: Sequence[str] = ()) -> S:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.base.errors import UserError
 from pipeline.config.base import Name, Section, validate
-from pipeline.config.layered import strategy
+from pipeline.config.layered import kind_defaults, strategy
 from pipeline.config.layout import Groups, group
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -57,7 +58,7 @@ class StrategySchedule(Section):
 
 
 class StrategyParams(Section):
-    """One named strategy. Keys that a kind has no use for must be left at what `UNUSED` says.
+    """One named strategy. A key that its kind has no use for is left out, and is in the record what `UNUSED` says.
 
     `multiple`: of the learning rate of imported layers (finetune, gradual). `below`: layers before this one are frozen
     (finetune; "" for none). `every`: epochs from one unfreezing to the next (gradual). `labels`: target class -> source
@@ -97,7 +98,7 @@ class StrategyParams(Section):
     def _check(self) -> StrategyParams:
         for key, kinds in USED_BY.items():
             if self.kind not in kinds and getattr(self, key) != UNUSED[key]:
-                raise ValueError(f"{key} is of no use to kind {self.kind}: leave it at {UNUSED[key]!r}")
+                raise ValueError(f"{key} is of no use to kind {self.kind}: leave it out")
         if self.kind == "gradual" and self.every < 1:
             raise ValueError("kind gradual needs `every` of at least 1 epoch")
         if self.kind == "direct" and (self.augment or self.table):
@@ -111,6 +112,22 @@ class StrategyParams(Section):
 
 USED_BY = {"multiple": ("finetune", "gradual"), "below": ("finetune",), "every": ("gradual",), "labels": ("direct",)}
 UNUSED = {"multiple": 0.0, "below": "", "every": 0, "labels": {}}
+
+
+def of_no_use(written: Any, over: Any = None) -> list[str]:
+    """A sentence for each key that a person wrote in these strategies, by name, at what its kind has it at anyway.
+    `over`: the strategies that they change, which say the kind where they don't."""
+    found = []
+    for name, one in written.items() if isinstance(written, Mapping) else ():
+        before = over.get(name) if isinstance(over, Mapping) else None
+        kind = next((of["kind"] for of in (one, before) if isinstance(of, Mapping) and "kind" in of), None)
+        if isinstance(one, Mapping) and isinstance(kind, str) and kind in kind_defaults():
+            found += [
+                f"strategies.{name}.{key}: {key} is of no use to kind {kind}: leave it out"
+                for key, kinds in USED_BY.items()
+                if kind not in kinds and key in one and one[key] == UNUSED[key]
+            ]
+    return found
 
 
 class ScheduleParams(Section):
@@ -187,6 +204,10 @@ class FinetuneParams(Section):
     nodes: int = Field(ge=1, description="machines that share every batch")
     workers: int = Field(ge=0, description="processes that augment; 0: in this one")
     inference_txt: bool = Field(description="also write inference.txt and probabilities.txt")
+
+    @classmethod
+    def of_no_use(cls, values: Mapping[str, Any]) -> list[str]:
+        return of_no_use(values.get("strategies"))
 
     @property
     def world(self) -> int:

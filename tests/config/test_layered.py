@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import transfer
 from pipeline.base.errors import UserError
 from pipeline.config import (
     PRESET_SECTIONS,
@@ -15,6 +16,7 @@ from pipeline.config import (
     CodesParams,
     FinetuneParams,
     RetrievalParams,
+    assigned,
     load,
     load_all,
     preset_values,
@@ -128,6 +130,24 @@ def test_a_strategy_that_says_its_kind_takes_nothing_over(tmp_path: Path) -> Non
 def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="every is of no use to kind frozen"):
         strategies(tmp_path, "mine: {kind: frozen, every: 2}")
+
+
+@pytest.mark.parametrize("key", ["every: 0", "multiple: 0.0", 'below: ""', "labels: {}"])
+def test_a_key_of_another_kind_is_refused_at_the_value_that_its_kind_has_anyway(key: str, tmp_path: Path) -> None:
+    name, _, value = key.partition(": ")
+    said = rf"strategies\.mine\.{name}: {name} is of no use to kind frozen: leave it out"
+    with pytest.raises(UserError, match=said):
+        strategies(tmp_path, f"mine: {{kind: frozen, {key}}}")
+    with pytest.raises(UserError, match=said):
+        assigned([f"finetune.strategies.mine={{kind: frozen, {key}}}"], SECTIONS)
+    with pytest.raises(UserError, match=said.replace("mine", "frozen")):
+        transfer.params_of(assigned([f"finetune.strategies.frozen.{name}={value}"], SECTIONS)["finetune"])
+
+
+def test_a_record_spells_out_all_keys(tmp_path: Path) -> None:
+    whole = {"mine": strategies(tmp_path, "mine: {kind: frozen}").strategies["mine"].model_dump()}
+    assert "every" in whole["mine"]
+    assert transfer.params_of({"strategies": whole}).strategies["mine"].every == 0
 
 
 def test_a_strategy_has_its_own_rate_epochs_and_schedule(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import logging
@@ -18,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from pipeline.config import preset_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +59,8 @@ def main() -> None:
     os.dup2(2, 1)  # what an import prints is no answer
     for name in ("torch", "pipeline.cli.app"):
         importlib.import_module(name)
+    preset_values()  # parsed once for all
+    gc.freeze()  # forks would copy what a collection touches, at their end too
     for line in os.fdopen(os.dup(0)):
         asked = json.loads(line)
         pid = os.fork()
@@ -69,6 +74,7 @@ def main() -> None:
             for name in (Path(asked["folder"]) / "modules").read_text().splitlines():
                 with contextlib.suppress(Exception):  # the command that wants it tells why
                     importlib.import_module(name)
+            gc.freeze()
         answers.write(f"{code}\n")
         answers.flush()
 

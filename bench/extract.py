@@ -38,17 +38,23 @@ from pipeline.codes.settings import Settings, resolve
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import CodesParams
 from pipeline.data.manifest import Manifest
+from pipeline.nets import backbone
 from pipeline.nets.weights import Weights, random
 from pipeline.nets.weights.preprocessings import TORCHVISION
 
-FIVE = ["conv1_2-avg", "conv2_2-avg", "conv3_3-avg", "conv4_3-avg", "pool5-avg"]
-DEEPEST = ["pool5-avg"]
+ARCH = "vgg16"  # one that torchvision has too
+ABOUT = backbone.find(ARCH)
+# The last layer at each resolution.
+LAST = {layer.stride: layer.name for layer in ABOUT.layers() if layer.stride is not None and not layer.inner}
+FIVE = [f"{name}-avg" for name in (*list(LAST.values())[:4], ABOUT.top)]
+DEEPEST = [f"{ABOUT.top}-avg"]
+FLAT = f"{ABOUT.top}-flatten"
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    weights = Weights.make("vgg16", random.tensors("vgg16", 0), TORCHVISION, {"source": "random:0"})
+    weights = Weights.make(ARCH, random.tensors(ARCH, 0), TORCHVISION, {"source": "random:0"})
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), weights, args)
         contestants: dict[str, Callable[[], None]] = {
@@ -74,13 +80,13 @@ class Bench:
         self.folder, self.weights, self.args = folder, weights, args
         self.manifest = draw(folder / "images", args.images)
         self.runs = 0
-        self.model = torchvision.models.vgg16(weights=None).eval()
+        self.model = torchvision.models.get_model(ARCH, weights=None).eval()
         own = [n.removesuffix(".weight") for n in weights.tensors if n.startswith("conv") and n.endswith(".weight")]
         convs = [m for m in self.model.features if isinstance(m, torch.nn.Conv2d)]
         for conv, name in zip(convs, own, strict=True):
             conv.weight.data = weights.tensors[f"{name}.weight"]
             conv.bias.data = weights.tensors[f"{name}.bias"]
-        self.extractor = create_feature_extractor(self.model, {"features.30": "pool5"})
+        self.extractor = create_feature_extractor(self.model, {"features.30": ABOUT.top})
         self.precision = next(iter(self.settings(DEEPEST).values())).precision
         self.forward = Forward(weights, list(self.settings(DEEPEST).values()))
         shape = (1, args.batch, 1, args.size, args.size, 3)
@@ -116,7 +122,7 @@ class Bench:
         device = "cuda" if next(iter(self.settings(DEEPEST).values())).device == "cuda" else "cpu"
         model = self.extractor.to(device)
         with torch.no_grad():
-            rows = [model(x.to(device))["pool5"].mean(dim=(2, 3)).cpu() for x in loader]
+            rows = [model(x.to(device))[ABOUT.top].mean(dim=(2, 3)).cpu() for x in loader]
         self.ordinary_rows = torch.cat(rows).numpy()
 
     def ours(self, layers: list[str]) -> None:
@@ -124,14 +130,14 @@ class Bench:
         self.runs += 1
         here = self.folder / f"run{self.runs}"
         codes = extract(self.manifest, self.weights, self.params(layers), here / "out", cache=here / "cache")
-        self.our_rows = codes["pool5-avg"].rows(slice(None))
+        self.our_rows = codes[DEEPEST[0]].rows(slice(None))
 
     def bare(self) -> None:
         """The network alone, of the same precision and batch, as often as the images need."""
         x = self.forward.normalised(torch.from_numpy(self.pixels[0, :, 0]))
         with torch.inference_mode():
             for _ in range(-(-self.args.images // self.args.batch)):
-                y = self.forward._run(x)["pool5"]
+                y = self.forward._run(x)[ABOUT.top]
         y.float().sum().item()
 
     def errors(self) -> dict[str, float]:
@@ -141,11 +147,11 @@ class Bench:
         x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
         x = (x - torch.tensor(TORCHVISION.mean).view(1, 3, 1, 1)) / torch.tensor(TORCHVISION.std).view(1, 3, 1, 1)
         with torch.inference_mode():
-            want = self.extractor.cpu()(x)["pool5"].flatten(1).numpy()
+            want = self.extractor.cpu()(x)[ABOUT.top].flatten(1).numpy()
         found = {}
         for precision in ("fp32", "bf16"):
-            settings = self.settings(["pool5-flatten"], precision=precision)
-            rows = Forward(self.weights, list(settings.values())).launch(batch)().rows["pool5-flatten"]
+            settings = self.settings([FLAT], precision=precision)
+            rows = Forward(self.weights, list(settings.values())).launch(batch)().rows[FLAT]
             found[precision] = float(np.linalg.norm(rows - want) / np.linalg.norm(want))
         return found
 

@@ -23,7 +23,7 @@ from PIL import Image
 from pipeline.codes import Embedder
 from pipeline.codes.settings import resolve
 from pipeline.codes.weights_header import WeightsHeader
-from pipeline.config import CodesParams
+from pipeline.config import CodesParams, WeightsParams
 from pipeline.hashing.lsh import Lsh
 from pipeline.hashing.pack import pack
 from pipeline.nets import backbone
@@ -49,11 +49,13 @@ def main() -> None:
 
 
 def measured(rows: int, size: int, pairs: int, rng: np.random.Generator) -> dict[str, Any]:
-    weights = Weights.make("vgg16", random.tensors("vgg16", 0), TORCHVISION, {"source": "random:0"})
+    arch = preset(WeightsParams).arch
+    layer = backbone.find(arch).short
+    weights = Weights.make(arch, random.tensors(arch, 0), TORCHVISION, {"source": "random:0"})
     header = WeightsHeader.of(weights)
-    params = preset(CodesParams, layers=["conv5_3-avg"], crop=size, scales=[size], batch_size=1)
+    params = preset(CodesParams, layers=[f"{layer}-avg"], crop=size, scales=[size], batch_size=1)
     spec = resolve(params, arch=header.arch, weights_sha256=header.sha256, normalisation=header.normalisation)
-    settings = spec["conv5_3-avg"].as_json()
+    settings = spec[f"{layer}-avg"].as_json()
     embedder = Embedder(weights, settings)
     pixels = np.kron(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8), np.ones((25, 25, 1), np.uint8))
     out = io.BytesIO()
@@ -61,7 +63,7 @@ def measured(rows: int, size: int, pairs: int, rng: np.random.Generator) -> dict
     hasher = Lsh(nbits=64).fit(rng.random((100, embedder.dim), np.float32))
     index = make("exact", 64)
     index.add(rng.integers(0, 256, (rows, 8), dtype=np.uint8), np.array([f"{i:07d}" for i in range(rows)]))
-    network = backbone.of(weights).runner(["conv5_3"], device="cpu", precision="fp32")
+    network = backbone.of(weights).runner([layer], device="cpu", precision="fp32")
     x = torch.zeros((1, 3, size, size)).contiguous(memory_format=torch.channels_last)
 
     def from_file() -> None:

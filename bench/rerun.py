@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pipeline.nets import backbone
+
 # One extraction in a process of its own; prints seconds beside imports, peak memory, whether torch was loaded.
 RUN = """
 import json, re, sys, time
@@ -32,8 +34,10 @@ peak_mb = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text
 rows = {name: len(c) for name, c in codes.items()}
 print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "torch": "torch" in sys.modules, "rows": rows}))
 """
+ARCH = "tinyvgg"
+ABOUT = backbone.find(ARCH)
 PARAMS = {
-    "layers": ["conv3_3-avg", "conv5_3-avg", "pool5-flatten"],
+    "layers": [f"{ABOUT.advised_from}-avg", f"{ABOUT.short}-avg", f"{ABOUT.top}-flatten"],
     "view": "crop",
     "crop": 32,
     "scales": [32],
@@ -87,7 +91,7 @@ def prepare(here: Path, count: int) -> None:
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(here / "images" / f"{i}.png")
     listed(here / "images").write(here / "dataset")
     write_canonical(
-        Weights.make("tinyvgg", random.tensors("tinyvgg", 0), TORCHVISION, {"source": "random:0"}),
+        Weights.make(ARCH, random.tensors(ARCH, 0), TORCHVISION, {"source": "random:0"}),
         here / "weights.safetensors",
     )
 

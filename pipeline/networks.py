@@ -2,7 +2,7 @@
 
 ```python
 from pipeline import compare_networks
-compare_networks(["resnet-codes", "vgg-codes"], out="which")    # which/report/index.html and which/compare.json
+compare_networks(["one-codes", "other-codes"], out="which")    # which/report/index.html and which/compare.json
 ```
 """
 

@@ -145,7 +145,7 @@ def test_a_file_of_before_with_one_section_is_converted(tmp_path: Path) -> None:
     whole = yaml_files.load(OLD)
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(yaml_files.dump({"finetune": whole["finetune"]}))
-    new.write_text(convert(old))
+    new.write_text(convert(old).text)
     made, want = load(FinetuneParams, new), validate(FinetuneParams, whole["finetune"], where="")
     assert made.model_copy(update={"strategies": want.strategies}) == want
     assert made.strategies.items() >= want.strategies.items()
@@ -156,7 +156,8 @@ def test_a_file_of_before_is_converted_by_command(tmp_path: Path, capsys: pytest
     new = tmp_path / "new.yaml"
     assert run(["params", "convert", str(OLD), "--out", str(new)]) == 0
     assert load_all(new).keys() == load_all(ROOT / "params.yaml").keys()
-    capsys.readouterr()
+    said = capsys.readouterr()
+    assert "left out codes.image.flip: false, as the preset base has it\n" in said.out + said.err
     assert run(["params", "convert", str(OLD), "--out", str(new)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert run(["params", "convert", str(new), "--out", str(tmp_path / "newer.yaml")]) == 2

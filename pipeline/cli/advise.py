@@ -65,6 +65,7 @@ def advise(
     from pipeline.advice.run import advise as run
     from pipeline.advice.run import write
     from pipeline.base.cache import working_folder
+    from pipeline.base.skipped import reason_in
     from pipeline.config import AdviseParams, HeadsParams
     from pipeline.workspace import Workspace, extract, images_section, preset
 
@@ -114,10 +115,11 @@ def advise(
         record = run(codes, space.manifest(), *how, reference=known)
         write(record, space.root / "advise")
         passed_by = left_out(folder, space.root / "dataset")
+    why = reason_in(record)
     if json:
         print_json({**record, "left_out": passed_by})
-    elif "skipped" in record:
-        say(f"no advice: {record['skipped']}")
+    elif why:
+        say(f"no advice: {why}")
     else:
         rows = [
             (
@@ -134,7 +136,7 @@ def advise(
         say(f"{says['do']} {says['otherwise']}\n")
         say("\n".join(says[key] for key in ("worth", "size", "likeness", "distance", "layer", "growth")) + "\n")
         say(table(("codes", f"{record['measure']} %", "se", "k-NN %", "LogME", "H-score"), rows))
-    if "skipped" in record:
+    if why:
         raise typer.Exit(ExitCode.UNANSWERED)
 
 

@@ -33,14 +33,19 @@ def convert(
     old: Annotated[Path, typer.Argument(help="A params file from before there were presets.")],
     out: Annotated[Path, typer.Option(help="The new file.")],
 ) -> None:
-    """Write a params file as it is written now: a preset, groups, and what differs from them. Values stay as they are.
+    """Write an old params file as files are written now: a preset, keys in groups, and each value that differs from
+    the preset's. No value changes.
 
-    docs/params.md lists old name -> new name. Comments are not taken along.
+    A line names each value that is left out because the preset has it too. Comments are left out. docs/params.md lists
+    old name -> new name.
     """
     from pipeline.base import disk
     from pipeline.config.convert import convert as converted
 
     if out.exists():
         raise UserError(f"{out} is there already", allowed="--out with the name of a new file")
-    disk.write_text(out, converted(old))
+    done = converted(old)
+    disk.write_text(out, done.text)
+    for line in done.left_out:
+        say(f"left out {line}")
     say(f"wrote {out}")

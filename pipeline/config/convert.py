@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,16 @@ STANDING = (
 )
 
 
-def convert(path: str | Path) -> str:
-    """The text of the new file. Sections that the file doesn't have are the base's, as commands had them.
+@dataclass(frozen=True)
+class Converted:
+    """`text`: the new file. `left_out`: a sentence for each value of the old one that holds without being said."""
+
+    text: str
+    left_out: tuple[str, ...]
+
+
+def convert(path: str | Path) -> Converted:
+    """The new file. Sections that the file doesn't have are the base's, as commands had them.
 
     Raises UserError on a file that is not a params file of before, or has wrong values.
     """
@@ -47,11 +57,12 @@ def convert(path: str | Path) -> str:
             f"{path} is not a params file from before there were presets", allowed=f"the sections {', '.join(SECTIONS)}"
         )
     new: dict[str, Any] = {}
+    left_out: list[str] = []
     for name in (name for name in SECTIONS if name in old):
         model = SECTIONS[name]
         validate(model, old[name], where=f"{path}: {name}")
-        new[name] = _section(name, model, old[name])
-    return _text(new)
+        new[name] = _section(name, model, old[name], left_out)
+    return Converted(_text(new), tuple(left_out))
 
 
 def renamed() -> dict[str, str]:
@@ -64,8 +75,8 @@ def renamed() -> dict[str, str]:
     }
 
 
-def _section(name: str, model: type[BaseModel], old: Mapping[str, Any]) -> dict[str, Any]:
-    """Every group, every key that stands, and what differs from the base."""
+def _section(name: str, model: type[BaseModel], old: Mapping[str, Any], left_out: list[str]) -> dict[str, Any]:
+    """Every group, every key that stands, and what differs from the base. Adds to `left_out` what doesn't."""
     base = preset_section(name, model)
     said: dict[str, Any] = {}
     for key in keys_of(model):
@@ -75,10 +86,17 @@ def _section(name: str, model: type[BaseModel], old: Mapping[str, Any]) -> dict[
                 place: field for place, field in groups[key].keys.items() if _is_said(name, model, field, old, base)
             }
             said[key] = {place: old[field] for place, field in inside.items()}
+            left_out += [
+                f"{name}.{key}.{place}: {_written(old[field])}, as the preset {BASE} has it"
+                for place, field in groups[key].keys.items()
+                if field in old and place not in inside
+            ]
         elif (name, key) == ("finetune", "strategies"):
-            said[key] = {one: _strategy(values) for one, values in old[key].items()}
+            said[key] = {one: _strategy(one, values, left_out) for one, values in old[key].items()}
         elif _is_said(name, model, key, old, base):
             said[key] = old[key]
+        elif key in old:
+            left_out.append(f"{name}.{key}: {_written(old[key])}, as the preset {BASE} has it")
     return said
 
 
@@ -88,10 +106,20 @@ def _is_said(name: str, model: type[BaseModel], field: str, old: Mapping[str, An
     return f"{name}.{path_of(model, field)}" in STANDING or old[field] != base.get(field)
 
 
-def _strategy(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The kind, and what it doesn't have by itself."""
+def _strategy(name: str, values: Mapping[str, Any], left_out: list[str]) -> dict[str, Any]:
+    """The kind, and what it doesn't have by itself. Adds to `left_out` what it has."""
     defaults = kind_defaults()[values["kind"]]
+    left_out += [
+        f"finetune.strategies.{name}.{key}: {_written(value)}, as each strategy of kind {values['kind']} has it"
+        for key, value in values.items()
+        if key in defaults and value == defaults[key]
+    ]
     return {key: value for key, value in values.items() if key == "kind" or value != defaults[key]}
+
+
+def _written(value: Any) -> str:
+    """On one line, as YAML has it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _text(values: Mapping[str, Any]) -> str:

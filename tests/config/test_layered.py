@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline import transfer
 from pipeline.base.errors import UserError
@@ -25,7 +26,7 @@ from pipeline.config import (
 )
 from pipeline.config.convert import STANDING, convert, renamed
 from pipeline.config.layered import BASE, KINDS, PRESETS, kind_defaults, names
-from pipeline.config.layout import flat, grouped, groups_of, keys_of
+from pipeline.config.layout import flat, grouped, groups_of, keys_of, path_of
 from pipeline.dag.stages import STAGES
 from tests import yaml_files
 
@@ -198,7 +199,7 @@ def test_a_file_of_before_says_the_same_once_converted(name: str, tmp_path: Path
     old = Path(__file__).with_name(f"old_{name}.yaml")
     with pytest.raises(UserError, match=f"params convert .*old_{name}.yaml --out NEW.yaml"):
         load_all(old)
-    new = load_all(written(tmp_path, convert(old)))
+    new = load_all(written(tmp_path, convert(old).text))
     shipped = load_all(OLD[name])
     before = read_yaml(old)
     for section, model in SECTIONS.items():
@@ -206,12 +207,46 @@ def test_a_file_of_before_says_the_same_once_converted(name: str, tmp_path: Path
         assert of_those(new[section], want) == of_those(shipped[section], want) == want, section
 
 
+@pytest.mark.parametrize("name", OLD)
+def test_each_value_of_a_file_of_before_is_in_the_new_one_or_told_as_left_out(name: str) -> None:
+    old = Path(__file__).with_name(f"old_{name}.yaml")
+    done = convert(old)
+    told = {line.partition(":")[0] for line in done.left_out}
+    new = YAML(typ="safe", pure=True).load(done.text)
+    strategies = new["finetune"]["strategies"]
+    kept = {
+        *(f"{section}.{path}" for section, model in SECTIONS.items() for path in paths(model, new[section])),
+        *(f"finetune.strategies.{name}.{key}" for name, one in strategies.items() for key in one),
+    }
+    assert not told & kept
+    before = read_yaml(old)
+    assert told | kept - {"finetune.strategies"} == {
+        *(f"{section}.{path_of(SECTIONS[section], key)}" for section, values in before.items() for key in values),
+        *(f"finetune.strategies.{name}.{key}" for name, one in before["finetune"]["strategies"].items() for key in one),
+    } - {"finetune.strategies"}
+
+
+def paths(model: Any, values: dict[str, Any]) -> list[str]:
+    """What a section of a file sets, by the names that files have."""
+    groups = groups_of(model)
+    found = []
+    for key, value in values.items():
+        found += [f"{key}.{one}" for one in value] if key in groups else [key]
+    return found
+
+
+def test_what_is_left_out_is_said_with_its_value(tmp_path: Path) -> None:
+    lines = convert(Path(__file__).with_name("old_params.yaml")).left_out
+    assert "codes.image.background: [255, 255, 255], as the preset base has it" in lines
+    assert "finetune.strategies.frozen.every: 0, as each strategy of kind frozen has it" in lines
+
+
 def test_a_file_of_before_without_a_bound_on_memory(tmp_path: Path) -> None:
     old = read_yaml(Path(__file__).with_name("old_params.yaml"))
     del old["codes"]["memory_mb"]
     path = tmp_path / "old.yaml"
     path.write_text(yaml_files.dump(old))
-    assert load(CodesParams, written(tmp_path, convert(path))).memory_mb == 4096
+    assert load(CodesParams, written(tmp_path, convert(path).text)).memory_mb == 4096
 
 
 @pytest.mark.parametrize("text", ["preset: base\n", "[]", "codes: {}\n", "photos: {}\n"])

@@ -40,7 +40,8 @@ from pipeline.heads.model import predict as score
 from pipeline.heads.registry import HEADS
 from pipeline.heads.run import fit_head
 from pipeline.heads.scaling import Scaling
-from pipeline.nets.vgg import facts
+from pipeline.nets import backbone
+from pipeline.nets.vgg.facts import tensor_shapes as tensor_shapes_of
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
 from pipeline.nets.weights.preprocessings import PREPROCESSINGS
 from pipeline.retrieval.run import run_spec
@@ -61,7 +62,8 @@ Ids = NDArray[np.str_]
 HASHER_NAMES = tuple(HASHERS)
 HEAD_NAMES = tuple(HEADS)
 INDEX_NAMES = tuple(INDEXES)
-ARCH_NAMES = tuple(facts.ARCHS)
+# Of the one family that there was.
+ARCH_NAMES = tuple(arch for arch in backbone.archs() if backbone.find(arch).family == "vgg")
 
 # What a section of params holds where a test says nothing else.
 CODES: Plain = {
@@ -92,11 +94,11 @@ def preprocessings() -> dict[str, Plain]:
 
 def variant(arch: str, side: int, widths: tuple[int, int]) -> str:
     """The name of an architecture with other fc layers."""
-    return facts.variant(arch, side, widths)
+    return backbone.find(arch).with_head("vgg", size=side, widths=widths)
 
 
 def layer_names(arch: str) -> tuple[str, ...]:
-    return facts.names(arch)
+    return backbone.names(backbone.find(arch))
 
 
 def records(*, arch: str, weights_sha256: str, normalisation: Plain, codes: Plain) -> dict[str, Plain]:
@@ -177,7 +179,7 @@ def write_head(
     """A head that learned these arrays, for codes of `record`."""
     one = settings.Settings.from_json(record)
     made = HEADS[head].from_arrays(arrays)
-    dim = one.dim(num_classes=facts.IMAGENET_CLASSES)
+    dim = one.dim(num_classes=1000)
     Model(head, made, Scaling(*scaling), tuple(classes), one.spec.name, dim, record).save(path)
 
 
@@ -187,7 +189,7 @@ def write_reference(path: Path, name: str, shared: Plain, rows: Mapping[str, Arr
 
 def tensor_shapes(arch: str, *, deepest: str | None = None, classes: int = 6) -> dict[str, tuple[int, ...]]:
     """Canonical names and shapes of an architecture's tensors."""
-    return facts.tensor_shapes(arch, deepest=deepest, num_classes=classes)
+    return tensor_shapes_of(arch, deepest=deepest, num_classes=classes)
 
 
 def write_weights(

@@ -1,6 +1,7 @@
 """CNN Codes: transfer learning as a pipeline that people trust.
 
-The Python API: `extract`, `compare`, `Workspace` (pipeline/workspace.py). Importing this loads nothing heavy.
+The Python API: `extract`, `compare`, `Workspace` (pipeline/workspace.py), and for scikit-learn `CNNCodes`
+(pipeline/transformer.py). Importing this loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipeline.transformer import CNNCodes
     from pipeline.workspace import Workspace, compare, extract
 
-__all__ = ["Workspace", "compare", "extract"]
+__all__ = ["CNNCodes", "Workspace", "compare", "extract"]
 
 
 def __getattr__(name: str) -> object:
+    if name == "CNNCodes":
+        from pipeline.transformer import CNNCodes
+
+        return CNNCodes
     if name in __all__:
         from pipeline import workspace
 

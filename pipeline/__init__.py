@@ -6,8 +6,8 @@ The Python API: `extract`, `compare`, `Workspace` (pipeline/workspace.py), `comp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+# As of `typing`, which is not imported: `cnncodes` tells of a stop only once its own imports begin.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pipeline.networks import compare_networks
     from pipeline.transformer import CNNCodes

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline import config
-from pipeline.base import front, items, json_files
+from pipeline.base import front, items, json_files, stopping
 from pipeline.base.errors import UserError
 from pipeline.base.items import Item
 
@@ -75,7 +75,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
 
     def checked() -> None:
-        config.load_all()
-        main()
+        with stopping.says(lambda: stopping.KEPT):
+            config.load_all()
+            main()
 
     front.run(checked, name=f"stages.{Path(sys.argv[0]).stem}")

@@ -22,6 +22,8 @@ from pipeline.base.terminal import plain
 _SIGNALLED = 128  # and the signal's number, as shells have it
 # Signals that came: libraries in C may turn what `_stop` raises into an error of their own.
 _signalled: list[int] = []
+# Whether the process ends without waiting for its threads.
+_at_once: list[bool] = []
 
 
 class ExitCode(IntEnum):
@@ -63,7 +65,15 @@ def run(main: Callable[[], int | None], *, name: str) -> NoReturn:
         sys.stdout.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if _at_once:
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def end_at_once() -> None:
+    """Has the process end without waiting for what its threads still do, nor tidying up at exit."""
+    _at_once.append(True)
 
 
 def begin() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 # How much work may be in memory alone, with some to spare for the writing and for what is under way.
 KEEP_EVERY_S = 30.0
 GOES_ON = "the same command goes on from there"
+# Of what takes long and keeps what is done, where nothing within knows more: while it loads, and between its parts.
+KEPT = f"what was done before is kept; {GOES_ON}"
 # Of the time, at most, that may go into keeping: where a write is slow, it is done less often.
 _MOST_SHARE = 0.1
 

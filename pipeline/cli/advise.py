@@ -15,7 +15,7 @@ from pipeline.cli.computing import names, square
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
-from pipeline.cli.shown import Command
+from pipeline.cli.shown import LongCommand
 
 if TYPE_CHECKING:
     from pipeline.advice.reference import Reference
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command(cls=Command)(advise)
+    app.command(cls=LongCommand)(advise)
 
 
 def advise(

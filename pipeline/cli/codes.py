@@ -18,7 +18,7 @@ from pipeline.cli.computing import Arch, Device, OnError, Precision, Size, Split
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
-from pipeline.cli.shown import Command
+from pipeline.cli.shown import Command, LongCommand
 
 cache = typer.Typer(help="The store of all codes ever computed here.", no_args_is_help=True)
 WorkspaceArgument = Annotated[Path, typer.Argument(help="A folder filled by `cnncodes extract` or `dvc repro`.")]
@@ -32,7 +32,7 @@ class ExportFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command(cls=Command)(extract)
+    app.command(cls=LongCommand)(extract)
     app.command(cls=Command)(layers)
     app.command(cls=Command)(info)
     app.command(cls=Command)(export)

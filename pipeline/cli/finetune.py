@@ -23,7 +23,7 @@ from pipeline.cli.listing import (
 )
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, set_option, weights_of
-from pipeline.cli.shown import Command
+from pipeline.cli.shown import LongCommand
 
 Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that names its architecture decides.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
@@ -42,9 +42,9 @@ Precision = Annotated[str | None, typer.Option(help="{finetune.compute.precision
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command(cls=Command)(finetune)
+    app.command(cls=LongCommand)(finetune)
     app.command()(checkpoints)
-    app.command("lr-find", cls=Command)(lr_find)
+    app.command("lr-find", cls=LongCommand)(lr_find)
 
 
 def finetune(

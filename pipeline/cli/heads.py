@@ -16,7 +16,7 @@ from pipeline.cli.computing import names, numbers
 from pipeline.cli.listing import FollowLinks
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, set_option
-from pipeline.cli.shown import Command
+from pipeline.cli.shown import Command, LongCommand
 
 MARGINS = "Scores are margins, or votes of neighbours: they order the classes, and are no probabilities."
 # By what `transfer.predict` says of a tuned network's scores.
@@ -29,7 +29,7 @@ NOT_PROBABILITIES = {
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands."""
-    app.command(cls=Command)(compare)
+    app.command(cls=LongCommand)(compare)
     app.command(cls=Command)(predict)
 
 

@@ -27,7 +27,7 @@ from pipeline.cli.computing import (
 from pipeline.cli.listing import FollowLinks, LeaveOut, MaxFailedShare, TestFiles, TrainFiles, dataset, left_out
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say, table
 from pipeline.cli.setting import changes, layers_of, set_option, weights_of
-from pipeline.cli.shown import Command
+from pipeline.cli.shown import Command, LongCommand
 
 IndexArgument = Annotated[Path, typer.Argument(help="A folder made by `cnncodes index`.")]
 SHORT_HASHERS = ("itq", "pca", "lsh", "learned", "supervised", "dbn")
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(index, name="index")
 
 
-@index.command(cls=Command)
+@index.command(cls=LongCommand)
 def build(
     images: Annotated[
         Path | None, typer.Argument(help="Folder of images; its first folder level is the label.")
@@ -153,7 +153,7 @@ def build(
         _show_info(about)
 
 
-@index.command(cls=Command)
+@index.command(cls=LongCommand)
 def add(
     folder: IndexArgument,
     images: Annotated[Path, typer.Argument(help="Folder of images; those that are there already cost nothing.")],
@@ -220,7 +220,7 @@ def info(folder: IndexArgument, json: JsonFlag = False) -> None:
         _show_info(about)
 
 
-@index.command(cls=Command)
+@index.command(cls=LongCommand)
 def verify(
     folder: IndexArgument,
     files: Annotated[bool, typer.Option("--files", help="Read every image's file too.")] = False,

@@ -37,12 +37,12 @@ from pipeline.cli.listing import (
 )
 from pipeline.cli.output import JsonFlag, MemoryOption, given, print_json, say
 from pipeline.cli.setting import changes, set_option, weights_of
-from pipeline.cli.shown import Command
+from pipeline.cli.shown import LongCommand
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command."""
-    app.command(cls=Command)(sanity)
+    app.command(cls=LongCommand)(sanity)
 
 
 def sanity(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.base import front
 from pipeline.base.errors import UserError
 from pipeline.cli.computing import SameDevice, SamePrecision
 from pipeline.cli.output import MemoryOption, say
@@ -73,6 +74,8 @@ def serve(
         if open_page:
             webbrowser.open(address)
 
+    # All is closed when this returns; only the network may still be loading, or work for nobody. No file is written.
+    front.end_at_once()
     server.serve(made, listening, ready)
 
 

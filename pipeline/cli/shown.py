@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from pipeline.base import stopping
+
 _KEY = re.compile(r"\{(\w+(?:\.\w+)+)(:choices)?\}")
 
 
@@ -31,6 +33,14 @@ class Command(TyperCommand):
             if isinstance(param, TyperArgument | TyperOption) and param.help:
                 param.help = filled(param.help)
         super().format_help(ctx, formatter)
+
+
+class LongCommand(Command):
+    """One that keeps what is done, so that the same command goes on after a stop."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with stopping.says(lambda: stopping.KEPT):
+            return super().invoke(ctx)
 
 
 def filled(text: str) -> str:

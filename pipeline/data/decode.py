@@ -63,6 +63,7 @@ def decode(
     max_pixels: int,
     reduced_to: int | None = None,
     known_whole: bool = False,
+    of_a_guest: bool = False,
     name: str = "",
 ) -> Pixels:
     """An image file, its bytes or an open file -> (H, W, 3) uint8 RGB, C-contiguous.
@@ -70,7 +71,7 @@ def decode(
     `background` is the RGB, 0..255, under transparent pixels. `reduced_to` lets libjpeg decode a JPEG at 1/2, 1/4 or
     1/8, the least that keeps both sides at `reduced_to` pixels or more; other formats come whole. 16-bit grey is scaled
     by 255/65535, not clipped. `known_whole`: the same bytes were decoded before, so that data which end early need not
-    be looked for (a JPEG is decoded twice for that). `name`: of the file, where `source` isn't its path; some RAW files
+    be looked for (a JPEG is decoded twice for that). `of_a_guest`: a JPEG 2000 may have less work in it. `name`: of the file, where `source` isn't its path; some RAW files
     are known by it alone. Raises DecodeError on any file that can't be shown whole: empty,
     truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
     thumbnail), of more pixels than a file of its length may have, or of more than `max_pixels` (Pillow's own limit,
@@ -83,6 +84,7 @@ def decode(
         max_pixels=max_pixels,
         reduced_to=reduced_to,
         known_whole=known_whole,
+        of_a_guest=of_a_guest,
     )
     return _opened(source, read).pixels
 
@@ -119,6 +121,7 @@ def _decode(
     max_pixels: int,
     reduced_to: int | None = None,
     known_whole: bool = False,
+    of_a_guest: bool = False,
 ) -> _Decoded:
     head = file.read(kinds.HEAD_BYTES)
     file.seek(0)
@@ -128,7 +131,7 @@ def _decode(
         raise DecodeError(kinds.judge(name, head, "").reason)
     formats = formats_of(head)
     try:
-        image_file, about = what_pixels_need(file, head, max_pixels)
+        image_file, about = what_pixels_need(file, head, max_pixels, of_a_guest=of_a_guest)
         with Image.open(image_file, formats=formats) as image:
             _require_size(*image.size, max_pixels)
             require_proportion(*image.size, file, work=work_of_a_pixel(image, about))
@@ -192,13 +195,13 @@ def _formats_with_heif() -> list[str]:
 
 
 def what_pixels_need(
-    file: BinaryIO, head: bytes, max_pixels: int, *, header_only: bool = False
+    file: BinaryIO, head: bytes, max_pixels: int, *, header_only: bool = False, of_a_guest: bool = False
 ) -> tuple[BinaryIO, Png | Jpeg | Jpeg2000 | None]:
     """The file without what stands around its pixels, where that could keep Pillow from them, and what it is.
 
     `header_only`: enough to open it, not to load it. Raises DecodeError on a JPEG of more pixels or scans, or
     a JPEG 2000 of more pixels, blocks or bit-planes (of these, not with `header_only`), than are allowed, by
-    `max_pixels` or by the file's length.
+    `max_pixels` or by the file's length; `of_a_guest`: of fewer bit-planes.
     """
     file.seek(0)
     if head.startswith(png.SIGNATURE):
@@ -206,7 +209,7 @@ def what_pixels_need(
         file.seek(0)
         return (io.BytesIO(found.needed), found) if found else (file, None)
     if head.startswith((jpeg2000.BOXES, jpeg2000.CODESTREAM)):
-        return file, _bounded_jpeg2000(file, max_pixels, header_only=header_only)
+        return file, _bounded_jpeg2000(file, max_pixels, header_only=header_only, of_a_guest=of_a_guest)
     if not head.startswith(jpeg.SIGNATURE):
         return file, None
     picture = jpeg.read(file, header_only=header_only)
@@ -226,7 +229,7 @@ def what_pixels_need(
     return io.BytesIO(picture.body + jpeg.END), picture
 
 
-def _bounded_jpeg2000(file: BinaryIO, max_pixels: int, *, header_only: bool) -> Jpeg2000 | None:
+def _bounded_jpeg2000(file: BinaryIO, max_pixels: int, *, header_only: bool, of_a_guest: bool) -> Jpeg2000 | None:
     """Raises DecodeError on a JPEG 2000 that has the decoder set up, or go over, more than a file of its length may.
     Leaves the file at its beginning.
     """
@@ -242,16 +245,19 @@ def _bounded_jpeg2000(file: BinaryIO, max_pixels: int, *, header_only: bool) -> 
             f"a JPEG 2000 of {size_bytes:,} bytes that asks for {picture.blocks:,} tiles, precincts and code-blocks, "
             f"more than {budget.FREE_BLOCKS:,} and one for each {round(1 / budget.BLOCKS_OF_A_BYTE)} bytes of a file"
         )
-    most = budget.most_planes(size_bytes)
+    most = budget.most_guest_planes(size_bytes) if of_a_guest else budget.most_planes(size_bytes)
     if picture.planes > most and not header_only:
         # The headers allow for more than sound files have.
         planes = jpeg2000.count_planes(file, most)
         file.seek(0)
         if planes is None or planes > most:
+            free, of_a_byte = budget.FREE_PLANES, budget.PLANES_OF_A_BYTE
+            if of_a_guest:
+                free, of_a_byte = budget.GUEST_FREE_PLANES, budget.GUEST_PLANES_OF_A_BYTE
             raise DecodeError(
                 f"a JPEG 2000 of {size_bytes:,} bytes whose code-blocks ask for more than {most / 1e6:,.0f} million "
-                f"bit-planes of samples ({budget.FREE_PLANES / 1e6:.0f} million and {budget.PLANES_OF_A_BYTE} for each "
-                "byte of a file)"
+                f"bit-planes of samples ({free / 1e6:.0f} million and {of_a_byte} for each byte of a file"
+                + (f", at most {budget.FREE_PLANES / 1e6:.0f} million)" if of_a_guest else ")")
             )
     return picture
 

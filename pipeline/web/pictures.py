@@ -84,11 +84,13 @@ def decode_upload(data: bytes, *, max_pixels: int, reduced_to: int | None, backg
     for too many pixels, 422 for a broken one.
     """
     try:
-        return decode(data, max_pixels=max_pixels, reduced_to=reduced_to, background=background)
+        return decode(data, max_pixels=max_pixels, reduced_to=reduced_to, background=background, of_a_guest=True)
     except DecodeError as e:
         reason = str(e)
         if "pixels are more than" in reason or "bomb" in reason:
             raise Problem(413, f"the image is too large: {max_pixels / 1e6:.0f} megapixels are allowed") from e
+        if "bit-planes" in reason:
+            raise Problem(413, f"the image is too much work: {reason}") from e
         if reason.startswith(("not an image", "empty file", "HEIC", "RAW")):
             raise Problem(415, f"the upload can't be used: {reason}") from e
         raise Problem(422, f"the image can't be read: {reason}") from e

@@ -29,6 +29,7 @@ from pipeline.data.room import Room
 from pipeline.web.guard import Hosts
 from pipeline.web.pictures import Pictures
 from pipeline.web.server import bind
+from tests import jpeg2000_files
 from tests.codes.conftest import draw
 from tests.web.conftest import client_of, running
 from tests.web.test_api import png
@@ -70,6 +71,11 @@ def jpeg_of_many_scans() -> bytes:
     return data[:start] + data[start:-2] * 200 + b"\xff\xd9"
 
 
+def jpeg2000_of_many_planes() -> bytes:
+    """A few kilobytes, that took six seconds to decode: just below what a folder's own may have."""
+    return jpeg2000_files.blocks_of_passes(3500, 3500, data=bytes(8))
+
+
 def raw() -> bytes:
     """A camera's file whose first picture is a thumbnail."""
     out = io.BytesIO()
@@ -101,6 +107,7 @@ def polyglot() -> bytes:
         (lambda: gif_claiming(65_535, 65_535), 413, "50 megapixels"),
         (lambda: tiff_claiming(60_000), 413, "50 megapixels"),
         (jpeg_of_many_scans, 422, "more than 64 scans"),
+        (jpeg2000_of_many_planes, 413, "too much work: a JPEG 2000 of"),
         (lambda: b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", 415, "not an image of a format"),
         (lambda: b"%PDF-1.7 ...", 415, "not an image"),
         (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not an image"),
@@ -466,6 +473,25 @@ def test_the_command_ends_cleanly_by_ctrl_c(built: Path) -> None:
         and errors.splitlines()[-1] == "cnncodes: stopped by Ctrl-C"
         and "Traceback" not in errors
     )
+
+
+def test_a_stop_does_not_wait_for_the_network_to_load(built: Path) -> None:
+    code = (
+        "import sys, time; from pipeline.web.live import Live\n"
+        "def warm(self): print('warming', flush=True); time.sleep(60)\n"
+        "Live.warm = warm; import pipeline.cli as cli\n"
+        f"sys.argv = ['cnncodes', 'serve', {str(built / 'my.index')!r}, '--port', '0']; cli.main()"
+    )
+    command = [sys.executable, "-u", "-c", code]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    while "warming" not in server.stdout.readline():
+        assert server.poll() is None
+    started_s = time.monotonic()
+    server.send_signal(15)
+    _, errors = server.communicate(timeout=90)
+    assert (server.returncode, errors.splitlines()[-1]) == (143, "cnncodes: stopped by SIGTERM")
+    assert time.monotonic() - started_s < 15
 
 
 def test_bad_commands(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def predict(
     follow_links: bool = False,
 ) -> list[dict[str, Any]]:
     """Labels of new images by a strategy's trained network, or by the `checkpoint` of that name (`epoch-0004`, of
-    another repeat than the first `repeat-1/epoch-0004`), in the form of `query.predict`: `{"image", "probabilities",
+    another repeat than the first `repeat-1/epoch-0004`), as `heads.predict` gives them: `{"image", "probabilities",
     "classes": [{"label", "score"}, ...]}`, best first, or `{"image", "error"}`. `images`: files, and folders of
     them, in which links out of the folder are passed by unless `follow_links`. `device`, `precision`: of the network.
 

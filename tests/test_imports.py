@@ -58,7 +58,6 @@ ALLOWED: dict[str, set[str]] = {
     "figures": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "retrieval", "strategies", "advice"},
     # The records of figures alone (below).
     "report": {"base", "config", "figures"},
-    "query": COMMON | {"workspace", "data", "nets", "codes", "heads", "hashing", "search"},
     "workspace": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "figures", "report"},
     "networks": COMMON | {"workspace", "data", "codes", "heads", "figures", "report"},
     "collection": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search"},
@@ -71,9 +70,9 @@ ALLOWED: dict[str, set[str]] = {
     "transformer": COMMON | {"workspace", "data", "nets", "codes"},
     "dag": {"base"},
     "cli": COMMON
-    | {"data", "nets", "codes", "heads", "hashing", "search", "report", "query", "web", "workspace", "strategies"}
+    | {"data", "nets", "codes", "heads", "hashing", "search", "report", "web", "workspace", "strategies"}
     | {"transfer", "collection", "advice", "export_images", "dag", "networks"},
-    "web": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search", "query", "collection"},
+    "web": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search", "collection"},
 }
 
 

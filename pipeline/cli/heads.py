@@ -156,7 +156,8 @@ def predict(
 
     Exit code 3 if there are answers for some images only: the others are listed with the reason.
     """
-    from pipeline import query, transfer
+    from pipeline import transfer
+    from pipeline.heads.predict import predict as by_head
 
     named = {"device": device, "precision": precision, "memory_mb": memory_mb}
     how = given(named)
@@ -165,7 +166,7 @@ def predict(
     if tuned:
         answers = transfer.predict(head, images, top=top, checkpoint=checkpoint, **how)
     else:
-        answers = query.predict(head, images, weights=weights, top=top, **how)
+        answers = by_head(head, images, weights=weights, top=top, **how)
     good = [a for a in answers if "classes" in a]
     bad = [a for a in answers if "error" in a]
     if json:

@@ -71,9 +71,9 @@ def decode(
     `background` is the RGB, 0..255, under transparent pixels. `reduced_to` lets libjpeg decode a JPEG at 1/2, 1/4 or
     1/8, the least that keeps both sides at `reduced_to` pixels or more; other formats come whole. 16-bit grey is scaled
     by 255/65535, not clipped. `known_whole`: the same bytes were decoded before, so that data which end early need not
-    be looked for (a JPEG is decoded twice for that). `of_a_guest`: a JPEG 2000 may have less work in it. `name`: of the file, where `source` isn't its path; some RAW files
-    are known by it alone. Raises DecodeError on any file that can't be shown whole: empty,
-    truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
+    be looked for (a JPEG is decoded twice for that). `of_a_guest`: a JPEG 2000 may have less work in it. `name`: of the
+    file, where `source` isn't its path; some RAW files are known by it alone. Raises DecodeError on any file that
+    can't be shown whole: empty, truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
     thumbnail), of more pixels than a file of its length may have, or of more than `max_pixels` (Pillow's own limit,
     twice `Image.MAX_IMAGE_PIXELS`, holds above that).
     """

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from pipeline import config, query, transfer, tuned, workspace
+from pipeline import config, transfer, tuned, workspace
 from pipeline.advice import reference
 from pipeline.base.cache import cache_root
 from pipeline.codes import Codes, Embedder, parts, settings
@@ -37,6 +37,7 @@ from pipeline.hashing.base import HASHERS
 from pipeline.hashing.save import read_bits, read_hasher, write_bits, write_hasher
 from pipeline.heads.model import Model
 from pipeline.heads.model import predict as score
+from pipeline.heads.predict import predict as label
 from pipeline.heads.registry import HEADS
 from pipeline.heads.run import fit_head
 from pipeline.heads.scaling import Scaling
@@ -370,7 +371,7 @@ def head_answers(out: Path, name: str) -> tuple[list[str], Array]:
 
 def head_labels(head: Path, images: Sequence[Path]) -> list[list[tuple[str, float]]]:
     """(label, score) of new images, best first, through the network."""
-    return [[(c["label"], c["score"]) for c in one["classes"]] for one in query.predict(head, images)]
+    return [[(c["label"], c["score"]) for c in one["classes"]] for one in label(head, images)]
 
 
 def retrieve(out: Path, spec: str, params: Plain) -> None:

@@ -1,4 +1,4 @@
-"""New images against what a workspace knows: their codes are made exactly as the stored ones were."""
+"""Labels of new images by a trained head. Their codes are made exactly as the stored ones were."""
 
 from __future__ import annotations
 

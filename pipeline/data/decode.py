@@ -73,9 +73,9 @@ def decode(
     by 255/65535, not clipped. `known_whole`: the same bytes were decoded before, so that data which end early need not
     be looked for (a JPEG is decoded twice for that). `of_a_guest`: a JPEG 2000 may have less work in it. `name`: of the
     file, where `source` isn't its path; some RAW files are known by it alone. Raises DecodeError on any file that
-    can't be shown whole: empty, truncated, not an image, of a format or mode that is not read here (such as RAW, whose first picture is a
-    thumbnail), of more pixels than a file of its length may have, or of more than `max_pixels` (Pillow's own limit,
-    twice `Image.MAX_IMAGE_PIXELS`, holds above that).
+    can't be shown whole: empty, truncated, not an image, of a format or mode that is not read here (such as RAW, whose
+    first picture is a thumbnail), of more pixels than a file of its length may have, or of more than `max_pixels`
+    (Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`, holds above that).
     """
     read = functools.partial(
         _decode,

@@ -26,6 +26,7 @@ from pipeline.codes.reader import Codes
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.codes.writer import ShardWriter
 from pipeline.config import CodesParams
+from pipeline.data import broken
 from pipeline.data.manifest import Manifest
 from pipeline.data.originals import remembered
 from pipeline.data.room import Room
@@ -54,9 +55,10 @@ def extract(
     `weights`: a canonical file or the record. `shard` (i, n), i from 1, computes only that share into the store and
     writes no parts (returns {}); once the shares' stores are together, a run without it writes them.
 
-    Images that can't be read any more, whose file changed since the manifest, or that alone need more memory than
-    `params.memory_mb`, have no row and are listed in `out/failures.csv`. Raises UserError before any work if something
-    doesn't fit (see `plan.make_plan`), if the disk is too small, and on a value that the precision or dtype can't hold.
+    Images that can't be read any more, whose file changed since the manifest, that turn out to be broken, or that alone
+    need more memory than `params.memory_mb`, have no row and are listed in `out/failures.csv`. Raises UserError before
+    any work if something doesn't fit (see `plan.make_plan`), if the disk is too small, on a value that the precision or
+    dtype can't hold, and if more images turn out to be broken than dataset.max_failed_share and on_error allow.
     """
     out = Path(out)
     header = WeightsHeader.of(weights)
@@ -73,6 +75,7 @@ def extract(
         if groups:
             with stopping.says(plan.kept):
                 _compute(plan, groups, manifest, header, Room(params.memory_mb), failures=failures)
+        _require_few_broken(plan, manifest, failures, None if shard else out)
         if shard is not None:
             return {}
         found = _export(plan, manifest, failures, out)
@@ -201,11 +204,35 @@ def require_finite(result: Result, batch: loading.Batch, forward: Forward) -> No
         )
 
 
+def _require_few_broken(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path | None) -> None:
+    """Raises UserError, see `broken.require_few`; then `out`, if it is one, lists them."""
+    lost = _lost(plan, manifest, failures)
+    try:
+        broken.require_few(manifest, lost, see=out / parts.FAILURES if out else None)
+    except UserError:
+        if out is not None:
+            _write_failures(manifest, lost, out)
+        raise
+
+
+def _lost(plan: Plan, manifest: Manifest, failures: dict[int, str]) -> dict[int, str]:
+    """Rows of the manifest, ascending -> why they have no codes."""
+    if not failures:
+        return {}
+    reasons = {plan.digests[i].decode(): reason for i, reason in failures.items()}
+    return {row: reasons[d] for row, d in enumerate(manifest.pixel_digests.tolist()) if d in reasons}
+
+
+def _write_failures(manifest: Manifest, lost: dict[int, str], out: Path) -> None:
+    parts.write_failures(out, {str(manifest.ids[i]): (str(manifest.paths[i]), reason) for i, reason in lost.items()})
+
+
 def _export(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path) -> dict[str, Codes] | None:
     """Makes `out` from the store; None if a shard turned out damaged."""
     digests = manifest.pixel_digests.astype("S64")
-    failed = {plan.digests[i].decode(): reason for i, reason in failures.items()}
-    has_row = np.array([d not in failed for d in manifest.pixel_digests], dtype=bool)
+    lost = _lost(plan, manifest, failures)
+    has_row = np.ones(len(manifest), dtype=bool)
+    has_row[list(lost)] = False
     found = {}
     for name, settings in plan.settings.items():
         codes = parts.export_parts(settings, plan.stores[name], manifest.ids[has_row], digests[has_row], out / name)
@@ -213,11 +240,8 @@ def _export(plan: Plan, manifest: Manifest, failures: dict[int, str], out: Path)
             return None
         found[name] = codes
     parts.remove_other_specs(out, list(found))
-    lost = np.flatnonzero(~has_row)
-    parts.write_failures(
-        out, {str(manifest.ids[i]): (str(manifest.paths[i]), failed[str(manifest.pixel_digests[i])]) for i in lost}
-    )
-    if len(lost):
+    _write_failures(manifest, lost, out)
+    if lost:
         log.warning("%d images have no codes: see %s", len(lost), out / parts.FAILURES)
     return found
 

@@ -19,7 +19,7 @@ from pipeline.codes.cost import Cost
 from pipeline.codes.settings import Settings
 from pipeline.data import cost, views
 from pipeline.data.cost import Header
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data.decode import DecodeError
 from pipeline.data.listed import ChangedError
 from pipeline.data.originals import Originals
 from pipeline.data.room import NoRoomError, Room
@@ -49,10 +49,6 @@ class Source:
         if isinstance(file, bytes):
             return io.BytesIO(file)
         return self.open_file(file) if self.open_file else file.open("rb")
-
-    def read(self, file: Path | bytes, opened: BinaryIO) -> bytes:
-        """Raises ChangedError, and OSError."""
-        return opened.read() if self.digest is None else self.originals.read(file, opened, self.digest)
 
 
 @dataclass
@@ -84,15 +80,14 @@ def load_views(source: Source, settings: Settings, admit: Callable[[Header], Non
             with source.open(file) as opened:
                 if admit is not None:
                     admit(cost.look(opened, max_pixels=source.max_pixels, reduced_to=reduced_to))
-                data = source.read(file, opened)
-            image = decode(
-                data,
-                background=settings.background,
-                max_pixels=source.max_pixels,
-                reduced_to=reduced_to,
-                known_whole=source.digest is not None,
-                name="" if isinstance(file, bytes) else file.name,
-            )
+                image = source.originals.decode(
+                    file,
+                    opened,
+                    source.digest,
+                    background=settings.background,
+                    max_pixels=source.max_pixels,
+                    reduced_to=reduced_to,
+                )
             return views.make(image, view=settings.view, crop=settings.crop, scales=settings.scales, flip=settings.flip)
         except OSError as e:
             reasons.append(f"can't be read: {e.strerror or e}")

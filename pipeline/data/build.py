@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import posixpath
@@ -20,7 +21,8 @@ from pipeline.base.errors import UserError
 from pipeline.base.failing import place
 from pipeline.config import MEMORY_MB, DatasetParams
 from pipeline.data import splits
-from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Manifest, printable, write_failures
+from pipeline.data.broken import by_reason, none_allowed, share_allowed
+from pipeline.data.manifest import FAILURES, IMAGES, SPLITS, Failure, Limits, Manifest, printable, write_failures
 from pipeline.data.memory import Facts, Memory
 from pipeline.data.room import Room
 from pipeline.data.sources import SOURCES, Listing, Record
@@ -29,8 +31,8 @@ from pipeline.data.verify import verify
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3  # paths, of each reason, that an error or the log shows
-_NAMED = 6  # reasons
+_SHOWN = 3  # classes that a warning shows
+_NAMED = 6  # suffixes
 
 
 def build(
@@ -78,7 +80,14 @@ def build(
         failures_csv = (to if fleeting else out) / FAILURES
         _judge(failures, whole=len(whole), params=params, listed_in=failures_csv)
         manifest = _describe(params, listing, whole, failures, labels_needed=labels_needed, whole_set=below is None)
-        manifest.write(partial, failures)
+        limits = Limits(
+            max_failed_share=params.max_failed_share,
+            on_error=params.on_error,
+            broken=sum(f.kind == "broken" for f in failures),
+            lost=sum(f.is_image for f in failures),
+            kept=str(to / FAILURES) if fleeting else "",
+        )
+        dataclasses.replace(manifest, limits=limits).write(partial, failures)
         folders.put(partial, out)
         if listing.root == partial / IMAGES:
             _moved(partial / IMAGES, out / IMAGES)
@@ -235,45 +244,34 @@ def _judge(failures: Sequence[Failure], *, whole: int, params: DatasetParams, li
         of[failure.kind].append(failure)
     broken, unread, large = of["broken"], of["unread_format"], of["too_large"]
     if of["left_out"]:
-        log.info("left out: %d files and folders (%s)", len(of["left_out"]), _by_reason(of["left_out"]))
+        log.info("left out: %d files and folders (%s)", len(of["left_out"]), by_reason(of["left_out"]))
     if of["not_followed"]:
-        log.warning("%d links are not followed: %s", len(of["not_followed"]), _by_reason(of["not_followed"]))
+        log.warning("%d links are not followed: %s", len(of["not_followed"]), by_reason(of["not_followed"]))
     if of["not_an_image"]:
         suffixes = Counter(posixpath.splitext(f.path)[1].lower() or "no suffix" for f in sorted(of["not_an_image"]))
         shown = ", ".join(f"{n} x {suffix}" for suffix, n in suffixes.most_common(_NAMED))
         log.info("beside the images: %s (%s)", counted(len(of["not_an_image"]), "other file"), shown)
     lost_images = [*broken, *unread, *large]
     total = whole + len(lost_images)
-    lost = f"{len(lost_images)} of {total} files can't be used ({_by_reason(lost_images)})"
+    lost = f"{len(lost_images)} of {total} files can't be used ({by_reason(lost_images)})"
     if not whole:
-        came = lost if total else f"none of its {len(failures)} files is an image ({_by_reason(failures)})"
+        came = lost if total else f"none of its {len(failures)} files is an image ({by_reason(failures)})"
         raise UserError(
             f"dataset.root: {params.root} holds no readable images: {came}", see="dataset.source in params.yaml"
         )
     if params.on_error == "fail" and lost_images:
-        raise UserError(lost, allowed="none, since dataset.on_error is fail; skip leaves them out")
+        raise none_allowed(lost)
     if unread:
-        log.warning("%d of %d photographs are of formats that aren't read: %s", len(unread), total, _by_reason(unread))
+        log.warning("%d of %d photographs are of formats that aren't read: %s", len(unread), total, by_reason(unread))
     if large:
-        log.warning("%d of %d images are too large: %s", len(large), total, _by_reason(large))
-    came = f"{len(broken)} of {total} files can't be used ({_by_reason(broken)})"
+        log.warning("%d of %d images are too large: %s", len(large), total, by_reason(large))
+    came = f"{len(broken)} of {total} files can't be used ({by_reason(broken)})"
     if len(broken) > params.max_failed_share * (whole + len(broken)):
-        limit = f"a share of {params.max_failed_share:g} (dataset.max_failed_share, --max-failed-share)"
-        raise UserError(came, allowed=limit)
+        raise share_allowed(came, params.max_failed_share)
     if broken:
         log.warning("%s", came)
     if failures:
         log.info("%s lists them", listed_in)
-
-
-def _by_reason(failures: Sequence[Failure]) -> str:
-    """The most frequent reasons, each with how often, and some of the paths."""
-    paths_of: dict[str, list[str]] = defaultdict(list)
-    for failure in sorted(failures):
-        paths_of[failure.reason].append(failure.path)
-    reasons = sorted(paths_of.items(), key=lambda item: (-len(item[1]), item[0]))
-    text = "; ".join(f"{len(paths)} x {reason}: {', '.join(paths[:_SHOWN])}" for reason, paths in reasons[:_NAMED])
-    return text + (f"; and {len(reasons) - _NAMED} reasons more" if len(reasons) > _NAMED else "")
 
 
 def _in_one_spelling(records: Sequence[Record]) -> list[Record]:

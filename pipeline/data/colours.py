@@ -79,8 +79,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], layout: Layout)
     """A loaded image -> (H, W, 3) uint8. Raises ModeError on 32-bit values."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return _grey16_to_rgb(image, background)
-    if image.mode in ("I", "F"):
-        raise ModeError(f"{image.format} with 32-bit values of unknown range")
+    require_range(image)
     if layout.png is not None and _is_misread_key(layout.png):
         return _keyed_to_rgb(image, background, layout.png)
     if _is_bmp_with_alpha(image) and image.getchannel("A").getextrema() == (0, 0):
@@ -96,6 +95,12 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], layout: Layout)
     canvas = np.full_like(rgb, background)
     canvas[top:bottom, left:right] = rgb[top:bottom, left:right]
     return canvas
+
+
+def require_range(image: Image.Image) -> None:
+    """Raises ModeError on 32-bit values, loaded or not: nothing says which of them is white."""
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        raise ModeError(f"{image.format} with 32-bit values of unknown range")
 
 
 def is_dark(image: Image.Image, layout: Layout) -> bool:

@@ -13,15 +13,16 @@ import io
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
+from PIL.ImageFile import ImageFile
 
 from pipeline.base import budget
-from pipeline.data import colours, jpeg, jpeg2000, kinds, png
+from pipeline.data import colours, jpeg, jpeg2000, kinds, png, structure
 from pipeline.data.colours import Pixels
 from pipeline.data.jpeg import Jpeg
 from pipeline.data.jpeg2000 import Jpeg2000
@@ -41,19 +42,28 @@ _BAND_ROWS = 64
 _OTHER_END = bytes(range(0xB5, 0x75, -1)) + jpeg.END
 
 
+_T = TypeVar("_T")
+
+
+# How the reason begins where a file says that it is an image of a kind that is read, and its pixels are not all there.
+_BROKEN = "broken: "
+
+
 class DecodeError(Exception):
     """A file that is not a readable image; `str()` is the reason in words, without the path."""
 
 
 class Seen(NamedTuple):
-    """Of an image that decodes. `height`, `width` in pixels as shown; `decoder`: the version that its pixels are of
-    (see `colours.VERSION`); `dark`: 16 bit values of which none needs more than 12 bits.
+    """Of an image whose pixels may not have been looked at. `height`, `width` in pixels as shown; `decoder`: the
+    version that its pixels are of (see `colours.VERSION`); `whole`: it was decoded; `dark`: 16 bit values of which none
+    needs more than 12 bits.
     """
 
     height: int
     width: int
     decoder: int
-    dark: bool
+    whole: bool = False
+    dark: bool = False
 
 
 def decode(
@@ -89,10 +99,28 @@ def decode(
     return _opened(source, read).pixels
 
 
-def examine(source: str | Path | bytes | BinaryIO, *, max_pixels: int) -> Seen:
-    """Decodes an image as `decode` does, and tells what is to be known of it. Raises DecodeError."""
-    pixels, decoder, dark = _opened(source, functools.partial(_decode, max_pixels=max_pixels))
-    return Seen(pixels.shape[0], pixels.shape[1], decoder, dark)
+def inspect(source: str | Path | bytes | BinaryIO, *, max_pixels: int) -> Seen:
+    """What header and structure tell of an image. It is decoded if they don't show that it ends where it should, how it
+    is turned or, where it has 16 bits, how dark it is.
+
+    Raises DecodeError as `decode` does, but for what shows in the pixels of an image alone.
+    """
+
+    def look(file: BinaryIO) -> Seen:
+        with _image(file, name="", max_pixels=max_pixels) as (image, about, layout):
+            colours.require_range(image)
+            told = structure.is_whole(file, image, about) and not structure.is_turned_late(image, about)
+            if told and layout.bits != 16:
+                # Not Pillow's own of PNG, which loads the pixels to find what is behind them.
+                turned = _TURNS[_orientation(image, Image.Image.getexif)][0]
+                width, height = image.size[::-1] if turned else image.size
+                return Seen(height, width, layout.decoder)
+        file.seek(0)
+        pixels, decoder, dark = _decode(file, max_pixels=max_pixels)
+        height, width, _ = pixels.shape
+        return Seen(height, width, decoder, whole=True, dark=dark)
+
+    return _opened(source, look)
 
 
 class _Decoded(NamedTuple):
@@ -101,7 +129,7 @@ class _Decoded(NamedTuple):
     dark: bool
 
 
-def _opened(source: str | Path | bytes | BinaryIO, read: Callable[[BinaryIO], _Decoded]) -> _Decoded:
+def _opened(source: str | Path | bytes | BinaryIO, read: Callable[[BinaryIO], _T]) -> _T:
     if isinstance(source, bytes):
         return read(io.BytesIO(source))
     if not isinstance(source, str | Path):
@@ -123,6 +151,22 @@ def _decode(
     known_whole: bool = False,
     of_a_guest: bool = False,
 ) -> _Decoded:
+    with _image(file, name=name, max_pixels=max_pixels, reduced_to=reduced_to) as (image, about, layout):
+        image.load()
+        if not known_whole:
+            _require_whole(image, about)
+        # After load, since PNG may hold its EXIF behind the pixels and TIFF is turned by load itself.
+        turn = _orientation(image)
+        pixels = colours.to_rgb(image, background, layout)
+        dark = colours.is_dark(image, layout)
+        return _Decoded(np.ascontiguousarray(_turn(pixels, turn)), layout.decoder, dark)
+
+
+@contextlib.contextmanager
+def _image(
+    file: BinaryIO, *, name: str, max_pixels: int, reduced_to: int | None = None
+) -> Iterator[tuple[ImageFile, Png | Jpeg | Jpeg2000 | None, colours.Layout]]:
+    """A file that may be decoded, opened and not loaded. Whatever fails inside is a DecodeError."""
     head = file.read(kinds.HEAD_BYTES)
     file.seek(0)
     if not head:
@@ -137,14 +181,7 @@ def _decode(
             require_proportion(*image.size, file, work=work_of_a_pixel(image, about))
             if reduced_to is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (reduced_to, reduced_to))
-            layout = colours.layout(image, about if isinstance(about, Png) else None)
-            image.load()
-            if not known_whole:
-                _require_whole(image, about)
-            # After load, since PNG may hold its EXIF behind the pixels and TIFF is turned by load itself.
-            turn = _orientation(image)
-            pixels = colours.to_rgb(image, background, layout)
-            dark = colours.is_dark(image, layout)
+            yield image, about, colours.layout(image, about if isinstance(about, Png) else None)
     except DecodeError:
         raise
     except colours.ModeError as e:
@@ -154,8 +191,12 @@ def _decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise DecodeError(f"decompression bomb: {e}") from e
     except Exception as e:  # Pillow's parsers raise whatever a broken file makes them trip over; one row, not the run
-        raise DecodeError(f"broken: {' '.join(str(e).split()) or type(e).__name__}") from e
-    return _Decoded(np.ascontiguousarray(_turn(pixels, turn)), layout.decoder, dark)
+        raise DecodeError(f"{_BROKEN}{' '.join(str(e).split()) or type(e).__name__}") from e
+
+
+def is_broken(reason: str) -> bool:
+    """Whether a DecodeError says of an image that was listed that its pixels are not all there."""
+    return reason.startswith(_BROKEN)
 
 
 @functools.cache
@@ -296,16 +337,16 @@ def _require_whole(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None) -> N
     """Raises DecodeError if the data of a loaded image end early, where the decoder fills what is missing."""
     if isinstance(about, Jpeg):
         if about.missing:
-            raise DecodeError(f"broken: cut off ({about.missing})")
+            raise DecodeError(f"{_BROKEN}cut off ({about.missing})")
         if about.huffman and _depends_on_the_end(image, about):
-            raise DecodeError("broken: cut off in its picture data")
+            raise DecodeError(f"{_BROKEN}cut off in its picture data")
     if isinstance(about, Png):
         last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
         # Rows are written one after another into zeros, so that most files need no count.
         if (about.interlaced or not last_row.any()) and not about.holds_every_row():
-            raise DecodeError("broken: its picture data end before the last row")
+            raise DecodeError(f"{_BROKEN}its picture data end before the last row")
         if not about.is_checked():
-            raise DecodeError("broken: its picture data are cut off")
+            raise DecodeError(f"{_BROKEN}its picture data are cut off")
 
 
 def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:
@@ -319,10 +360,10 @@ def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:
         return any(image.crop(band).tobytes() != other.crop(band).tobytes() for band in bands)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, exif: Callable[[Any], Image.Exif] = lambda image: image.getexif()) -> int:
     """The EXIF orientation, 1..8; 1 (upright) where there is none or the EXIF can't be read, as viewers do."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        value = exif(image).get(_ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
         return 1
     return value if value in _TURNS else 1

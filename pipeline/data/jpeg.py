@@ -42,6 +42,7 @@ class _Component:
 class Jpeg:
     """`body`: a JPEG of the same pixels without its end marker. `scans`: their number; `missing`: what is not there of
     them, in words, "" where nothing is. `huffman`: coded so that what follows the data shows in a scan that is cut.
+    `ended`: its end marker is there.
     """
 
     width: int
@@ -50,6 +51,7 @@ class Jpeg:
     scans: int
     missing: str
     huffman: bool
+    ended: bool = False
 
 
 def read(file: BinaryIO, *, header_only: bool = False) -> Jpeg | None:
@@ -102,7 +104,7 @@ def _read(data: bytes, *, header_only: bool) -> tuple[Jpeg | None, bool]:
         missing = "scans are missing"
     # A single 0xFF at the end is half of what was cut.
     body = b"".join(kept).rstrip(b"\xff")
-    return Jpeg(width, height, body, scans, missing, frame not in _ARITHMETIC), ended
+    return Jpeg(width, height, body, scans, missing, frame not in _ARITHMETIC, ended), ended
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:

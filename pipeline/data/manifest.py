@@ -43,6 +43,20 @@ class Failure(NamedTuple):
         return self.kind in ("broken", "unread_format", "too_large")
 
 
+class Limits(NamedTuple):
+    """What dataset.max_failed_share and on_error allow, for images that turn out to be broken as they are decoded.
+
+    Of the images that were left out before, `broken` are and `lost` are lost in any way. `kept`: a failures.csv outside
+    of the manifest's folder, if that goes away with the command.
+    """
+
+    max_failed_share: float
+    on_error: str
+    broken: int
+    lost: int
+    kept: str = ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Manifest:
     """Arrays of length n, sorted by id (as text). Raises UserError if they don't fit together.
@@ -52,7 +66,7 @@ class Manifest:
     shown (after EXIF rotation). `splits` is (repeats, n): train, val or test. `from_source` names the splits that the
     source gave, which are the same in every repeat. `decoders`: the version of the decoder that each image's pixels are
     of (`colours.VERSION`), 0 where that is not known; None: 1 for all. `numbered`: the names of the classes by the
-    source's own numbers, () where it has none.
+    source's own numbers, () where it has none. `limits`: None where nothing is said of broken images.
     """
 
     root: Path
@@ -69,6 +83,7 @@ class Manifest:
     from_source: tuple[str, ...]
     decoders: Ints | None = None
     numbered: tuple[str, ...] = ()
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -177,6 +192,8 @@ class Manifest:
             "numbered": list(self.numbered),
             "manifest_sha256": disk.sha256(folder / "manifest.csv"),
         }
+        if self.limits is not None:
+            record["limits"] = self.limits._asdict()
         if csv_files.holds_marks(text):
             record[_MARKED] = True  # missing in a manifest of earlier versions, whose apostrophes are the label's own
         json_files.write(folder / "dataset.json", record)
@@ -208,6 +225,7 @@ class Manifest:
                 from_source=tuple(record["from_source"]),
                 decoders=np.array(columns.get("decoder", [0] * len(rows)), dtype=np.int64),
                 numbered=tuple(map(str, record.get("numbered", ()))),
+                limits=Limits(**record["limits"]) if "limits" in record else None,  # which earlier versions don't state
             )
         except FileNotFoundError:
             raise UserError(f"{path} does not exist", see=_REMAKE) from None

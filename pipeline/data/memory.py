@@ -21,20 +21,24 @@ log = logging.getLogger(__name__)
 
 # The layout of the table, and what the decoder takes as whole; another one is thrown away, as all in it can be had
 # again.
-_VERSION = 2
+_VERSION = 3
+# Before it every file in the table had been decoded.
+_ALL_WHOLE = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER,
-    decoder INTEGER, dark INTEGER
+    decoder INTEGER, dark INTEGER, whole INTEGER
 ) WITHOUT ROWID"""
-_GET = "SELECT path, size, mtime_ns, ctime_ns, sha256, width, height, decoder, dark FROM files WHERE path IN ({})"
+_GET = (
+    "SELECT path, size, mtime_ns, ctime_ns, sha256, width, height, decoder, dark, whole FROM files WHERE path IN ({})"
+)
 _AT_ONCE = 500  # SQLite's least limit of variables is 999
-_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MOVE = "UPDATE OR REPLACE files SET path = ? || substr(path, ?) WHERE path > ? AND path < ?"
 
 
 class Facts(NamedTuple):
-    """Of a file that decodes. `width` and `height` in pixels as shown (after EXIF rotation); `decoder` and `dark` as in
-    `decode.Seen`.
+    """Of an image. `width` and `height` in pixels as shown (after EXIF rotation); `decoder` and `dark` as in
+    `decode.Seen`; `whole`: it was decoded, and no pixel is missing.
     """
 
     sha256: str
@@ -42,6 +46,7 @@ class Facts(NamedTuple):
     height: int
     decoder: int = 1
     dark: bool = False
+    whole: bool = False
 
 
 class Memory:
@@ -86,8 +91,8 @@ class Memory:
                 some = paths[start : start + _AT_ONCE]
                 for path, *row in self._db.execute(_GET.format(",".join("?" * len(some))), some):
                     if stamps[path] == tuple(row[:3]):
-                        sha256, width, height, decoder, dark = row[3:]
-                        known[path] = Facts(sha256, width, height, decoder, bool(dark))
+                        sha256, width, height, decoder, dark, whole = row[3:]
+                        known[path] = Facts(sha256, width, height, decoder, bool(dark), bool(whole))
         except sqlite3.Error as e:
             self._give_up(e)
         return known
@@ -171,7 +176,11 @@ class Memory:
                 db.deserialize(self._path.read_bytes())
             # No sync at each commit: what a power cut loses is read again.
             db.execute("PRAGMA synchronous = OFF")
-            if db.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
+            db.execute("BEGIN IMMEDIATE")  # of two processes one adds the column
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == _ALL_WHOLE:
+                db.execute("ALTER TABLE files ADD COLUMN whole INTEGER DEFAULT 1")
+            elif version not in (0, _VERSION):
                 db.execute("DROP TABLE IF EXISTS files")
             db.execute(_TABLE)
             db.execute(f"PRAGMA user_version = {_VERSION}")

@@ -16,6 +16,7 @@ _SAMPLES = {GREY: 1, RGB: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 # Adam7: first column, first row, and the steps of both, of each pass.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # Keywords of texts that may say how the picture is turned, and the most that Pillow unpacks of one.
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _METADATA = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _MOST_TEXT_BYTES = 1 << 20
 # Chunks of them that are looked at: one or two say how a picture is turned.
@@ -30,7 +31,9 @@ _AT_ONCE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Png:
-    """`depth` in bits a sample; `keyed`: a colour is transparent (tRNS); `needed`: a PNG of the same pixels alone."""
+    """`depth` in bits a sample; `keyed`: a colour is transparent (tRNS); `needed`: a PNG of the same pixels alone;
+    `ended`: its end chunk is there; `turned_late`: what may say how it is turned stands behind its data.
+    """
 
     width: int
     height: int
@@ -41,6 +44,8 @@ class Png:
     needed: bytes
     data: tuple[memoryview, ...]  # zlib's stream, in pieces
     checked: bool  # by the checksums of its chunks
+    ended: bool = False
+    turned_late: bool = False
 
     @property
     def bits_of_a_pixel(self) -> int:
@@ -93,12 +98,14 @@ def read(file: BinaryIO, *, header_only: bool = False) -> Png | None:
     """
     kept, kept_bytes = [SIGNATURE], len(SIGNATURE)
     places: list[slice] = []
-    keyed, header, checked = False, b"", True
+    keyed, header, checked, ended, turned_late = False, b"", True, False, False
     for kind, chunk in _chunks(file, header_only=header_only):
         length = int.from_bytes(chunk[:4], "big")
         if kind == b"IHDR":
             header = header or chunk[8 : 8 + length]
         keyed |= kind == b"tRNS"
+        ended |= kind == b"IEND"
+        turned_late |= bool(places) and kind in (b"eXIf", *_TEXTS)
         if kind == b"IDAT":
             checked &= len(chunk) == length + 12
             places.append(slice(kept_bytes + 8, kept_bytes + min(8 + length, len(chunk))))
@@ -111,7 +118,7 @@ def read(file: BinaryIO, *, header_only: bool = False) -> Png | None:
         return None
     needed = b"".join(kept)
     data = tuple(memoryview(needed)[place] for place in places)
-    return Png(width, height, depth, colour, interlace == 1, keyed, needed, data, checked)
+    return Png(width, height, depth, colour, interlace == 1, keyed, needed, data, checked, ended, turned_late)
 
 
 def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes]]:
@@ -125,7 +132,7 @@ def _chunks(file: BinaryIO, *, header_only: bool) -> Iterator[tuple[bytes, bytes
             yield kind, head
             return
         vital = not kind[0] & 0x20 or kind in (b"tRNS", b"eXIf")  # a capital first letter
-        is_metadata = kind in (b"tEXt", b"zTXt", b"iTXt") and looked_at < _MOST_METADATA
+        is_metadata = kind in _TEXTS and looked_at < _MOST_METADATA
         if vital or is_metadata:
             file.seek(-len(head), os.SEEK_CUR)
             chunk = file.read(min(length + 12, end))

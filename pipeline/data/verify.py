@@ -1,4 +1,8 @@
-"""The full check of every file: that it decodes, its sha256 and its size. Files that are remembered are not read."""
+"""The check of every file: that it is an image and ends where it should, its sha256 and its size.
+
+A file is read once for both, and none that is remembered. Its pixels are looked at where they are first needed; see
+`decode.inspect`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from typing import NamedTuple
 from pipeline.base import stopping
 from pipeline.base.cache import cache_root
 from pipeline.data import cost, kinds, made_here
-from pipeline.data.decode import DecodeError, examine
+from pipeline.data.decode import DecodeError, inspect
 from pipeline.data.links import NOT_FOLLOWED, Links, NotFollowedError
 from pipeline.data.manifest import Failure, printable
 from pipeline.data.memory import Facts, Memory
@@ -122,7 +126,7 @@ def _recall(
 
 
 def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
-    """Reads and decodes one file."""
+    """Reads one file."""
     head = None
     try:
         with links.open(path) as file:
@@ -145,18 +149,18 @@ def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
 
 
 def facts_of(file: io.BufferedReader, *, max_pixels: int, room: Room) -> Facts:
-    """Of an open file that may be decoded. Raises DecodeError, NoRoomError and OSError."""
+    """Of an open file, which may be decoded. Raises DecodeError, NoRoomError and OSError."""
     # First, since it stops early at what is not an image, such as a video of gigabytes.
     need_bytes = cost.look(file, max_pixels=max_pixels).bytes
     with room.hold(need_bytes):
         source = file.read() if need_bytes else file
-        seen = examine(source, max_pixels=max_pixels)
+        seen = inspect(source, max_pixels=max_pixels)
         if isinstance(source, bytes):
             sha256 = hashlib.sha256(source).hexdigest()
         else:
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark)
+    return Facts(sha256, seen.width, seen.height, seen.decoder, seen.dark, seen.whole)
 
 
 def _failure(path: str, head: bytes | None, reason: str) -> Failure:

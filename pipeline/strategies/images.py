@@ -28,8 +28,8 @@ from pipeline.codes.settings import PREPROCESSING_VERSION
 from pipeline.codes.store import Digests, Store
 from pipeline.codes.writer import ShardWriter
 from pipeline.config import MEMORY_MB
-from pipeline.data import cost, views
-from pipeline.data.decode import DecodeError, decode
+from pipeline.data import broken, cost, views
+from pipeline.data.decode import DecodeError
 from pipeline.data.listed import ChangedError
 from pipeline.data.manifest import Manifest
 from pipeline.data.originals import Originals, remembered
@@ -75,8 +75,9 @@ class Images:
 def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int = MEMORY_MB) -> Images:
     """The manifest's images at a view, decoded now unless the cache has them; those decoded at once share `memory_mb`.
 
-    Images that can't be read, whose file changed since it was listed, or that alone need more memory are left out with
-    a warning. Raises UserError if none can be read or the disk is too small.
+    Images that can't be read, whose file changed since it was listed, that turn out to be broken, or that alone need
+    more memory are left out with a warning. Raises UserError if none can be read, more are broken than
+    dataset.max_failed_share and on_error allow, or the disk is too small.
     """
     digests, inverse = np.unique(manifest.pixel_digests, return_inverse=True)
     first = np.unique(inverse, return_index=True)[1]
@@ -104,6 +105,8 @@ def cached(manifest: Manifest, view: CachedView, cache: Path, *, memory_mb: int 
     path = folder / f"{key}.npy"
     for i, reason in left_out.items():
         log.warning("left out: %s: %s", manifest.paths[first[i]], reason)
+    if left_out:
+        broken.require_few(manifest, {row: left_out[i] for row, i in enumerate(inverse.tolist()) if i in left_out})
     if len(left_out) == len(digests):
         raise UserError("none of the images can be read", see="failures.csv beside the manifest")
     at = inverse.astype(np.int64)
@@ -181,12 +184,8 @@ class _Decoded:
         manifest, row = self.manifest, int(self.rows[position])
         file, digest = manifest.file(row), str(manifest.sha256[row])
         max_pixels = int(manifest.widths[row] * manifest.heights[row])
-
-        def original(opened: BinaryIO) -> bytes:
-            return originals.read(file, opened, digest)
-
         try:
-            return from_file(file, self.view, max_pixels=max_pixels, room=self.room, original=original)
+            return from_file(file, self.view, digest=digest, max_pixels=max_pixels, room=self.room, originals=originals)
         except NoRoomError as e:
             return e
 
@@ -246,24 +245,21 @@ def from_file(
     *,
     max_pixels: int,
     room: Room,
-    original: Callable[[BinaryIO], bytes] | None = None,
+    digest: str | None = None,
+    originals: Originals | None = None,
     open_file: Callable[[Path], BinaryIO] | None = None,
 ) -> Pixels | str:
     """A file -> (scale, scale, 3), or in words why there is none. Raises NoRoomError if it needs more than the room.
 
-    `original` reads it when it is open, if it is one that was listed: whole then, and raises ChangedError if it is
-    another by now. `open_file` opens it to be read, `Path.open` if None.
+    `digest`: the sha256 that it is listed with; `originals`: what is remembered of such files. `open_file` opens it to
+    be read, `Path.open` if None.
     """
     try:
         with open_file(file) if open_file else file.open("rb") as opened:
             header = cost.look(opened, max_pixels=max_pixels)
             with room.hold(made_bytes(header, view=view.view, sizes=[(view.scale, view.scale)])):
-                image = decode(
-                    original(opened) if original else opened.read(),
-                    background=view.background,
-                    max_pixels=max_pixels,
-                    known_whole=original is not None,
-                    name=file.name,
+                image = (originals or Originals()).decode(
+                    file, opened, digest, background=view.background, max_pixels=max_pixels
                 )
                 return views.make(image, view=view.view, crop=view.scale, scales=[view.scale], flip=False)[0]
     except OSError as e:

@@ -16,6 +16,7 @@ from pipeline.codes.embedder import ImagesError
 from pipeline.codes.forward import Forward, TooLargeError
 from pipeline.codes.settings import Settings, resolve
 from pipeline.codes.weights_header import WeightsHeader
+from pipeline.data import originals
 from pipeline.data.room import Room
 from pipeline.nets.weights import Weights
 from tests.codes.conftest import draw, make_manifest, make_params
@@ -39,7 +40,7 @@ def photos(tmp_path: Path) -> Path:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pixels were being decoded, each time that a decoder began."""
     now, seen, lock = [0], [], threading.Lock()
-    decode = loading.decode
+    decode = originals.decode
 
     def counted(data: bytes, **how: Any) -> Any:
         pixels = how["max_pixels"]
@@ -52,7 +53,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             with lock:
                 now[0] -= pixels
 
-    monkeypatch.setattr(loading, "decode", counted)
+    monkeypatch.setattr(originals, "decode", counted)
     monkeypatch.setattr(loading, "_processors", lambda: 4)
     return seen
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import jpeg
-from pipeline.data.decode import DecodeError, decode, examine
+from pipeline.data.decode import DecodeError, decode, inspect
 from tests.data.stored import bmp32, chunk, encoded, png, segment, tiff
 
 MANY = 1_000_000
@@ -460,7 +460,7 @@ def test_a_known_picture_is_not_looked_through_twice() -> None:
     ],
 )
 def test_whose_pixels_the_second_version_changed(data: bytes, decoder: int) -> None:
-    assert examine(data, max_pixels=MANY).decoder == decoder
+    assert inspect(data, max_pixels=MANY).decoder == decoder
 
 
 @pytest.mark.parametrize("colour", [0, 2, 4, 6])
@@ -469,26 +469,26 @@ def test_a_12_bit_picture_in_16_bits_is_dark(colour: int) -> None:
     samples = np.random.default_rng(0).integers(0, 1 << 12, (9, 9, channels))
     if colour in (4, 6):
         samples[:, :, -1] = 65535
-    assert examine(png(samples, 16, colour), max_pixels=MANY).dark
+    assert inspect(png(samples, 16, colour), max_pixels=MANY).dark
     samples[3, 3, 0] = 1 << 12
-    assert not examine(png(samples, 16, colour), max_pixels=MANY).dark
+    assert not inspect(png(samples, 16, colour), max_pixels=MANY).dark
 
 
 def test_one_bright_pixel_at_the_end_of_a_large_picture_is_enough() -> None:
     samples = np.zeros((700, 400, 3), dtype=np.int64)
-    assert examine(png(samples, 16, 2), max_pixels=MANY).dark
+    assert inspect(png(samples, 16, 2), max_pixels=MANY).dark
     samples[-1, -1, 2] = 1 << 12
-    assert not examine(png(samples, 16, 2), max_pixels=MANY).dark
+    assert not inspect(png(samples, 16, 2), max_pixels=MANY).dark
 
 
 @pytest.mark.parametrize(("bits", "dark"), [(8, False), (16, True)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_which_tiffs_and_ppms_are_dark(channels: int, bits: int, dark: bool) -> None:
     samples = np.random.default_rng(0).integers(0, 16, (9, 9, channels))
-    assert examine(tiff(samples, bits, {1: 1, 3: 2}[channels]), max_pixels=MANY).dark == dark
+    assert inspect(tiff(samples, bits, {1: 1, 3: 2}[channels]), max_pixels=MANY).dark == dark
     head = {1: b"P5", 3: b"P6"}[channels] + b" 9 9 %d\n" % ((1 << bits) - 1)
     body = samples.astype(f">u{bits // 8}").tobytes()
-    assert examine(head + body, max_pixels=MANY).dark == dark
+    assert inspect(head + body, max_pixels=MANY).dark == dark
 
 
 def test_the_thumbnail_in_a_raw_file_is_not_its_picture(tmp_path: Path) -> None:

@@ -214,19 +214,19 @@ def test_images_that_do_not_fit_together_are_checked_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, seen, lock = [0], [], threading.Lock()
-    examine = verify.examine
+    inspect = verify.inspect
 
     def counted(*args: object, **how: int) -> object:
         with lock:
             now[0] += 1
             seen.append(now[0])
         try:
-            return examine(*args, **how)  # type: ignore[arg-type]
+            return inspect(*args, **how)  # type: ignore[arg-type]
         finally:
             with lock:
                 now[0] -= 1
 
-    monkeypatch.setattr(verify, "examine", counted)
+    monkeypatch.setattr(verify, "inspect", counted)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for i in range(6):
         Image.new("RGB", (1000, 1000), (i, 0, 0)).save(tmp_path / f"{i}.png")

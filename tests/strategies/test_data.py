@@ -19,6 +19,7 @@ from pipeline import config, transfer
 from pipeline.base import json_files
 from pipeline.base.errors import UserError
 from pipeline.codes import extract
+from pipeline.data import originals
 from pipeline.data.cost import Header
 from pipeline.data.manifest import Manifest
 from pipeline.nets.vgg.network import Network
@@ -105,7 +106,7 @@ def test_images_are_decoded_once(manifest: Manifest, tmp_path: Path, monkeypatch
             # 40 x 44 -> 36 x 40 -> the central 36 x 36.
             expected = np.asarray(image.resize((36, 40), Image.Resampling.BILINEAR))[2:38]
         assert np.abs(first.pixels[first.at[row]].astype(int) - expected).max() <= 1
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(originals, "decode", None)
     moved = dataclasses.replace(manifest, paths=np.array([f"moved/{p}" for p in manifest.paths]))
     assert cached(moved, VIEW, tmp_path).path == first.path
     with pytest.raises(TypeError):
@@ -116,13 +117,13 @@ def test_images_are_decoded_once(manifest: Manifest, tmp_path: Path, monkeypatch
 def decoded_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are decoded from now on."""
     names: list[str] = []
-    decode = images.decode
+    decode = originals.decode
 
     def counted(data: bytes, **how: Any) -> Any:
         names.append(how["name"])
         return decode(data, **how)
 
-    monkeypatch.setattr(images, "decode", counted)
+    monkeypatch.setattr(originals, "decode", counted)
     return names
 
 
@@ -171,7 +172,7 @@ def test_images_that_another_version_of_the_decoder_shows_otherwise_are_decoded_
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached(manifest, VIEW, tmp_path)
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(originals, "decode", None)
     versions = np.ones(len(manifest), dtype=np.int64)
     cached(dataclasses.replace(manifest, decoders=versions), VIEW, tmp_path)
     versions[3] = 2

@@ -61,7 +61,7 @@ def advise(
     set_: Annotated[list[str] | None, set_option("dataset", "weights", "codes", "heads", "advise")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Say what to transfer, how, and whether it is worth it, from the training images alone, with the numbers."""
+    """Say which layer to transfer, how, and whether it is worth it, with the numbers. Only training images are used."""
     from pipeline.advice.run import advise as run
     from pipeline.advice.run import write
     from pipeline.base.cache import working_folder

@@ -28,13 +28,20 @@ from pipeline.cli.shown import LongCommand
 Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that names its architecture decides.")]
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
 ParamsFile = Annotated[
-    Path | None, typer.Option(help="A params.yaml whose section finetune replaces these defaults; none if not given.")
+    Path | None,
+    typer.Option(
+        help="A params.yaml whose section finetune gives the defaults of these options; none if not given."
+    ),
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels. {finetune.image.size}")]
-MaxTrain = Annotated[int | None, typer.Option(help="Training images of a split; 0: all. {finetune.loop.max_train}")]
+MaxTrain = Annotated[
+    int | None, typer.Option(help="The most training images to use in each split; 0: all. {finetune.loop.max_train}")
+]
 BatchSize = Annotated[int | None, typer.Option(help="Images in a batch. {finetune.loop.batch_size}")]
 Optimiser = Annotated[str | None, typer.Option(help="{finetune.optimiser.kind}")]
-Schedule = Annotated[str | None, typer.Option(help="How the learning rate goes on: {finetune.optimiser.schedule.kind}")]
+Schedule = Annotated[
+    str | None, typer.Option(help="How the learning rate changes during training: {finetune.optimiser.schedule.kind}")
+]
 Momentum = Annotated[float | None, typer.Option(help="For sgd and rmsprop. {finetune.optimiser.momentum}")]
 Device = Annotated[str | None, typer.Option(help="{finetune.compute.device}")]
 Precision = Annotated[str | None, typer.Option(help="{finetune.compute.precision}")]
@@ -170,7 +177,9 @@ def lr_find(
     ] = None,
     train: TrainFiles = None,
     test: TestFiles = None,
-    strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
+    strategy: Annotated[
+        str, typer.Option(help="The strategy to train; a params file may have others: {finetune.strategies}")
+    ] = "finetune",
     low: Annotated[float, typer.Option(help="Lowest rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="Highest rate.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Rates to try, one step each.")] = 60,

@@ -43,7 +43,7 @@ def compare(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="For several folders: the folder of the comparison, which leaves them as they are."),
+        typer.Option(help="For several folders: a folder for the comparison. They stay as they are."),
     ] = None,
     heads: Annotated[str | None, typer.Option(help="With commas, of {heads.heads}")] = None,
     layers: Annotated[str | None, typer.Option(help="Specs with commas; all in the folder if not given.")] = None,
@@ -59,7 +59,7 @@ def compare(
     """Train the heads on every layer's codes and write the comparison page to FOLDER/report.
 
     With several folders, of other networks on the same images, the page in OUT/report compares networks, layers and
-    heads, with what each costs an image; OUT/compare.json has the same as rows.
+    heads, with what each costs an image; OUT/compare.json has the same figures.
     """
     from pipeline.base import json_files
     from pipeline.networks import compare_networks

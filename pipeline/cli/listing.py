@@ -20,7 +20,9 @@ LeaveOut = Annotated[
 ]
 MaxFailedShare = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Share of the images that may be broken, 0.05 if not given; more end the run."),
+    typer.Option(
+        min=0, max=1, help="The largest share of broken images, 0.05 if not given; the run stops if there are more."
+    ),
 ]
 
 TrainFiles = Annotated[
@@ -28,7 +30,7 @@ TrainFiles = Annotated[
     typer.Option(
         "--train",
         metavar="FILE",
-        help="In place of a folder: an HDF5 file of training images, neon's layout or images and labels; "
+        help="An HDF5 file of training images, in place of a folder: in neon's layout, or with images and labels; "
         "repeat for more.",
     ),
 ]

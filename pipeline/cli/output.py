@@ -16,7 +16,7 @@ MemoryOption = Annotated[
     typer.Option(
         "--memory-mb",
         min=16,
-        help="Memory that images in flight may take, 4096 if not given; one that needs more is left out.",
+        help="Memory for the images that are being read, 4096 if not given; an image that needs more is left out.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]

@@ -51,10 +51,13 @@ def sanity(
     ] = None,
     train: TrainFiles = None,
     test: TestFiles = None,
-    strategy: Annotated[str, typer.Option(help="A params file can name others: {finetune.strategies}")] = "finetune",
-    epochs: Annotated[int | None, typer.Option(help="For each run of a grid. {sanity.steps.epochs}")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="The strategy to check; a params file may have others: {finetune.strategies}")
+    ] = "finetune",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each run in a grid. {sanity.steps.epochs}")] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Grids: the coarse one and finer ones. {sanity.steps.rounds}")
+        int | None,
+        typer.Option(help="How many grids: a coarse one, then finer ones about its best. {sanity.steps.rounds}"),
     ] = None,
     arch: Arch = None,
     weights: WeightsOption = "demo",
@@ -77,9 +80,10 @@ def sanity(
     set_: Annotated[list[str] | None, set_option("dataset", "weights", "finetune", "sanity")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Check step by step that a strategy can be trained as it is set, and say what to try. Exit code 1 if a step fails.
+    """Check, step by step, whether a strategy learns with its settings, and say what to try if it doesn't.
 
-    Initial loss, a handful of batches learned by heart, the learning rate, a coarse grid, a finer one, the curve.
+    The steps: the loss before training, a few batches learned by heart, a sweep of learning rates, a coarse grid of
+    settings, finer grids about its best, and the curve of the best run. Exit code 1 if a step fails.
     """
     from pipeline.strategies.lr_plot import check as check_name
     from pipeline.strategies.sanity.step import verdict

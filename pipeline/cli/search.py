@@ -106,7 +106,7 @@ def duplicates(
     method: MethodOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Groups of near-identical images: pairs within a Hamming radius, joined."""
+    """List groups of near-identical images. Two images are in one group if few bits of their codes differ."""
     from pipeline.collection import Collection
     from pipeline.collection import duplicates as run
 

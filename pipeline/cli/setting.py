@@ -20,7 +20,7 @@ def set_option(*sections: str) -> Any:
         "--set",
         metavar="SECTION.KEY=VALUE",
         help=f"Set any key of {', '.join(sections)}, as docs/params.md lists them, to a value as in YAML; repeat for "
-        "more. The other options and the preset decide if not given.",
+        "more. A key is as another option or the preset has it if not given.",
     )
 
 

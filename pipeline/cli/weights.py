@@ -25,8 +25,10 @@ weights = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 FileArgument = Annotated[Path, typer.Argument(help="A weights file of any known format.", show_default=False)]
-ArchOption = Annotated[str | None, typer.Option(help="{weights.arch:choices}; by the layers' shapes if not given.")]
-DeployOption = Annotated[Path | None, typer.Option(help="The deploy.prototxt of a .caffemodel.")]
+ArchOption = Annotated[
+    str | None, typer.Option(help="{weights.arch:choices}; found from the shapes of the layers if not given.")
+]
+DeployOption = Annotated[Path | None, typer.Option(help="The deploy.prototxt that belongs to a .caffemodel.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +44,9 @@ def convert(
     deploy: DeployOption = None,
     preprocessing: Annotated[
         str | None,
-        typer.Option(help="torchvision | caffe | caffe-rgb; what the file tells, or its format, if not given."),
+        typer.Option(
+            help="torchvision | caffe | caffe-rgb; if not given, as the file says, or else as is usual for its format."
+        ),
     ] = None,
     renew: Annotated[
         int | None,
@@ -99,7 +103,8 @@ def convert(
 
 @weights.command(cls=Command)
 def inspect(file: FileArgument, arch: ArchOption = None, deploy: DeployOption = None, json: JsonFlag = False) -> None:
-    """Format, layers, shapes, types, ranges, broken values, preprocessing and provenance of FILE."""
+    """Show what is in FILE: its format, each layer's shape, type and range of values, values that are not finite, the
+    preprocessing, and where the weights come from."""
     from pipeline.nets.weights import describe
 
     found = describe.inspect(file, arch=arch, deploy=deploy)
@@ -147,7 +152,7 @@ def diff(
     arch: ArchOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Compare two weights files tensor by tensor, whatever their formats; exit code 1 if they differ."""
+    """Compare two weights files, tensor by tensor. Their formats may differ. Exit code 1 if the weights do."""
     from pipeline.nets.weights import describe
 
     found = describe.diff(describe.opened(a, arch=arch), describe.opened(b, arch=arch))

@@ -29,9 +29,7 @@ Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file th
 WeightsOption = Annotated[str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a weights file.")]
 ParamsFile = Annotated[
     Path | None,
-    typer.Option(
-        help="A params.yaml whose section finetune gives the defaults of these options; none if not given."
-    ),
+    typer.Option(help="A params.yaml whose section finetune gives the defaults of these options; none if not given."),
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels. {finetune.image.size}")]
 MaxTrain = Annotated[

@@ -31,6 +31,7 @@ from pipeline.codes.settings import Settings, settings_here
 from pipeline.codes.weights_header import WeightsHeader
 from pipeline.config import MEMORY_MB, CodesParams
 from pipeline.data.room import Room
+from pipeline.nets import backbone
 from pipeline.workspace import canonical_weights, network, preset
 
 # Images that are held as bytes at once.
@@ -48,10 +49,10 @@ class InputError(UserError, ValueError):
 class CNNCodes(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Codes of images, with the bytes that extraction gives them, but in float32 unless `codes` says otherwise.
 
-    `network`: an architecture, that of the weights if None. `layer`: a spec such as `conv5_3-avg`. `weights`: what
-    `--weights` takes. `size`: pixels a side of what the network sees. `codes`: other keys of the section `codes` of
-    params.yaml, such as `{"flip": True}`. `memory_mb`: of images that are decoded at once. They are plain values, and
-    are checked by `fit`.
+    `network`: an architecture, that of the weights if None. `layer`: a spec such as `conv5_3-avg`; if None the average
+    of the one that collections take by default. `weights`: what `--weights` takes. `size`: pixels a side of what the
+    network sees. `codes`: other keys of the section `codes` of params.yaml, such as `{"flip": True}`. `memory_mb`: of
+    images that are decoded at once. They are plain values, and are checked by `fit`.
 
     Nothing is learned of the images. `fit` finds the weights and pins how codes are made in `settings_`; tensors are
     loaded by the first `transform` and are no part of a pickle, which needs the same weights where it is used.
@@ -60,7 +61,7 @@ class CNNCodes(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def __init__(
         self,
         network: str | None = None,
-        layer: str = "conv5_3-avg",
+        layer: str | None = None,
         *,
         weights: str = "demo",
         size: int | None = None,
@@ -81,8 +82,9 @@ class CNNCodes(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             _images(X)
         file, view = self._found()
         square = {} if self.size is None else {"crop": self.size, "scales": [self.size]}
-        asked = {"dtype": "float32", **view, **square, **(self.codes or {}), "layers": [self.layer]}
         header = WeightsHeader.of(file)
+        layer = self.layer or f"{backbone.find(header.arch).short}-avg"
+        asked = {"dtype": "float32", **view, **square, **(self.codes or {}), "layers": [layer]}
         (settings,) = check(header, preset(CodesParams, **asked)).values()
         self.settings_: dict[str, Any] = settings.as_json()
         self.n_features_out_ = settings.dim(num_classes=header.num_classes)

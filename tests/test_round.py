@@ -29,7 +29,7 @@ PHOTOGRAPHS = 1000
 MOST_COLUMNS = 40
 SIDE = 186  # of noise as PNG: 100 kB
 # What DVC says of git, and what it warns of, is not for a user of this project.
-RAW = re.compile(r"git add|autostage|^WARNING:|Traceback|analytics|is empty", re.MULTILINE)
+RAW = re.compile(r"git add|autostage|^WARNING:|Traceback|analytics|is empty|failed to load", re.MULTILINE)
 
 
 class Clone:

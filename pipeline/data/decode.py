@@ -276,7 +276,10 @@ def _bounded_jpeg2000(file: BinaryIO, max_pixels: int, *, header_only: bool, of_
     Leaves the file at its beginning.
     """
     size_bytes = file.seek(0, os.SEEK_END)
-    picture = jpeg2000.read(file)
+    try:
+        picture = jpeg2000.read(file)
+    except jpeg2000.UnboundError as e:
+        raise DecodeError(f"a JPEG 2000 whose headers have {e}, which no encoder writes") from None
     file.seek(0)
     if picture is None:
         return None

@@ -34,6 +34,15 @@ _FAST = 0x40
 _FAST_PLANES = 4
 # A sound tile-part's header has a few markers.
 _MOST_MARKERS = 100_000
+# Those that the decoder knows. Behind another one it looks for the next of these, pair of bytes for pair.
+_KNOWN = {
+    *(0xFF50, _SIZ, _COD, _COC, 0xFF55, 0xFF57, 0xFF58, 0xFF59, _QCD, _QCC, _RGN, *_ELSEWHERE, 0xFF63, 0xFF64),
+    *(0xFF74, 0xFF75, 0xFF77, 0xFF78, _SOT),
+}
+
+
+class UnboundError(Exception):
+    """Headers in which a decoder may find more than is read here; `str()` says why."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class _Found:
 
 
 def read(file: BinaryIO) -> Jpeg2000 | None:
-    """What the headers of a JPEG 2000 file ask for; None if there are none that are sound."""
+    """What the headers of a JPEG 2000 file ask for; None if there are none that are sound. Raises UnboundError."""
     found = _found(file)
     if found is None:
         return None
@@ -262,13 +271,16 @@ def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
                 return
             file.seek(part_end)
             continue
-        if marker == _EOC or length < 2:
+        if marker == _EOC or marker < 0xFF00 or length < 2:  # the decoder goes no further either
             return
         body = file.read(length - 2)
         if marker == _SOT:
             part_bytes = struct.unpack_from(">I", body, 2)[0]
             part_end = at + part_bytes if part_bytes else 0
+        if marker not in _KNOWN and (len(body) % 2 or b"\xff" in head[2:] + body):
+            raise UnboundError(f"a marker that is not known ({marker:#x}) with others in it")
         yield marker, body, at
+    raise UnboundError(f"more than {_MOST_MARKERS:,} markers")
 
 
 def _style(body: bytes, *, has_precincts: bool) -> Style:

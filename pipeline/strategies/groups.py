@@ -90,9 +90,11 @@ def describe(groups: Sequence[Group]) -> str:
     """The table as text, one line a group."""
     lines = [f"{'layers':<44} {'values':>12} {'multiple':>9} {'decay':>9} {'l1':>9}  optimiser  from epoch"]
     for g in groups:
-        frozen = "frozen" if g.multiple == 0 else f"{g.multiple:g}"
+        if g.multiple == 0:  # of the rest nothing applies
+            lines.append(f"{g.name:<44} {g.values:>12,} {'frozen':>9}")
+            continue
         lines.append(
-            f"{g.name:<44} {g.values:>12,} {frozen:>9} {g.weight_decay:>9g} {g.l1:>9g}  "
+            f"{g.name:<44} {g.values:>12,} {g.multiple:>9g} {g.weight_decay:>9g} {g.l1:>9g}  "
             f"{g.optimiser:<9}  {g.from_epoch}"
         )
     return "\n".join(lines)

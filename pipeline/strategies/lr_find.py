@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +33,9 @@ from pipeline.strategies.training import Training
 _BLOWN_UP = 4.0
 # Weight of the past in the smoothed loss.
 _MEMORY = 0.8
+# So often a line says how far it is.
+_LINE_EVERY_S = 10.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def sweep(
     with torch.random.fork_rng(devices=[]), stopping.says(lambda: so_far.told(steps)):
         trial, optimiser, curve = _begun(training, so_far, steps=steps, device=device)
         losses, first = curve.losses, len(curve.losses)
+        said_s = time.monotonic()
         for step, taken in enumerate(_endless(batches, steps, trial.recipe.steps.accumulate, first), first):
             optimisers.set_rates(optimiser, rates[step])
             moved = [(inputs.to(device), targets.to(device)) for inputs, targets in taken]
@@ -137,6 +143,9 @@ def sweep(
                 break
             losses.append(smoothed)
             so_far.keep(trial, optimiser, curve)
+            if time.monotonic() - said_s >= _LINE_EVERY_S:
+                said_s = time.monotonic()
+                log.info("%d of %d rates, up to %.2g: loss %.3g", len(losses), steps, rates[step], smoothed)
     tried = rates[: len(losses)]
     return Sweep(tuple(tried), tuple(losses), suggest(tried, losses))
 

@@ -212,6 +212,44 @@ def test_packets_that_lie_elsewhere_are_bound_by_the_headers(monkeypatch: pytest
         decode(data, max_pixels=MOST)
 
 
+def hidden(*, where: str) -> bytes:
+    """Two planes by the header that comes first, thirty by one that only the decoder gets to."""
+    data = jpeg2000_files.blocks_of_passes(256, 256, data=bytes(8))
+    many, few = (jpeg2000_files.segment(0xFF5C, bytes([0, planes + 1 << 3])) for planes in (30, 1))
+    assert many in data
+    if where == "in a marker that is not known":
+        return data.replace(many, few + jpeg2000_files.segment(0xFF30, many))
+    data = data.replace(many, few + jpeg2000_files.segment(0xFF64, b"\0\1") * 100_000 + many)
+    assert where == "behind many comments"
+    return data
+
+
+@pytest.mark.parametrize("where", ["in a marker that is not known", "behind many comments"])
+def test_headers_that_hide_more_planes_are_refused(where: str) -> None:
+    """Either was told as a fifteenth of what the decoder did."""
+    with pytest.raises(
+        DecodeError, match=r"whose headers have (a marker that is not known \(0xff30\)|more than 100,000)"
+    ):
+        decode(hidden(where=where), max_pixels=MOST)
+    assert look(hidden(where=where), max_pixels=MOST).bytes == 0
+
+
+def test_a_marker_of_other_parts_of_the_standard_is_read_over() -> None:
+    data = photograph(no_jp2=True)
+    at = data.index(b"\xff\x52")
+    marked = data[:at] + jpeg2000_files.segment(0xFF56, b"\0\4") + data[at:]
+    np.testing.assert_array_equal(decode(marked, max_pixels=MOST), decode(data, max_pixels=MOST))
+
+
+def test_another_order_of_packets_asks_for_no_more_than_the_headers_allow() -> None:
+    """With POC packets aren't counted; the decoder goes over no more planes of a block than the header says."""
+    data = jpeg2000_files.blocks_of_passes(256, 256, data=bytes(8))
+    many, few = (jpeg2000_files.segment(0xFF5C, bytes([0, planes + 1 << 3])) for planes in (30, 1))
+    order = jpeg2000_files.segment(0xFF5F, struct.pack(">BBHBBB", 0, 0, 1, 1, 1, 0))
+    found = [jpeg2000.read(io.BytesIO(data.replace(many, q + order))) for q in (many, few)]
+    assert [f.planes // 256**2 for f in found if f] == [31, 2]
+
+
 def test_small_blocks_count_by_their_number() -> None:
     data = small_blocks(flat())
     with pytest.raises(DecodeError, match=r"bit-planes of samples \(400 million and 20 for each byte"):

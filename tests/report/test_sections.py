@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 
 from pipeline.base import csv_files
 from pipeline.config import LayerSpec
+from pipeline.dag.stages import PLOTS
 from pipeline.figures import codes_map as map_of
 from pipeline.figures import confusion as confused
 from pipeline.figures.inputs import Inputs
 from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import Comparison
 from pipeline.figures.runs import predictions
-from pipeline.report.section import and_list, percent, seconds, size, spread
+from pipeline.report.section import Section, and_list, percent, seconds, size, spread
 from pipeline.report.sections import depth, grid, result, tradeoff
 from pipeline.report.sections import figures as table
 from pipeline.report.styles import legend, mark_class
@@ -140,6 +142,21 @@ def test_layers_come_in_the_order_of_the_network(figures: Figures) -> None:
     rows = list(csv.DictReader(io.StringIO(section.files["plots/depth.csv"])))
     order = [r["layer"] for r in rows]
     assert [k for k, _ in itertools.groupby(order)] == ["conv4_3", "conv5_2", "pool5"]
+
+
+@pytest.mark.parametrize(("build", "name"), [(depth.build, "depth"), (tradeoff.build, "tradeoff")])
+def test_what_dvc_plots_draws_has_its_columns_whatever_heads_are_chosen_by(
+    build: Callable[[Figures], Section | None], name: str, figures: Figures
+) -> None:
+    board = figures.comparison
+    assert board is not None
+    other = replace(figures, comparison=replace(board, metric="mean_class_recall"))
+    file = f"plots/{name}.csv"
+    columns = [set(csv.DictReader(io.StringIO(section.files[file])).fieldnames or ()) for section in
+               (build(figures), build(other)) if section is not None]  # fmt: skip
+    plot = next(p for p in PLOTS if p.file.endswith(file))
+    assert len(columns) == 2
+    assert all({plot.x, plot.y} <= found for found in columns) and "mean_class_recall" in columns[1]
 
 
 def test_one_cell_is_best_in_the_table(figures: Figures) -> None:

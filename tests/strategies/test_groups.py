@@ -72,7 +72,7 @@ def test_the_table_as_text_says_what_is_frozen() -> None:
     text = groups.describe(resolved(entry("conv*", "bn*", multiple=0.0), entry("fc6", multiple=0.5, from_epoch=3)))
     lines = text.splitlines()
     assert len(lines) == 5
-    assert "frozen" in lines[1]
+    assert [line.split()[-1] for line in lines[1:3]] == ["frozen"] * 2, "no decay nor rate applies to what is frozen"
     assert "0.5" in lines[3]
     assert lines[3].endswith("3")
 

@@ -426,6 +426,19 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert {p.name for p in tmp_path.iterdir()} == {"best.safetensors", "last.safetensors"}
 
 
+def test_lr_finder_says_how_far_it_is(
+    manifest: Manifest, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, training = made_of("finetune", manifest, cache)
+    assert made.train is not None
+    monkeypatch.setattr(lr_find, "_LINE_EVERY_S", 0.0)
+    with caplog.at_level("INFO"):
+        lr_find.sweep(training, made.train, low=1e-5, high=1e-4, steps=3)
+    assert [r.message.split(":")[0] for r in caplog.records] == [
+        "1 of 3 rates, up to 1e-05", "2 of 3 rates, up to 3.2e-05", "3 of 3 rates, up to 0.0001"
+    ]  # fmt: skip
+
+
 def test_lr_finder_leaves_weights_and_ratios_untouched(manifest: Manifest, cache: Path) -> None:
     made, training = made_of("finetune", manifest, cache)
     assert made.train is not None

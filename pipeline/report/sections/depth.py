@@ -21,11 +21,15 @@ def build(figures: Figures) -> Section | None:
     if board is None or len({run.spec.layer for run in board.runs}) < 2:
         return None
     html = render("depth.html", chart=both_widths(lambda width: _draw(figures, width)), legend=legend(figures))
-    rows = [
+    runs = sorted(board.runs, key=lambda r: figures.about.depth(r.spec))
+    rows: list[list[object]] = [
         [figures.about.depth(r.spec), r.spec.layer, r.spec.pooling, r.head, r.mean(board.metric), r.std(board.metric)]
-        for r in sorted(board.runs, key=lambda r: figures.about.depth(r.spec))
+        for r in runs
     ]
     header = ["depth", "layer", "pooling", "head", board.metric, "std"]
+    if board.metric != "accuracy":  # `dvc plots` draws it, whatever heads were chosen by
+        header.append("accuracy")
+        rows = [[*row, r.mean("accuracy")] for row, r in zip(rows, runs, strict=True)]
     return Section("Depth", html, files={"plots/depth.csv": csv_files.table(header, rows)})
 
 

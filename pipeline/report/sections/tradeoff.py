@@ -67,6 +67,9 @@ def build(figures: Figures) -> Section | None:
         for i, r in enumerate(board.runs)
     ]
     header = ["spec", "head", "bytes_per_code", "head_s", board.metric, "front_bytes", "front_time"]
+    if board.metric != "accuracy":  # `dvc plots` draws it, whatever heads were chosen by
+        header.append("accuracy")
+        rows = [[*row, r.mean("accuracy")] for row, r in zip(rows, board.runs, strict=True)]
     html = render("tradeoff.html", charts=charts, legend=legend(figures), metric=METRICS[board.metric].title)
     return Section("Cost", html, files={"plots/tradeoff.csv": csv_files.table(header, rows)})
 

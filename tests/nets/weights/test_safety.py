@@ -256,3 +256,21 @@ def test_changed_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFact
             return
 
     fuzz()
+
+
+@pytest.mark.parametrize("change", ["a size beyond the end", "packed as noise"])
+def test_a_keras_archive_whose_member_can_not_be_unpacked_is_refused(
+    tmp_path: Path, tiny: dict[str, Tensor], change: str
+) -> None:
+    path = write(tmp_path / "w.keras", tiny)
+    data = bytearray(path.read_bytes())
+    name = b"model.weights.h5"
+    entry = data.rindex(name) - 46  # of the central directory
+    assert data[entry : entry + 4] == b"PK\1\2"
+    if change == "a size beyond the end":
+        data[entry + 20 : entry + 28] = 2 * len(data).to_bytes(4, "little")
+    else:
+        data[entry + 10] = data[data.index(name) - 22] = zipfile.ZIP_DEFLATED
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="is not a whole HDF5 file of Keras'"):
+        open_file(path)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,10 @@ _OPTIMISERS = ("optimizer", "optimizer_weights")
 _MEMBER = "model.weights.h5"
 # To find what a name stands for, which may be there as often as a file likes.
 _NAME_STEPS = 20
-# What h5py raises on files that are cut short or made up.
+# What h5py and zipfile raise on files that are cut short or made up.
 _BROKEN = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile,
+    EOFError, struct.error, zlib.error,
 )  # fmt: skip
 
 

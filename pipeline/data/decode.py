@@ -151,7 +151,8 @@ def _decode(
     known_whole: bool = False,
     of_a_guest: bool = False,
 ) -> _Decoded:
-    with _image(file, name=name, max_pixels=max_pixels, reduced_to=reduced_to) as (image, about, layout):
+    opened = _image(file, name=name, max_pixels=max_pixels, reduced_to=reduced_to, of_a_guest=of_a_guest)
+    with opened as (image, about, layout):
         image.load()
         if not known_whole:
             _require_whole(image, about)
@@ -164,7 +165,7 @@ def _decode(
 
 @contextlib.contextmanager
 def _image(
-    file: BinaryIO, *, name: str, max_pixels: int, reduced_to: int | None = None
+    file: BinaryIO, *, name: str, max_pixels: int, reduced_to: int | None = None, of_a_guest: bool = False
 ) -> Iterator[tuple[ImageFile, Png | Jpeg | Jpeg2000 | None, colours.Layout]]:
     """A file that may be decoded, opened and not loaded. Whatever fails inside is a DecodeError."""
     head = file.read(kinds.HEAD_BYTES)

@@ -155,7 +155,7 @@ def _decode(
     with opened as (image, about, layout):
         image.load()
         if not known_whole:
-            _require_whole(image, about)
+            _require_whole(image, about, reduced=reduced_to is not None)
         # After load, since PNG may hold its EXIF behind the pixels and TIFF is turned by load itself.
         turn = _orientation(image)
         pixels = colours.to_rgb(image, background, layout)
@@ -337,12 +337,14 @@ def work_of_a_pixel(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None) -> 
     return float(len(image.getbands())) if image.format == "JPEG2000" else 1.0
 
 
-def _require_whole(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None) -> None:
-    """Raises DecodeError if the data of a loaded image end early, where the decoder fills what is missing."""
+def _require_whole(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None, *, reduced: bool) -> None:
+    """Raises DecodeError if the data of a loaded image end early, where the decoder fills what is missing. `reduced`:
+    it may have been decoded at a part of its size, for which fine detail is not looked at.
+    """
     if isinstance(about, Jpeg):
         if about.missing:
             raise DecodeError(f"{_BROKEN}cut off ({about.missing})")
-        if about.huffman and _depends_on_the_end(image, about):
+        if about.huffman and _depends_on_the_end(image, about, reduced=reduced):
             raise DecodeError(f"{_BROKEN}cut off in its picture data")
     if isinstance(about, Png):
         last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
@@ -353,8 +355,11 @@ def _require_whole(image: Image.Image, about: Png | Jpeg | Jpeg2000 | None) -> N
             raise DecodeError(f"{_BROKEN}its picture data are cut off")
 
 
-def _depends_on_the_end(image: Image.Image, about: Jpeg) -> bool:
+def _depends_on_the_end(image: Image.Image, about: Jpeg, *, reduced: bool) -> bool:
     """Whether other bytes behind a JPEG's data give other pixels: only where the data don't hold all of them."""
+    if reduced:
+        with Image.open(io.BytesIO(about.body + jpeg.END), formats=["JPEG", "MPO"]) as whole:
+            return _depends_on_the_end(whole, about, reduced=False)
     with Image.open(io.BytesIO(about.body + _OTHER_END), formats=["JPEG", "MPO"]) as other:
         other.draft(None, image.size)
         other.load()

@@ -60,8 +60,7 @@ class Originals:
     ) -> Pixels:
         """The pixels of an open file, whose bytes are those that were listed; None: they were not.
 
-        That none of them is missing is looked for once: it is remembered, unless the picture is decoded at a part of
-        its size. Raises ChangedError, DecodeError, and OSError.
+        That none of them is missing is looked for once, and remembered. Raises ChangedError, DecodeError, and OSError.
         """
         data = opened.read()
         known = None if sha256 is None or isinstance(file, bytes) else self._known(file, opened)
@@ -78,7 +77,7 @@ class Originals:
             known_whole=is_whole,
             name="" if isinstance(file, bytes) else file.name,
         )
-        if known is not None and not is_whole and reduced_to is None:
+        if known is not None and not is_whole:
             self._remember(known._replace(facts=known.facts._replace(whole=True)))
         return pixels
 

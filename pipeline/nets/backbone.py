@@ -122,6 +122,11 @@ class Architecture(Protocol):
     @property
     def heads(self) -> tuple[str, ...]: ...
     @property
+    def trainable(self) -> bool:
+        """Whether strategies can train it."""
+        ...
+
+    @property
     def note(self) -> str:
         """What a list of its layers says of their values, "" or behind a semicolon."""
         ...
@@ -287,6 +292,11 @@ def of(weights: Weights) -> Backbone:
 def names(about: Architecture) -> tuple[str, ...]:
     """The names of its layers, in computing order."""
     return tuple(layer.name for layer in about.layers())
+
+
+def steps(about: Architecture) -> tuple[str, ...]:
+    """Its convolutions, and blocks of them or of others, in computing order; not what lies within a block."""
+    return tuple(one.name for one in about.layers() if one.kind in ("conv", "block") and not one.inner)
 
 
 def deepest_of(about: Architecture, asked: Iterable[str]) -> str:

@@ -290,3 +290,45 @@ def test_without_timm_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(UserError, match=r"cnn-codes\[timm\]"):
         backbone.find("timm:resnet26").layers()
+
+
+def test_layers_are_listed_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli.app import app
+
+    app(["layers", "--arch", "timm:vit_small_patch14_dinov2.lvd142m", "--size", "56", "--json"], standalone_mode=False)
+    listed = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in listed["layers"]}
+    assert listed["size"] == 56 and list(rows).index("blocks.0.attn") < list(rows).index("blocks.0")
+    assert rows["blocks.11"]["shape"] == rows["norm"]["shape"] == [17, 384] and rows["norm"]["bytes_avg"] == 768
+
+
+def test_what_comes_after_the_codes(photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extraction at the weights' own view, heads, an index and advice; training is refused in one sentence."""
+    from pipeline.advice.rule import top_half
+    from pipeline.collection import Collection, build
+    from pipeline.strategies.strategies import Task, prepare
+    from pipeline.workspace import compare, extract
+
+    monkeypatch.setenv("CNNCODES_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = Image.fromarray(rng.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8))
+        pixels.save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    arch, layers = "torchvision:shufflenet_v2_x0_5", ["stage3-avg", "conv5-avg"]
+    how = {"precision": "fp32", "device": "cpu"}
+    run = extract(tmp_path / "photos", out=tmp_path / "codes", layers=layers, arch=arch, weights="random:0", codes=how)
+    made_as = run.codes("stage3").settings
+    assert (made_as["crop"], made_as["scales"], made_as["geometry"]) == (224, [256], "torchvision")
+    assert compare(run, heads=["svm"]).is_file()
+    small = how | {"crop": 32, "scales": [32]}
+    found = build(tmp_path / "photos", tmp_path / "my.index", arch=arch, weights="random:0", dataset={}, codes=small)
+    assert isinstance(found, Collection)
+    answer = found.search(tmp_path / "photos" / "a" / "0.png", k=3)
+    assert answer.neighbours[0].distance == 0
+    assert top_half(arch).startswith("stage3")
+    with pytest.raises(UserError, match="can't be trained here"):
+        from types import SimpleNamespace
+
+        strategy = SimpleNamespace(kind="finetune", table=[])
+        prepare(Task(strategy, None, made(arch), ["a", "b"], 0))  # type: ignore[arg-type]

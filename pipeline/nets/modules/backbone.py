@@ -70,6 +70,8 @@ class Architecture:
         return self._with_positions()[-1].name
 
     short = long = top
+    # Saved classifiers and the images that they train on know nothing of a library's view yet.
+    trainable = False
 
     @property
     def note(self) -> str:

@@ -62,6 +62,7 @@ class Architecture:
         return self._of_kind("pool")[-1].name
 
     top = long
+    trainable = True
     note = "; values after the ReLU, NAME.pre is before it"
 
     def require_size(self, height: int, width: int) -> None:

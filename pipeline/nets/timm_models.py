@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
+from pipeline.nets import lite0_demo
 from pipeline.nets.modules.backbone import Family, require_name
 from pipeline.nets.modules.library import Loaded, Prepared
 
@@ -69,6 +70,11 @@ class Timm:
         return Prepared(
             preprocessing, size, int(size / wanted["crop_pct"]), None if classes is None else tuple(classes)
         )
+
+    def demo(self, name: str, cache: Path) -> Loaded | None:
+        if name.partition(".")[0] != lite0_demo.NAME:
+            return None
+        return Loaded(lite0_demo.read(cache), self.prepared(name), lite0_demo.provenance())
 
     def load(self, name: str, tag: str, cache: Path) -> Loaded:
         import timm

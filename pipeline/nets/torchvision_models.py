@@ -60,6 +60,9 @@ class Torchvision:
         size, scale = preset.crop_size[0], preset.resize_size[0]
         return Prepared(preprocessing, size, max(size, scale), None if classes is None else tuple(classes))
 
+    def demo(self, name: str, cache: Path) -> None:
+        """There are none."""
+
     def load(self, name: str, tag: str, cache: Path) -> Loaded:
         from pipeline.nets.weights.legacy import torch_file, torchvision_entry
 

@@ -332,3 +332,16 @@ def test_what_comes_after_the_codes(photos: list[Path], tmp_path: Path, monkeypa
 
         strategy = SimpleNamespace(kind="finetune", table=[])
         prepare(Task(strategy, None, made(arch), ["a", "b"], 0))  # type: ignore[arg-type]
+
+
+def test_the_demos_names_become_timms() -> None:
+    from pipeline.nets import lite0_demo
+
+    about = backbone.find("timm:tf_efficientnet_lite0")
+    one = torch.zeros(1)
+    theirs = dict.fromkeys(
+        ["_conv_stem.weight", "_bn0.running_var", "_blocks.0._bn1.bias", "_blocks.5._bn0.weight", "_fc.bias"], one
+    )
+    wanted = ["conv_stem.weight", "bn1.running_var", "blocks.0.0.bn1.bias", "blocks.3.0.bn1.weight", "classifier.bias"]
+    found = list(lite0_demo.renamed(theirs))
+    assert found == wanted and set(found) <= set(about.tensors())

@@ -61,6 +61,11 @@ class Library(Protocol):
         """As the pretrained entry wants images; the default one's without a tag. Raises UserError on a wrong tag."""
         ...
 
+    def demo(self, name: str, cache: Path) -> Loaded | None:
+        """Real weights out of a package on the package index, None if there are none of this network. Raises UserError
+        if the package can't be had."""
+        ...
+
     def load(self, name: str, tag: str, cache: Path) -> Loaded:
         """The pretrained weights, by the library's own download. Raises UserError if they can't be had."""
         ...

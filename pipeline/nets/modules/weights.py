@@ -30,8 +30,9 @@ def resolve(about: Architecture, params: WeightsParams, cache: Path) -> Weights:
     kind, _, name = params.source.partition(":")
     if kind == "random":
         return _random(about, random.seed_of(name))
-    if kind == "pretrained":
-        loaded = about.library.load(about.name, name, cache)
+    demo = about.library.demo(about.name, cache) if params.source == "demo" else None
+    if kind == "pretrained" or demo is not None:
+        loaded = demo or about.library.load(about.name, name, cache)
         codes = {"crop": loaded.prepared.size, "scales": [loaded.prepared.scale]}
         provenance = {"source": params.source, "codes": codes} | loaded.provenance
         tensors = _known(about, loaded.tensors)

@@ -26,7 +26,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
 from pipeline.base.writable import require_writable
 from pipeline.config.heads import HeadName
-from pipeline.nets import external_data
+from pipeline.nets import backbone, external_data
 from pipeline.nets.mistaken import require_not_mistaken
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def network(arch: str | None, weights: str) -> tuple[config.WeightsParams, dict[
     if own is not None and arch not in (None, own.arch):
         raise UserError(f"{weights} holds weights of {own.arch}, not {arch}", allowed=f"{own.arch}, or no architecture")
     named = arch or (own.arch if own else _arch_of(weights))
-    return config.WeightsParams.of(named, weights), dict(own.codes) if own else {}
+    return config.WeightsParams.of(named, weights), dict(own.codes if own else backbone.find(named).codes)
 
 
 def _arch_of(weights: str) -> str:

@@ -124,6 +124,8 @@ def test_no_file_at_all(tmp_path: Path) -> None:
         ("conv5_3-avg", LayerSpec(layer="conv5_3", pooling="avg")),
         ("pool5-flatten-l2", LayerSpec(layer="pool5", pooling="flatten", l2=True)),
         ("conv1_1.pre-spp", LayerSpec(layer="conv1_1.pre", pooling="spp")),
+        ("blocks.11.attn-cls", LayerSpec(layer="blocks.11.attn", pooling="cls")),
+        ("Mixed_7c.branch1x1-patchavg-l2", LayerSpec(layer="Mixed_7c.branch1x1", pooling="patchavg", l2=True)),
         ("fc7-gem", LayerSpec(layer="fc7", pooling="gem")),
         ("pool5-flatten-sigmoid", LayerSpec(layer="pool5", pooling="flatten", sigmoid=True)),
         ("conv5_3.pre-avg-sigmoid-l2", LayerSpec(layer="conv5_3.pre", pooling="avg", sigmoid=True, l2=True)),
@@ -136,7 +138,21 @@ def test_specs_parse_and_print(text: str, spec: LayerSpec) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "conv5_3", "conv5_3-", "-avg", "conv5_3-avg-l1", "conv5_3-avg ", "../x-avg", "a/b-avg", "fc7-avg-l2-sigmoid"],
+    [
+        "",
+        "conv5_3",
+        "conv5_3-",
+        "-avg",
+        "conv5_3-avg-l1",
+        "conv5_3-avg ",
+        "../x-avg",
+        "a/b-avg",
+        "fc7-avg-l2-sigmoid",
+        "a..b-avg",
+        "a.-avg",
+        ".a-avg",
+        "1a-avg",
+    ],
 )
 def test_bad_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="not LAYER-POOLING"):

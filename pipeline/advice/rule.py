@@ -126,6 +126,6 @@ def by_depth(found: Sequence[Scored], hopes: Mapping[str, float], *, arch: str, 
 
 
 def top_half(arch: str) -> str:
-    """The first convolution of the upper half of an architecture's convolutions."""
-    convolutions = [one.name for one in backbone.find(arch).layers() if one.kind == "conv" and not one.inner]
-    return convolutions[(len(convolutions) + 1) // 2]
+    """The first convolution, or block, of the upper half of an architecture's."""
+    steps = backbone.steps(backbone.find(arch))
+    return steps[min((len(steps) + 1) // 2, len(steps) - 1)]

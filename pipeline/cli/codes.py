@@ -56,7 +56,9 @@ def extract(
     ] = None,
     arch: Arch = None,
     weights: WeightsOption = "demo",
-    pooling: Annotated[str, typer.Option(help="For layers that name none: flatten | avg | max | spp | gem.")] = "avg",
+    pooling: Annotated[
+        str, typer.Option(help="For layers that name none: flatten | avg | max | spp | gem; cls | patchavg of tokens.")
+    ] = "avg",
     view: Annotated[
         str | None,
         typer.Option(help="The centre, the whole image as it is, or the whole made square: {codes.image.view}"),
@@ -157,6 +159,8 @@ def layers(
     known = backbone.find(arch or preset_values()["weights"]["arch"])
     arch = known.arch
     side = size or known.native_size
+    if size:
+        known.require_size(size, size)
     rows: list[dict[str, Any]] = []
     for layer in known.layers():
         try:
@@ -171,7 +175,7 @@ def layers(
                 "stride": layer.stride,
                 "receptive_field": layer.receptive_field,
                 "bytes_flatten": 2 * values,
-                "bytes_avg": 2 * shape[0],
+                "bytes_avg": 2 * layer.channels,
             }
         )
     if not rows:
@@ -179,7 +183,7 @@ def layers(
     if json:
         print_json({"arch": arch, "size": side, "layers": rows})
         return
-    say(f"{arch} at {side} x {side}; bytes of a code in float16; values after the ReLU, NAME.pre is before it")
+    say(f"{arch} at {side} x {side}; bytes of a code in float16{known.note}")
     say(
         table(
             ("layer", "shape", "stride", "receptive field", "bytes flattened", "bytes averaged"),
@@ -187,8 +191,8 @@ def layers(
                 (
                     r["name"],
                     "x".join(map(str, r["shape"])),
-                    r["stride"],
-                    r["receptive_field"],
+                    r["stride"] or "",
+                    r["receptive_field"] or "",
                     f"{r['bytes_flatten']:,}",
                     f"{r['bytes_avg']:,}",
                 )

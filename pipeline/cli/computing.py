@@ -12,7 +12,10 @@ N = TypeVar("N", int, float)
 
 Arch = Annotated[str | None, typer.Option(help="{weights.arch} A weights file that names its architecture decides.")]
 WeightsOption = Annotated[
-    str, typer.Option(help="demo | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file.")
+    str,
+    typer.Option(
+        help="demo | pretrained[:TAG] | torchvision:IMAGENET1K_V1 | random:SEED | a .pth, .safetensors or .onnx file."
+    ),
 ]
 Size = Annotated[
     int | None, typer.Option(help="Side in pixels of the square that the network sees. {codes.image.crop}")

@@ -69,6 +69,7 @@ def convert(
     from pipeline.nets.weights import convert as library
     from pipeline.nets.weights import write_canonical
     from pipeline.nets.weights.describe import deepest
+    from pipeline.nets.weights.record import plain_preprocessing
 
     target = out or file.with_suffix(".safetensors")
     if target.suffix != ".safetensors":
@@ -86,7 +87,7 @@ def convert(
                 "arch": done.weights.arch,
                 "deepest": last,
                 "sha256": done.weights.sha256,
-                "preprocessing": asdict(done.weights.preprocessing),
+                "preprocessing": plain_preprocessing(done.weights.preprocessing),
                 "preprocessing_from": done.preprocessing_from,
                 "part": done.weights.provenance.get("part"),
                 "account": [asdict(entry) for entry in done.account],
@@ -97,7 +98,7 @@ def convert(
     say(f"\narchitecture   {done.weights.arch}, up to {last}")
     if "part" in done.weights.provenance:
         say(plain(f"taken from     {done.weights.provenance['part']}"))
-    say(f"preprocessing  {_sentence(asdict(done.weights.preprocessing))} (from {done.preprocessing_from})")
+    say(f"preprocessing  {_sentence(plain_preprocessing(done.weights.preprocessing))} (from {done.preprocessing_from})")
     say(f"sha256         {done.weights.sha256}\nwritten        {target}")
 
 

@@ -63,8 +63,11 @@ class Cost:
         """Of one image, with the network at work on it where it is a batch of its own; 0 if it can't be decoded."""
         if not header.bytes:
             return 0
-        sizes = self._sizes(header)
-        most = made_bytes(header, view=self._common.view, sizes=sizes, mirrored=self._mirrored)
+        sizes, view = self._sizes(header), self._common.view
+        most = made_bytes(header, view=view, sizes=sizes, mirrored=self._mirrored)
+        if view == "crop" and self._common.geometry == "torchvision":  # all of it is resized, then cut
+            whole = [self._scaled(header, scale) for scale in self._common.scales]
+            most = max(most, made_bytes(header, view="whole", sizes=whole, mirrored=self._mirrored))
         if self._common.view == "whole":
             viewed = self._mirrored * _VIEW * sum(w * h for w, h in sizes)
             network = max(self.network_bytes(h, w, self._mirrored) for w, h in sizes)
@@ -95,8 +98,16 @@ class Cost:
         """(width, height) of the view at each scale."""
         s = self._common
         if s.crop is None:
-            return [views.scaled_size(header.width, header.height, scale) for scale in s.scales]
+            return [self._scaled(header, scale) for scale in s.scales]
         return [(s.crop, s.crop)] * len(s.scales)
 
+    def _scaled(self, header: Header, scale: int) -> tuple[int, int]:
+        return views.scaled_size(header.width, header.height, scale, self._common.geometry)
+
     def _values(self, layer: str, height: int, width: int) -> int:
-        return math.prod(backbone.find(self._common.arch).shape(layer, height, width))
+        about = backbone.find(self._common.arch)
+        own = about.native_size
+        if self._common.crop is None and about.codes:
+            # Facts of each size of whole images would cost more than the pass itself.
+            return math.ceil(math.prod(about.shape(layer, own, own)) * max(1.0, height * width / own**2))
+        return math.prod(about.shape(layer, height, width))

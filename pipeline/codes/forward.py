@@ -24,7 +24,7 @@ from pipeline.base.errors import UserError
 from pipeline.codes.loading import Batch
 from pipeline.codes.settings import Precision, Settings
 from pipeline.nets import backbone
-from pipeline.nets.pooling import POOLINGS, l2_normalise, soft
+from pipeline.nets.pooling import l2_normalise, pooled, soft
 from pipeline.nets.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Forward:
         self.specs = list(specs)
         self.common = common
         self.layers = sorted({s.layer for s in specs}, key=backbone.names(network.about).index)
+        self._known = {name: network.about.require(name) for name in self.layers}
         self.device = torch.device(common.device)
         self.dtype = _TORCH_DTYPES[common.precision]
         # Inputs that the GPU's memory held at once; None until it ran out.
@@ -155,7 +156,7 @@ class Forward:
     def _try(self, images: Tensor) -> dict[str, Tensor] | None:
         """None if memory ran out. What was held is free again once this has returned."""
         try:
-            return self._pool_maps(self._run(self.normalised(images)))
+            return self._pool_maps(self._run(self.normalised(images)), height=images.shape[1], width=images.shape[2])
         except torch.OutOfMemoryError:
             return None
 
@@ -164,8 +165,11 @@ class Forward:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             return self._network(x)
 
-    def _pool_maps(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {s.spec.name: POOLINGS[s.pooling].apply(maps[s.layer]) for s in self.specs}
+    def _pool_maps(self, maps: dict[str, Tensor], *, height: int, width: int) -> dict[str, Tensor]:
+        return {
+            s.spec.name: pooled(s.pooling, maps[s.layer], self._known[s.layer], height=height, width=width)
+            for s in self.specs
+        }
 
     def _combined(self, rows: Tensor, settings: Settings) -> Tensor:
         """(scales, n, mirrored, d) float32 -> (n, dim): an image and its mirror are averaged, scales too or stacked; of

@@ -88,7 +88,15 @@ def load_views(source: Source, settings: Settings, admit: Callable[[Header], Non
                     max_pixels=source.max_pixels,
                     reduced_to=reduced_to,
                 )
-            return views.make(image, view=settings.view, crop=settings.crop, scales=settings.scales, flip=settings.flip)
+            return views.make(
+                image,
+                view=settings.view,
+                crop=settings.crop,
+                scales=settings.scales,
+                flip=settings.flip,
+                resampling=settings.resampling,
+                geometry=settings.geometry,
+            )
         except OSError as e:
             reasons.append(f"can't be read: {e.strerror or e}")
         except (ChangedError, DecodeError, ImageError) as e:

@@ -99,7 +99,14 @@ def check(weights: WeightsHeader, params: CodesParams) -> dict[str, Settings]:
     Raises UserError on layers that the architecture or the weights lack or that don't fit the images' size, on a
     device that is not there, and on batches that don't fit `memory_mb`.
     """
-    settings = resolve(params, arch=weights.arch, weights_sha256=weights.sha256, normalisation=weights.normalisation)
+    settings = resolve(
+        params,
+        arch=weights.arch,
+        weights_sha256=weights.sha256,
+        normalisation=weights.normalisation,
+        resampling=weights.resampling,
+        geometry=weights.geometry,
+    )
     weights.require_layers(s.layer for s in settings.values())
     for s in settings.values():
         s.dim(num_classes=weights.num_classes)

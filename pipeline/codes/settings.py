@@ -21,7 +21,7 @@ from pipeline.base import json_files
 from pipeline.base.errors import UserError
 from pipeline.config import CodesParams, LayerSpec, Section
 from pipeline.data import views
-from pipeline.nets import backbone
+from pipeline.nets import backbone, pooling
 from pipeline.nets.pooling import POOLINGS
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Settings(Section):
     flip: bool
     combine: Literal["average", "stack"]
     resampling: str
+    geometry: views.Geometry = "rounded"  # in the record of others alone, as `sigmoid` is
     background: tuple[int, int, int]
     reduced_decode: bool
     precision: Precision
@@ -83,6 +84,8 @@ class Settings(Section):
     def _check(self) -> Settings:
         if self.pooling not in POOLINGS:
             raise ValueError(f"unknown pooling {self.pooling!r}")
+        if self.resampling not in views.FILTERS:
+            raise ValueError(f"unknown resampling {self.resampling!r}")
         return self
 
     @property
@@ -104,7 +107,9 @@ class Settings(Section):
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what `cnncodes info` prints and every file of codes carries."""
-        return self.model_dump(mode="json", exclude=None if self.sigmoid else {"sigmoid"})
+        usual = {"sigmoid"} if not self.sigmoid else set()
+        usual |= {"geometry"} if self.geometry == "rounded" else set()
+        return self.model_dump(mode="json", exclude=usual)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Settings:
@@ -127,13 +132,20 @@ class Settings(Section):
         """Values a row. Raises UserError if the layer does not fit the size of the images."""
         # The smallest view decides whether a layer fits; where views differ in size, no pooling's dim depends on it.
         side = self.crop if self.crop is not None else min(self.scales)
-        channels, height, width = backbone.find(self.arch).shape(self.layer, side, side, num_classes=num_classes)
-        pooled = POOLINGS[self.pooling].dim(channels, height, width)
+        about = backbone.find(self.arch)
+        shape = about.shape(self.layer, side, side, num_classes=num_classes)
+        pooled = pooling.dim(self.pooling, about.require(self.layer), shape, height=side, width=side)
         return pooled * (len(self.scales) if self.combine == "stack" else 1)
 
 
 def resolve(
-    params: CodesParams, *, arch: str, weights_sha256: str, normalisation: Normalisation
+    params: CodesParams,
+    *,
+    arch: str,
+    weights_sha256: str,
+    normalisation: Normalisation,
+    resampling: str = views.RESAMPLING,
+    geometry: views.Geometry = "rounded",
 ) -> dict[str, Settings]:
     """Spec name -> settings, in the order asked, with `auto` made concrete for this machine.
 
@@ -152,7 +164,8 @@ def resolve(
         "scales": tuple(params.scales),
         "flip": params.flip,
         "combine": params.combine,
-        "resampling": views.RESAMPLING,
+        "resampling": resampling,
+        "geometry": geometry,
         "background": tuple(params.background),
         "reduced_decode": params.reduced_decode,
         "precision": resolve_precision(params.precision, device),
@@ -166,7 +179,7 @@ def resolve(
     found = {}
     for text in params.layers:
         spec = LayerSpec.parse(text)
-        backbone.find(arch).require(spec.layer)
+        pooling.require(spec.pooling, backbone.find(arch).require(spec.layer))
         found[spec.name] = Settings(
             layer=spec.layer,
             pooling=spec.pooling,

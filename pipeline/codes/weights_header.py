@@ -16,6 +16,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.failing import reading
 from pipeline.base.versions import VERSIONS
 from pipeline.codes.settings import Normalisation
+from pipeline.data import views
 from pipeline.nets import backbone
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class WeightsHeader:
     arch: str
     sha256: str
     normalisation: Normalisation
+    resampling: str
+    geometry: views.Geometry
     num_classes: int
     tensors: frozenset[str]
     source: Weights | Path
@@ -46,6 +49,8 @@ class WeightsHeader:
             arch=weights.arch,
             sha256=weights.sha256,
             normalisation=Normalisation(channels=p.channels, scale=p.scale, mean=p.mean, std=p.std),
+            resampling=f"pillow-{p.resampling}",
+            geometry=p.geometry,
             num_classes=weights.num_classes,
             tensors=frozenset(weights.tensors),
             source=weights,
@@ -122,10 +127,15 @@ def _read(path: Path) -> WeightsHeader:
         if about["version"] != VERSIONS["weights"]:
             raise ValueError(f"its version is {about['version']}")
         known = backbone.find(about["arch"])
+        prepared = dict(about["preprocessing"])
+        resampling = f"pillow-{prepared.pop('resampling', 'bilinear')}"
+        geometry = prepared.pop("geometry", "rounded")
         return WeightsHeader(
             arch=known.arch,
             sha256=about["sha256"],
-            normalisation=Normalisation.model_validate_json(json.dumps(about["preprocessing"])),
+            normalisation=Normalisation.model_validate_json(json.dumps(prepared)),
+            resampling=resampling,
+            geometry=geometry,
             num_classes=known.num_classes({name: tensor["shape"] for name, tensor in header.items()}),
             tensors=frozenset(header),
             source=path,

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from pipeline.base.errors import UserError
 
-POOLINGS = ("flatten", "avg", "max", "spp", "gem")
+POOLINGS = ("flatten", "avg", "max", "spp", "gem", "cls", "patchavg")
 _SPEC = re.compile(
-    rf"(?P<layer>[a-z]+[0-9_]*(?:\.pre)?)-(?P<pooling>{'|'.join(POOLINGS)})(?P<sigmoid>-sigmoid)?(?P<l2>-l2)?"
+    rf"(?P<layer>[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)-(?P<pooling>{'|'.join(POOLINGS)})(?P<sigmoid>-sigmoid)?(?P<l2>-l2)?"
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.base.errors import UserError
@@ -16,6 +17,7 @@ from pipeline.base.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pipeline.config import WeightsParams
     from pipeline.nets.weights import Preprocessing, Weights
 
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 class Layer:
     """What is known of a layer. `stride` and `receptive_field` are in pixels of the network's input, None where they
     mean nothing. `tokens`: its value is (B, T, D), else (B, C, h, w). `signed`: it may be below 0.
+
+    `prefix`: how many of its tokens come before those of the patches, such as the class token.
 
     `inner`: a value within a step, such as that before a ReLU, which is there only for who asks by name. `answers`: it
     tells of the classes that the network was trained on, and is not a code.
@@ -37,6 +41,7 @@ class Layer:
     signed: bool = False
     inner: bool = False
     answers: bool = False
+    prefix: int = 0
 
 
 class Head(Protocol):
@@ -87,8 +92,9 @@ class Runner(Protocol):
 
 
 class Architecture(Protocol):
-    """The facts of a network, known from its name alone and without torch.
+    """The facts of a network, known from its name alone. Those of a library's network need torch once, and are kept.
 
+    `codes`: keys of the section `codes` that give images the view that its weights are made for, {} where presets say.
     `native_size`: pixels a side of the images that it was made for. `logits`: the layer of its classes, before the
     softmax. `advised_from`: the first layer that is worth advising on. `short`, `long`: the layers of a collection's
     short and long codes. `top`: the last layer before the classifier, which strategies put new heads on. `heads`: the
@@ -102,6 +108,8 @@ class Architecture(Protocol):
     @property
     def native_size(self) -> int: ...
     @property
+    def codes(self) -> Mapping[str, Any]: ...
+    @property
     def logits(self) -> str: ...
     @property
     def advised_from(self) -> str: ...
@@ -113,6 +121,19 @@ class Architecture(Protocol):
     def top(self) -> str: ...
     @property
     def heads(self) -> tuple[str, ...]: ...
+    @property
+    def trainable(self) -> bool:
+        """Whether strategies can train it."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What a list of its layers says of their values, "" or behind a semicolon."""
+        ...
+
+    def require_size(self, height: int, width: int) -> None:
+        """Raises UserError if it takes no image of that size at all, with sizes that it takes."""
+        ...
 
     def layers(self) -> tuple[Layer, ...]:
         """In computing order."""
@@ -198,9 +219,29 @@ class Family(Protocol):
 
     def of(self, weights: Weights) -> Backbone: ...
 
+    def check(self, arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Canonical tensors in the network's order, contiguous, as float32. Raises UserError with all that is wrong."""
+        ...
+
+    def resolve(self, params: WeightsParams, cache: Path) -> Weights:
+        """The weights of a source, which may be fetched into `cache`. Raises UserError if there are none."""
+        ...
+
 
 def _vgg() -> Family:
     from pipeline.nets.vgg.backbone import FAMILY
+
+    return FAMILY
+
+
+def _torchvision() -> Family:
+    from pipeline.nets.torchvision_models import FAMILY
+
+    return FAMILY
+
+
+def _timm() -> Family:
+    from pipeline.nets.timm_models import FAMILY
 
     return FAMILY
 
@@ -209,12 +250,12 @@ def _vgg() -> Family:
 GAP = "gap"
 
 # Loaded when asked, since the modules import this one.
-BACKBONES: dict[str, Callable[[], Family]] = {"vgg": _vgg}
+BACKBONES: dict[str, Callable[[], Family]] = {"vgg": _vgg, "torchvision": _torchvision, "timm": _timm}
 
 
 def archs() -> list[str]:
     """The names of all architectures."""
-    return [arch for family in BACKBONES.values() for arch in family().archs()]
+    return [arch for load in BACKBONES.values() for arch in load().archs()]
 
 
 def heads() -> list[str]:
@@ -224,12 +265,21 @@ def heads() -> list[str]:
 
 def find(arch: str) -> Architecture:
     """The facts of the architecture of that name. Raises UserError that lists the names."""
-    for family in BACKBONES.values():
-        if (found := family().find(arch)) is not None:
-            return found
+    return _found(arch)[1]
+
+
+def family(arch: str) -> Family:
+    """The family of the architecture of that name. Raises UserError that lists the names."""
+    return _found(arch)[0]
+
+
+def _found(arch: str) -> tuple[Family, Architecture]:
+    for load in BACKBONES.values():
+        if (found := load().find(arch)) is not None:
+            return load(), found
     raise UserError(
         f"unknown architecture {arch!r}",
-        allowed=[*archs(), *filter(None, (family().more for family in BACKBONES.values()))],
+        allowed=[*archs(), *filter(None, (load().more for load in BACKBONES.values()))],
         see="`cnncodes layers`",
     )
 
@@ -242,6 +292,11 @@ def of(weights: Weights) -> Backbone:
 def names(about: Architecture) -> tuple[str, ...]:
     """The names of its layers, in computing order."""
     return tuple(layer.name for layer in about.layers())
+
+
+def steps(about: Architecture) -> tuple[str, ...]:
+    """Its convolutions, and blocks of them or of others, in computing order; not what lies within a block."""
+    return tuple(one.name for one in about.layers() if one.kind in ("conv", "block") and not one.inner)
 
 
 def deepest_of(about: Architecture, asked: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from markupsafe import Markup
 
 from pipeline.config import POOLINGS
@@ -9,7 +11,10 @@ from pipeline.figures.records.files import Figures
 from pipeline.figures.records.runs import Run
 from pipeline.report.svg import MARKERS, swatch
 
-POOLING_MARKERS: dict[str, str] = dict(zip(POOLINGS, ("square", "circle", *list(MARKERS)[1:]), strict=True))
+# Two of tokens alone take the shapes of the first two, which few draw beside them.
+POOLING_MARKERS: dict[str, str] = dict(
+    zip(POOLINGS, itertools.cycle(("square", "circle", *list(MARKERS)[1:])), strict=False)
+)
 
 
 # What was done to the pooled values, by the end of a spec's name: (class of its marks, words).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.config import FinetuneParams
 from pipeline.config.finetune import OWN
 from pipeline.data.manifest import Manifest
 from pipeline.nets.weights import Weights
+from pipeline.nets.weights.record import plain_preprocessing
 from pipeline.strategies import checkpoints, kept, saved
 from pipeline.strategies.kept import Keeping, Kept
 from pipeline.strategies.prepared import Place, Prepared, run_key, view_of
@@ -71,7 +72,7 @@ def keeping(place: Place, made: Prepared, repeat: int, out: Path, *, loss: str) 
     model = made.ready.model
     start = place.starts.get(repeat)
     described = saved.description(model, classes=place.manifest.classes, view=view_of(place.params), loss=loss)
-    described["preprocessing"] = asdict(model.normalise.preprocessing)
+    described["preprocessing"] = plain_preprocessing(model.normalise.preprocessing)
     about = Run(place.name, place.manifest, place.weights, place.params).about(repeat) | {
         "repeat": repeat,
         "model": described,

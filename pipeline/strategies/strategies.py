@@ -45,6 +45,12 @@ def prepare(task: Task) -> Ready:
 
     Raises UserError if the weights or the size of the images don't fit.
     """
+    if not backbone.find(task.weights.arch).trainable:
+        raise UserError(
+            f"{task.weights.arch} gives codes, and can't be trained here",
+            allowed=", ".join(backbone.archs()),
+            see="docs/params.md",
+        )
     ready = STRATEGIES[task.strategy.kind](task)
     if not task.strategy.table:
         return ready

@@ -7,7 +7,6 @@ golden files and their tests know no class of the product.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +44,7 @@ from pipeline.nets import backbone
 from pipeline.nets.vgg.facts import tensor_shapes as tensor_shapes_of
 from pipeline.nets.weights import Preprocessing, Weights, read_canonical, write_canonical
 from pipeline.nets.weights.preprocessings import PREPROCESSINGS
+from pipeline.nets.weights.record import plain_preprocessing
 from pipeline.retrieval.run import run_spec
 from pipeline.search import INDEXES
 from pipeline.search import make as make_index
@@ -506,4 +506,4 @@ def _preprocessing(values: Plain) -> Preprocessing:
 
 
 def _plain(one: Preprocessing) -> Plain:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(one).items()}
+    return plain_preprocessing(one)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from pipeline.config import POOLINGS as NAMES
-from pipeline.nets.pooling import POOLINGS, l2_normalise, soft
+from pipeline.nets.backbone import Layer
+from pipeline.nets.pooling import POOLINGS, dim, l2_normalise, pooled, soft
 
 Map = NDArray[np.float64]
 
@@ -38,10 +39,26 @@ ORACLES = {
 
 
 def test_the_names_are_those_of_params() -> None:
-    assert set(POOLINGS) == set(NAMES) == set(ORACLES)
+    assert set(POOLINGS) == set(NAMES)
+    assert {name for name, pooling in POOLINGS.items() if not pooling.of_tokens} == set(ORACLES)
 
 
-@pytest.mark.parametrize("name", POOLINGS)
+def test_tokens_are_pooled_as_the_map_of_their_patches() -> None:
+    tokens = torch.randn(2, 1 + 2 * 3, 5, generator=torch.Generator().manual_seed(0))
+    layer = Layer("x", "block", 5, None, None, tokens=True, prefix=1)
+    maps = tokens[:, 1:].transpose(1, 2).reshape(2, 5, 2, 3)
+    for name, pooling in POOLINGS.items():
+        rows = pooled(name, tokens, layer, height=20, width=30)
+        if name == "cls":
+            expected = tokens[:, 0]
+        else:
+            expected = POOLINGS["avg" if name == "patchavg" else name].apply(maps)
+        assert torch.allclose(rows, expected, atol=1e-6), name
+        assert rows.shape[1] == dim(name, layer, (7, 5), height=20, width=30)
+        assert pooling.of_tokens == (name in ("cls", "patchavg"))
+
+
+@pytest.mark.parametrize("name", ORACLES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 5, 7, 6), (2, 4, 3, 3), (1, 6, 1, 1)])
 def test_against_numpy(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

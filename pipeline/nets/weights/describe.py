@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ from pipeline.nets.vgg import facts
 from pipeline.nets.weights.detect import detect
 from pipeline.nets.weights.foreign import WHOLE, Content, shapes_of
 from pipeline.nets.weights.match import leading, num_classes_of
-from pipeline.nets.weights.record import Preprocessing, preprocessing_from, read_canonical, read_safetensors
+from pipeline.nets.weights.record import (
+    Preprocessing,
+    plain_preprocessing,
+    preprocessing_from,
+    read_canonical,
+    read_safetensors,
+)
 from pipeline.nets.weights.sources import is_canonical, open_file, prepared_as, reader_of
 
 
@@ -76,7 +82,7 @@ def inspect(path: Path, *, arch: str | None = None, deploy: Path | None = None) 
         "part": None if found.parts[0] == WHOLE else found.parts[0],
         "not_used": dict(found.aside),
         "values": sum(tensor.numel() for tensor in found.tensors.values()),
-        "preprocessing": None if found.preprocessing is None else asdict(found.preprocessing),
+        "preprocessing": None if found.preprocessing is None else plain_preprocessing(found.preprocessing),
         "preprocessing_known_by": found.preprocessing_known_by,
         "classes": None if found.classes is None else list(found.classes),
         "provenance": found.about.get("provenance"),
@@ -99,7 +105,7 @@ def diff(a: Opened, b: Opened) -> dict[str, Any]:
     tensors = [_compared(name, a.tensors.get(name), b.tensors.get(name)) for name in {**a.tensors, **b.tensors}]
     others: dict[str, list[Any]] = {
         "arch": [a.arch, b.arch],
-        "preprocessing": [None if p is None else asdict(p) for p in (a.preprocessing, b.preprocessing)],
+        "preprocessing": [None if p is None else plain_preprocessing(p) for p in (a.preprocessing, b.preprocessing)],
         "classes": [None if c is None else list(c) for c in (a.classes, b.classes)],
     }
     differing = {what: pair for what, pair in others.items() if pair[0] != pair[1]}

@@ -23,8 +23,7 @@ from pipeline.base import disk, held, json_files, plain_json
 from pipeline.base.counting import counted
 from pipeline.base.errors import UserError
 from pipeline.base.versions import VERSIONS
-from pipeline.nets.vgg import facts
-from pipeline.nets.weights.check import check
+from pipeline.nets import backbone
 
 METADATA_KEY = "cnncodes"
 Positive = Annotated[float, Field(gt=0)]
@@ -33,12 +32,18 @@ T = TypeVar("T")
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Preprocessing:
-    """How weights want their images: y = (x * scale - mean) / std, x in 0..255, channels in the order of `channels`."""
+    """How weights want their images: y = (x * scale - mean) / std, x in 0..255, channels in the order of `channels`.
+
+    `resampling` and `geometry`: how an image becomes the network's input, see `data.views`. What always held is left
+    out where this is written down.
+    """
 
     channels: Literal["rgb", "bgr"]
     scale: Positive
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
+    resampling: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    geometry: Literal["rounded", "torchvision"] = "rounded"
 
 
 @dataclass(frozen=True)
@@ -66,16 +71,19 @@ class Weights:
         classes: tuple[str, ...] | None = None,
     ) -> Weights:
         """Weights from canonical names after the full check. Raises UserError with all that is wrong."""
-        whole = check(arch, tensors)
-        rows = whole["fc8.bias"].numel() if "fc8.bias" in whole else None
-        if classes is not None and len(classes) != rows:
-            raise UserError(f"the weights name {len(classes)} classes, fc8 has {rows or 'no'} rows")
+        whole = backbone.family(arch).check(arch, tensors)
+        if classes is not None:
+            about = backbone.find(arch)
+            held = set(about.tensors(about.logits)) <= whole.keys()
+            rows = about.num_classes({name: t.shape for name, t in whole.items()}) if held else 0
+            if len(classes) != rows:
+                raise UserError(f"the weights name {len(classes)} classes, {about.logits} has {rows or 'no'} rows")
         return cls(arch, whole, preprocessing, provenance, digest(arch, whole, preprocessing), classes)
 
     @property
     def num_classes(self) -> int:
-        """Rows of fc8; ImageNet's 1000 if the weights stop before it."""
-        return self.tensors["fc8.bias"].numel() if "fc8.bias" in self.tensors else facts.IMAGENET_CLASSES
+        """That the network tells apart; its own number if the weights stop before its classifier."""
+        return backbone.find(self.arch).num_classes({name: t.shape for name, t in self.tensors.items()})
 
 
 def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessing) -> str:
@@ -86,7 +94,7 @@ def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessin
     """
     head = {
         "arch": arch,
-        "preprocessing": _preprocessing_json(preprocessing),
+        "preprocessing": plain_preprocessing(preprocessing),
         "tensors": [[name, list(tensor.shape)] for name, tensor in tensors.items()],
     }
     sha = hashlib.sha256(json_files.canonical(head).encode() + b"\0")
@@ -97,12 +105,7 @@ def digest(arch: str, tensors: Mapping[str, Tensor], preprocessing: Preprocessin
 
 def held_layers(weights: Weights) -> tuple[str, ...]:
     """The layers that these weights can compute, in order."""
-    held: list[str] = []
-    for layer in facts.names(weights.arch):
-        if not facts.tensor_shapes(weights.arch, deepest=layer).keys() <= weights.tensors.keys():
-            break
-        held.append(layer)
-    return tuple(held)
+    return tuple(backbone.held(backbone.find(weights.arch), weights.tensors))
 
 
 def require_held(weights: Weights, layer: str) -> str:
@@ -110,7 +113,7 @@ def require_held(weights: Weights, layer: str) -> str:
 
     Raises UserError on a wrong name, and on a layer that they stop before, saying which weights have it.
     """
-    facts.require(weights.arch, layer)
+    backbone.find(weights.arch).require(layer)
     held = held_layers(weights)
     if layer not in held:
         source = weights.provenance.get("source", "these weights")
@@ -128,7 +131,7 @@ def write_canonical(weights: Weights, path: str | Path) -> None:
     about = {
         "version": VERSIONS["weights"],
         "arch": weights.arch,
-        "preprocessing": _preprocessing_json(weights.preprocessing),
+        "preprocessing": plain_preprocessing(weights.preprocessing),
         "provenance": dict(weights.provenance),
         "sha256": weights.sha256,
         "classes": None if weights.classes is None else list(weights.classes),
@@ -215,6 +218,7 @@ class _About:
 
 _PREPROCESSING = TypeAdapter(Preprocessing)
 _ABOUT = TypeAdapter(_About)
+_ALWAYS_HELD = {"resampling": "bilinear", "geometry": "rounded"}
 
 
 def _validated(adapter: TypeAdapter[T], value: Any, where: str) -> T:
@@ -227,6 +231,7 @@ def _validated(adapter: TypeAdapter[T], value: Any, where: str) -> T:
         ) from None
 
 
-def _preprocessing_json(preprocessing: Preprocessing) -> dict[str, Any]:
+def plain_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
+    """As plain values, without what always held, so that weights that are older than it keep their digests."""
     dumped: dict[str, Any] = _PREPROCESSING.dump_python(preprocessing, mode="json")
-    return dumped
+    return {key: value for key, value in dumped.items() if _ALWAYS_HELD.get(key) != value}

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.base import disk, json_files
 from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
+from pipeline.nets import backbone
 from pipeline.nets.mistaken import require_not_mistaken
 from pipeline.nets.vgg import facts
 from pipeline.nets.weights import demo, random
@@ -59,11 +60,17 @@ def resolve(params: WeightsParams, cache: Path) -> Weights:
 
     Raises UserError on an unknown architecture or source, and if the weights don't fit the architecture.
     """
+    return backbone.family(params.arch).resolve(params, cache)
+
+
+def of_vgg(params: WeightsParams, cache: Path) -> Weights:
+    """`resolve` for VGG and AlexNet."""
     facts.find(params.arch)
     kind, _, name = params.source.partition(":")
     if params.source == "demo":
         return Weights.make(params.arch, demo.read(params.arch, cache), CAFFE, demo.provenance())
-    if kind == "torchvision":
+    if kind in ("torchvision", "pretrained"):
+        name = name or torchvision_entry.DEFAULT
         return torchvision_entry.read(params.arch, name, cache)
     if kind == "random":
         tensors = random.tensors(params.arch, random.seed_of(name))
@@ -71,7 +78,7 @@ def resolve(params: WeightsParams, cache: Path) -> Weights:
     if params.source != "file":
         raise UserError(
             f"unknown weights source {params.source!r}",
-            allowed="demo, torchvision:NAME, random:SEED, or file with its path in weights.file",
+            allowed="demo, pretrained, torchvision:NAME, random:SEED, or file with its path in weights.file",
             see="docs/params.md",
         )
     return from_file(Path(params.file), params.arch)
@@ -192,7 +199,7 @@ def prepared_as(
     """In this order: what a JSON file beside it says (`NAME.onnx.json` beside `NAME.onnx`, with `preprocessing` and if
     known `classes`), that of known weights, the format's convention. Raises UserError if the JSON file is wrong.
     """
-    stated, classes = _beside(path)
+    stated, classes = beside(path)
     for preprocessing, known_by in (
         (stated, f"{path.name}.json"),
         (recognise(arch, tensors), "the weights, which are Oxford's VGG-16"),
@@ -223,7 +230,7 @@ def _of_arch(weights: Weights, arch: str, path: Path) -> Weights:
     return weights
 
 
-def _beside(path: Path) -> tuple[Preprocessing | None, tuple[str, ...] | None]:
+def beside(path: Path) -> tuple[Preprocessing | None, tuple[str, ...] | None]:
     """Preprocessing and classes as the JSON file beside a weights file states them; None where it doesn't."""
     sidecar = path.with_name(path.name + ".json")
     if not sidecar.is_file():

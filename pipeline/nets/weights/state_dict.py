@@ -115,7 +115,7 @@ class StateDict:
         ours = known_names(arch)
         by_prefix: dict[str, dict[str, str]] = {}
         for name in self.tensors:
-            for prefix, rest in _splits(name):
+            for prefix, rest in splits(name):
                 if rest in ours:
                     by_prefix.setdefault(prefix, {}).setdefault(ours[rest], name)
         # Of prefixes with the same names below them the longest, which comes last.
@@ -146,7 +146,7 @@ class StateDict:
 
     def _is_copy(self, ours: Mapping[str, str], chosen: _Group, name: str) -> bool:
         """Whether this is one of the weights under a second name: a module that two others share is saved twice."""
-        twins = [chosen.theirs.get(ours[rest]) for _, rest in _splits(name) if rest in ours]
+        twins = [chosen.theirs.get(ours[rest]) for _, rest in splits(name) if rest in ours]
         return any(twin is not None and _same(self.tensors[twin], self.tensors[name]) for twin in twins)
 
 
@@ -189,8 +189,11 @@ def _walk(value: Any, prefix: str, depth: int, seen: set[int]) -> Iterator[tuple
             yield from _walk(inner, name, depth - 1, seen)
 
 
-def _splits(name: str) -> Iterator[tuple[str, str]]:
-    """a.b.c -> ("", a.b.c), (a, b.c), (a.b, c). What follows a prefix is without wrappers."""
+def splits(name: str) -> Iterator[tuple[str, str]]:
+    """(prefix, rest) for each place where a prefix may end.
+
+    a.b.c -> ("", a.b.c), (a, b.c), (a.b, c). What follows a prefix is without wrappers.
+    """
     parts = name.split(".")
     for i in range(len(parts)):
         yield ".".join(parts[:i]), ".".join(part for part in parts[i:] if part not in _WRAPPERS)

@@ -18,6 +18,8 @@ from pipeline.nets.weights.legacy import torch_file
 from pipeline.nets.weights.record import Preprocessing, Weights
 
 _HASH_DIGITS = 8
+# The only entry that all of these architectures have.
+DEFAULT = "IMAGENET1K_V1"
 
 
 def read(arch: str, name: str, cache: Path) -> Weights:
@@ -28,7 +30,7 @@ def read(arch: str, name: str, cache: Path) -> Weights:
     known = entries(arch)
     if name not in known:
         raise UserError(f"torchvision has no weights {name!r} for {arch}", allowed=known or "other architectures")
-    path = _download(known[name].url, cache / "torchvision")
+    path = download(known[name].url, cache / "torchvision")
     return from_file(arch, name, path, kept=path.with_name(f"{path.name}.sha256"))
 
 
@@ -72,7 +74,9 @@ def _preprocessing(entry: Any) -> Preprocessing:
     return Preprocessing("rgb", 1 / 255, tuple(preset.mean), tuple(preset.std))
 
 
-def _download(url: str, folder: Path) -> Path:
+def download(url: str, folder: Path) -> Path:
+    """The file of that address in `folder`, fetched if it is not there. Raises UserError if it can't be had, or has not
+    the hash that its name states."""
     path = folder / url.rpartition("/")[2]
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,11 +67,12 @@ ALLOWED: dict[str, set[str]] = {
     "tuned": COMMON | {"data", "nets", "codes", "heads", "hashing", "search", "retrieval"},
     "transfer": COMMON | {"workspace", "data", "nets", "codes", "heads", "strategies"},
     "export_images": COMMON | {"workspace", "data", "codes", "strategies"},
+    "portable": COMMON | {"workspace", "data", "nets", "codes", "heads", "strategies"},
     "transformer": COMMON | {"workspace", "data", "nets", "codes"},
     "dag": {"base"},
     "cli": COMMON
     | {"data", "nets", "codes", "heads", "hashing", "search", "report", "web", "workspace", "strategies"}
-    | {"transfer", "collection", "advice", "export_images", "dag", "networks"},
+    | {"transfer", "collection", "advice", "export_images", "dag", "networks", "portable"},
     "web": COMMON | {"workspace", "data", "nets", "codes", "hashing", "search", "collection"},
 }
 

@@ -21,6 +21,8 @@ ALLOWED: dict[str, set[str]] = {
         "data/colours.py",  # what decode has read
     },
     "torch.load": {"nets/weights/legacy/torch_file.py"},  # names and sizes first, weights_only
+    "torch.export.load": {"portable/write.py"},  # of bytes that were written a moment before
+    "InferenceSession": {"portable/run.py"},  # a process with limits, of a model that portable/read.py looked through
     "pickle.loads": {"strategies/devices.py"},  # from the process that started this one
     "safe_open": {"nets/weights/record.py", "strategies/saved.py", "strategies/tree.py", "figures/inputs.py"},
     "load_file": {"strategies/saved.py", "strategies/tree.py"},

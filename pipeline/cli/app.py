@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.base.front import MEANINGS, ExitCode
-from pipeline.cli import advise, codes, dvc, finetune, heads, index, params, reference, sanity, search, serve, weights
+from pipeline.cli import (
+    advise,
+    codes,
+    dvc,
+    export_model,
+    finetune,
+    heads,
+    index,
+    params,
+    reference,
+    sanity,
+    search,
+    serve,
+    weights,
+)
 from pipeline.cli.amiss import told
 
 # A command that was not asked for rightly: typer has no name for the class.
@@ -57,6 +71,7 @@ codes.register(app)
 finetune.register(app)
 sanity.register(app)
 heads.register(app)
+export_model.register(app)
 index.register(app)
 search.register(app)
 advise.register(app)

@@ -125,7 +125,10 @@ def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
 def predict(
     head: Annotated[
         Path,
-        typer.Argument(help="A folder of a head or a strategy: codes/heads/LAYER-avg-svm, tuned/finetune/frozen."),
+        typer.Argument(
+            help="A folder of a head or a strategy (codes/heads/LAYER-avg-svm, tuned/finetune/frozen), or a .onnx file "
+            "that `export-model` wrote."
+        ),
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders for all that are below them.")],
     weights: Annotated[
@@ -158,12 +161,20 @@ def predict(
     """
     from pipeline import transfer
     from pipeline.heads.predict import predict as by_head
+    from pipeline.portable import is_model
 
     named = {"device": device, "precision": precision, "memory_mb": memory_mb}
     how = given(named)
     how["follow_links"] = bool(follow_links)
     tuned = checkpoint is not None or transfer.is_tuned(head)
-    if tuned:
+    if is_model(head):
+        from pipeline.portable import read as portable
+
+        _require_none(head, weights=weights, checkpoint=checkpoint, device=device, precision=precision)
+        model = portable.load(head)
+        tuned = model.about.codes is None
+        answers = portable.predict(model, images, top=top, **how)
+    elif tuned:
         answers = transfer.predict(head, images, top=top, checkpoint=checkpoint, **how)
     else:
         answers = by_head(head, images, weights=weights, top=top, **how)
@@ -182,3 +193,11 @@ def predict(
     if bad:
         say(f"{len(bad)} of {len(answers)} images have no answer", err=True)
         raise typer.Exit(ExitCode.UNANSWERED)
+
+
+def _require_none(file: Path, **options: Any) -> None:
+    if wrong := [f"--{name}" for name in given(options)]:
+        raise UserError(
+            f"{', '.join(wrong)} with the file {file}, which runs by itself on the processor",
+            allowed="these options with a folder of a head or a strategy",
+        )

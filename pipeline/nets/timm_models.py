@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
-from pipeline.nets import lite0_demo
 from pipeline.nets.modules.backbone import Family, require_name
 from pipeline.nets.modules.library import Loaded, Prepared
 
@@ -72,6 +71,8 @@ class Timm:
         )
 
     def demo(self, name: str, cache: Path) -> Loaded | None:
+        from pipeline.nets.weights import lite0_demo
+
         if name.partition(".")[0] != lite0_demo.NAME:
             return None
         return Loaded(lite0_demo.read(cache), self.prepared(name), lite0_demo.provenance())

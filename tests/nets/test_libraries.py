@@ -335,7 +335,7 @@ def test_what_comes_after_the_codes(photos: list[Path], tmp_path: Path, monkeypa
 
 
 def test_the_demos_names_become_timms() -> None:
-    from pipeline.nets import lite0_demo
+    from pipeline.nets.weights import lite0_demo
 
     about = backbone.find("timm:tf_efficientnet_lite0")
     one = torch.zeros(1)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipeline.base import plain_json
 from pipeline.base.budget import TooMuchError
 from pipeline.base.errors import UserError
+from pipeline.base.failing import place
 
 _HEADER = struct.Struct("<QQQ")  # bytes of the model, images, pixels a side
 # What a sound model takes: its weights some times over, and maps of a few images.
@@ -96,7 +97,8 @@ def _limit(model_bytes: int, images: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     end_s = math.ceil(used.ru_utime + used.ru_stime) + _seconds(images)
     resource.setrlimit(resource.RLIMIT_CPU, (end_s, end_s + 1))
-    with contextlib.suppress(FileNotFoundError):  # systems without /proc bound no address space either
+    # Systems without /proc bound no address space either.
+    with contextlib.suppress(FileNotFoundError), place("/proc/self/statm"):
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + _FREE_BYTES + _MADE_OF_A_BYTE * model_bytes,) * 2)
 

@@ -28,6 +28,7 @@ from torch import nn
 from pipeline.base import disk
 from pipeline.base.cache import working_folder
 from pipeline.base.errors import UserError
+from pipeline.base.failing import place
 from pipeline.codes import Codes, Embedder
 from pipeline.codes.settings import Settings, settings_here
 from pipeline.config import MEMORY_MB
@@ -200,7 +201,8 @@ def _onnx(source: _Source, out: Path) -> tuple[bytes, Callable[[NDArray[np.uint8
 def _pt2(source: _Source, scratch: Path) -> tuple[bytes, Callable[[NDArray[np.uint8]], Scores]]:
     file = scratch / "model.pt2"
     torch.export.save(_program(source), file, extra_files={f"{KEY}.json": source.about.text()})
-    data = file.read_bytes()
+    with place(file):
+        data = file.read_bytes()
     module = torch.export.load(io.BytesIO(data)).module()  # written a moment before
 
     @torch.inference_mode()

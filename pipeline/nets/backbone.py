@@ -70,6 +70,11 @@ class Trunk(Protocol):
         """(B, 3, H, W) preprocessed images -> the value of `until`."""
         ...
 
+    def plain(self) -> nn.Module:
+        """(B, 3, H, W) preprocessed images -> the value of `until`, as a module that torch can export: no hooks, and no
+        checks of sizes. Raises UserError if the network's code can't be traced."""
+        ...
+
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         """Layers with parameters, as the per-layer table names them, in computing order, by blocks."""
         ...

@@ -12,7 +12,7 @@ from pipeline.heads.base import LinearHead
 from pipeline.heads.model import Model
 from pipeline.heads.scaling import Scaling
 from pipeline.nets import backbone
-from pipeline.nets.pooling import POOLINGS, l2_normalise, soft
+from pipeline.nets.pooling import l2_normalise, pooled, soft
 from pipeline.nets.weights import Weights
 from pipeline.strategies.model import Classifier, Normalise
 
@@ -41,8 +41,8 @@ class HeadNetwork(nn.Module):
         self.probabilities = model.head.probabilities
         network = backbone.of(weights)
         self.normalise = Normalise(network.preprocessing)
-        self._trunk = network.trunk(settings.layer)
-        self.trunk = self._trunk.module
+        self.trunk = network.trunk(settings.layer).plain()
+        self.layer = network.about.require(settings.layer)
         self.scale = Scale(model.scaling)
         k = len(model.classes)
         self.linear = nn.Linear(model.dim, k)
@@ -65,7 +65,9 @@ class HeadNetwork(nn.Module):
         return (scores, scores.softmax(dim=1)) if self.probabilities else (scores,)
 
     def _rows(self, pixels: Tensor) -> Tensor:
-        return POOLINGS[self.settings.pooling].apply(self._trunk(self.normalise(pixels)))
+        value = self.trunk(self.normalise(pixels))
+        side = self.settings.crop or 0
+        return pooled(self.settings.pooling, value, self.layer, height=side, width=side)
 
 
 class TunedNetwork(nn.Module):

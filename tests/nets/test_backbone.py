@@ -235,6 +235,20 @@ def test_layers_stand_in_computing_order(family: str) -> None:
 
 
 @ENTRIES
+def test_a_plain_module_gives_a_trunks_value_or_says_that_it_cant(family: str) -> None:
+    network, x = made(family), images(made(family))
+    trunk = network.trunk(network.about.top)
+    try:
+        plain = network.trunk(network.about.top).plain()
+    except UserError as e:
+        assert "can't be traced" in str(e) and family == "timm", "a transformer that asks for the images' size"
+        return
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(x), trunk(x))
+    assert not [part for part in plain.modules() if part._forward_hooks]
+
+
+@ENTRIES
 def test_a_trunk_has_every_parameter_in_one_layer(family: str) -> None:
     about = made(family).about
     trunk = about.trunk(about.top)

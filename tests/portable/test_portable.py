@@ -65,6 +65,19 @@ def test_a_head_answers_as_its_folder(place: Path, tmp_path: Path, head: str) ->
     same(read.predict(read.load(file), images), by_head(folder, images))
 
 
+def test_a_librarys_network_is_exported_too(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNCODES_CACHE", str(place / "cache"))
+    image, one = FP32 | {"crop": 64, "scales": [64]}, "layer2-avg"
+    how: dict[str, Any] = {"arch": "torchvision:resnet18", "weights": "random:0", "codes": image}
+    compare(extract(place / "photos", out=tmp_path / "codes", layers=[one], **how), heads=["softmax"])
+    write.export_model(tmp_path / f"codes/heads/{one}-softmax", "onnx", tmp_path / "model.onnx")
+    images = [place / "photos/red"]
+    same(
+        read.predict(read.load(tmp_path / "model.onnx"), images),
+        by_head(tmp_path / f"codes/heads/{one}-softmax", images),
+    )
+
+
 @pytest.mark.parametrize("name", ["frozen", "cnn"])
 def test_a_tuned_network_answers_as_its_folder(place: Path, tmp_path: Path, name: str) -> None:
     folder, file = place / "tuned/finetune" / name, tmp_path / "model.onnx"

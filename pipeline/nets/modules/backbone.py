@@ -192,6 +192,11 @@ class Trunk:
     def __call__(self, images: Tensor) -> Tensor:
         return _checked(self._about, self._tapped, images)[self.until]
 
+    def plain(self) -> nn.Module:
+        from pipeline.nets.modules.tapped import traced
+
+        return traced(self.module, self._about.facts.by_name[self.until], name=self._about.arch)
+
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         """By the first part of a name that has parameters, or the first two where the first only holds blocks."""
         found: dict[str, list[str]] = {}

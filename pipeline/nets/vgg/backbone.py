@@ -15,7 +15,7 @@ from pipeline.nets.backbone import Layer
 from pipeline.nets.vgg import facts
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from pipeline.nets.vgg.head import VggHead
     from pipeline.nets.vgg.network import Network
@@ -138,6 +138,11 @@ class Trunk:
     def __call__(self, images: Tensor) -> Tensor:
         found: Tensor = self.module(images, (self.until,))[self.until]
         return found
+
+    def plain(self) -> nn.Module:
+        from pipeline.nets.vgg.network import UpTo
+
+        return UpTo(self.module, self.until)
 
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         found: dict[str, list[str]] = {}

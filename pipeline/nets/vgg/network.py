@@ -123,3 +123,16 @@ class Network(nn.Module):
             return fc(x.flatten(1))[:, :, None, None]  # type: ignore[no-any-return]
         kernel = fc.weight.view(fc.out_features, -1, op.kernel, op.kernel)  # (O, C*k*k) -> (O, C, k, k)
         return F.conv2d(x, kernel, fc.bias)
+
+
+class UpTo(nn.Module):
+    """A network whose one output is a layer's value."""
+
+    def __init__(self, network: Network, layer: str) -> None:
+        super().__init__()
+        self.network, self.layer = network, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, h, w)."""
+        found: Tensor = self.network(images, (self.layer,))[self.layer]
+        return found

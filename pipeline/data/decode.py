@@ -54,9 +54,9 @@ class DecodeError(Exception):
 
 
 class Seen(NamedTuple):
-    """Of an image whose pixels may not have been looked at. `height`, `width` in pixels as shown; `decoder`: the
-    version that its pixels are of (see `colours.VERSION`); `whole`: it was decoded; `dark`: 16 bit values of which none
-    needs more than 12 bits.
+    """What is known of an image, whose pixels may not have been looked at. `height`, `width` in pixels as shown;
+    `decoder`: the version that its pixels are of (see `colours.VERSION`); `whole`: it was decoded; `dark`: 16 bit
+    values of which none needs more than 12 bits.
     """
 
     height: int

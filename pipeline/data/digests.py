@@ -113,7 +113,7 @@ def _read(links: Links, path: str, room: Room) -> _Read:
 
 
 def _facts(file: io.BufferedReader, path: str, room: Room) -> Facts | None:
-    """None of a file that is no image, or that the stage `dataset` has to judge."""
+    """What a file is, or None: it is no image, or it is left to the stage `dataset` to judge."""
     # Here, since a run that reads nothing has no need of a decoder.
     from pipeline.data import kinds, made_here
     from pipeline.data.decode import DecodeError

@@ -37,8 +37,8 @@ _MOVE = "UPDATE OR REPLACE files SET path = ? || substr(path, ?) WHERE path > ? 
 
 
 class Facts(NamedTuple):
-    """Of an image. `width` and `height` in pixels as shown (after EXIF rotation); `decoder` and `dark` as in
-    `decode.Seen`; `whole`: it was decoded, and no pixel is missing.
+    """What is remembered of an image. `width` and `height` in pixels as shown (after EXIF rotation); `decoder` and
+    `dark` as in `decode.Seen`; `whole`: it was decoded, and no pixel is missing.
     """
 
     sha256: str

@@ -23,7 +23,7 @@ _TIFF_READ = {1, 5, 8, 32773, 32946}  # compressions that Pillow always reads: n
 
 
 def is_whole(file: BinaryIO, image: ImageFile, about: Png | Jpeg | Jpeg2000 | None) -> bool:
-    """Of an image that was opened from a file and not loaded. The file's place is moved."""
+    """Whether the file of an opened image ends where it should. The image isn't loaded; the file's place is moved."""
     if isinstance(about, Png):
         return about.ended and about.checked and bool(about.data)
     if isinstance(about, Jpeg):

@@ -149,7 +149,7 @@ def _check(links: Links, path: str, max_pixels: int, room: Room) -> _Checked:
 
 
 def facts_of(file: io.BufferedReader, *, max_pixels: int, room: Room) -> Facts:
-    """Of an open file, which may be decoded. Raises DecodeError, NoRoomError and OSError."""
+    """What an open file is; its structure tells, or it is decoded. Raises DecodeError, NoRoomError and OSError."""
     # First, since it stops early at what is not an image, such as a video of gigabytes.
     need_bytes = cost.look(file, max_pixels=max_pixels).bytes
     with room.hold(need_bytes):

@@ -87,5 +87,6 @@ def _resize(
 
 
 def _margin(spare: int, geometry: Geometry) -> int:
-    """Pixels before a crop that leaves so many: half of them, an odd number's rounded down, or to the even number."""
+    """Pixels before a crop, which leaves `spare` on both sides together: half of them. Half of an odd number is rounded
+    down, or as torchvision does, to the even neighbour."""
     return round(spare / 2) if geometry == "torchvision" else spare // 2

@@ -29,7 +29,7 @@ def about(inputs: Inputs) -> Computed:
         classes=tuple(inputs.manifest.classes),
         lost=len(inputs.lost),
         samples=_samples(inputs),
-        layers=tuple(UsedLayer(name, backbone.find(inputs.arch).require(name).receptive_field or 0) for name in names),
+        layers=tuple(UsedLayer(name, backbone.find(inputs.arch).require(name).receptive_field) for name in names),
         codes=codes,
         best_spec=inputs.best_spec if inputs.specs else "",
         heads=inputs.heads,

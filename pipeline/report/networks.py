@@ -12,8 +12,8 @@ from pipeline.base import csv_files, disk
 from pipeline.figures.records.networks import Networks
 from pipeline.figures.records.runs import METRICS, Run
 from pipeline.report.page import asset
-from pipeline.report.section import Section, and_list, count, number, percent, render, seconds, size, spread
-from pipeline.report.sections.grid import MARKS, SPOKEN, TESTS
+from pipeline.report.section import Section, and_list, count, percent, render, seconds, size, spread
+from pipeline.report.sections.grid import TESTS, cell
 from pipeline.report.sections.tradeoff import BYTES, Cost, chart
 from pipeline.report.svg import MARKERS, swatch
 
@@ -104,23 +104,15 @@ def _cheaper(found: Networks) -> str:
 def _table(found: Networks) -> Section:
     board = found.comparison
     rows, lines = [], []
-    means = [run.mean(board.metric) for run in board.runs]
-    low, high = min(means), max(means)
     for run in found.best_first:
-        mean, sd, verdict = run.mean(board.metric), run.std(board.metric), board.verdict(run)
+        mean, sd = run.mean(board.metric), run.std(board.metric)
         took, p = found.seconds_per_image(run), board.p[board.runs.index(run)]
         rows.append(
             {
                 "network": run.network,
                 "spec": run.spec.name,
                 "head": run.head,
-                "mean": number(100 * mean, 1),
-                "sd": "" if math.isnan(sd) else number(100 * sd, 1),
-                "shade": 0.0 if high == low else (mean - low) / (high - low),
-                "verdict": verdict,
-                "mark": MARKS[verdict],
-                "spoken": SPOKEN[verdict],
-                "tip": "" if p is None else f"p = {p:.2g} against the best",
+                "cell": cell(board, run),
                 "seconds": "" if took is None else seconds(took),
                 "bytes": size(run.bytes_per_code),
             }

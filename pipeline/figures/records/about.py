@@ -19,10 +19,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class UsedLayer:
-    """`receptive_field`: px of the network's input that a value depends on, a side."""
+    """`receptive_field`: px of the network's input that a value depends on, a side; None where it isn't known."""
 
     name: str
-    receptive_field: int
+    receptive_field: int | None
 
 
 @dataclass(frozen=True)

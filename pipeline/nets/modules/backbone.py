@@ -17,12 +17,13 @@ from pipeline.nets.backbone import Head, Layer
 from pipeline.nets.modules import facts
 from pipeline.nets.modules.facts import Facts, Tap
 from pipeline.nets.modules.library import Library
+from pipeline.nets.weighted import Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipeline.nets.modules.tapped import Tapped
-    from pipeline.nets.weights import Preprocessing, Weights
+    from pipeline.nets.weights import Weights
 
 _NEAREST = 3
 # A pass holds the input of a block, what the block makes of it, and what it adds them to.
@@ -128,7 +129,7 @@ class Architecture:
         return names if until is None else names[: self.facts.by_name[self.require(until).name].needs]
 
     def tensor_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """Of all tensors, of weights with that many classes."""
+        """Name -> shape of every tensor, if the weights have that many classes."""
         known = self.facts
         stem = known.classifier.rpartition(".")[0]
         rows = {known.classifier, f"{stem}.bias"} if stem else set()
@@ -231,29 +232,8 @@ def _checked(about: Architecture, tapped: Tapped, images: Tensor) -> dict[str, T
         raise
 
 
-class Tapable:
+class Tapable(Weighted[Architecture]):
     """A network with weights, see `backbone.Backbone`."""
-
-    def __init__(self, about: Architecture, weights: Weights) -> None:
-        self.about = about
-        self.weights = weights
-
-    @property
-    def sha256(self) -> str:
-        return self.weights.sha256
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.weights.preprocessing
-
-    def layers(self) -> tuple[Layer, ...]:
-        held = set(backbone.held(self.about, self.weights.tensors))
-        return tuple(layer for layer in self.about.layers() if layer.name in held)
-
-    def key(self) -> dict[str, Any]:
-        p = self.preprocessing
-        norm = {"channels": p.channels, "scale": p.scale, "mean": list(p.mean), "std": list(p.std)}
-        return {"arch": self.about.arch, "weights_sha256": self.sha256, "normalisation": norm}
 
     def runner(self, layers: Sequence[str], *, device: str, precision: str, compile: bool = False) -> Runner:
         import torch
@@ -285,7 +265,7 @@ class Tapable:
         return require_held(self.weights, deepest)
 
     def _module(self) -> nn.Module:
-        """With the weights' tensors, which it shares, and initial values of what they lack."""
+        """The network with the weights' tensors, which it shares; what they lack has its initial values."""
         classes = self.about.num_classes({name: t.shape for name, t in self.weights.tensors.items()})
         module = self.about.library.build(self.about.name, num_classes=classes)
         module.load_state_dict(dict(self.weights.tensors), strict=False, assign=True)

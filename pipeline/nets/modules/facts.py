@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Raised whenever facts of the same network could be found otherwise than before.
 _VERSION = 1
-# Images of the pass: with two of them what is no image's own, such as a window of several, shows.
+# Images of the pass: two, so that a value whose first side counts something else than images, as windows do, shows.
 _IMAGES = 2
 # What a module raises on images that it can't take.
 FORWARD_ERRORS = (RuntimeError, ValueError, AssertionError, TypeError, IndexError, NotImplementedError)
@@ -82,7 +82,7 @@ class Facts:
 
 @functools.cache
 def facts(library: Library, name: str) -> Facts:
-    """Of a network at its weights' own size. Raises UserError on an unknown name."""
+    """The facts of a network, at the size that its weights are made for. Raises UserError on an unknown name."""
     return _kept(library, name, None)
 
 
@@ -329,7 +329,8 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 
 def _tap(name: str, module: nn.Module, shape: tuple[int, ...], *, signed: bool, inner: bool, needs: int) -> Tap:
-    """Of a map whose two first sides are equal and the last one differs, the last is its channels."""
+    """What one module gave. A map is taken to have its channels last if its first two sides are equal and the last
+    one differs."""
     last = False
     if len(shape) == 1:
         shape = (shape[0], 1, 1)

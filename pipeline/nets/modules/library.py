@@ -42,15 +42,15 @@ class Library(Protocol):
     def __hash__(self) -> int: ...
 
     def version(self) -> str:
-        """Of the installed package, without loading it. Raises UserError if it is not installed."""
+        """The version of the installed package, which isn't loaded. Raises UserError if it is not installed."""
         ...
 
     def names(self) -> Sequence[str]:
-        """Of all networks."""
+        """The names of all its networks."""
         ...
 
     def build(self, name: str, *, num_classes: int | None = None) -> nn.Module:
-        """With the library's own initial values, in eval mode; with its own number of classes if None."""
+        """A network with the library's own initial values, in eval mode; with its own number of classes if None."""
         ...
 
     def prefix_tokens(self, module: nn.Module) -> int:

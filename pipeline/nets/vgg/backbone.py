@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
 from pipeline.config import WeightsParams
-from pipeline.nets import backbone
 from pipeline.nets.backbone import Layer
 from pipeline.nets.vgg import facts
+from pipeline.nets.weighted import Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipeline.nets.vgg.head import VggHead
     from pipeline.nets.vgg.network import Network
-    from pipeline.nets.weights import Preprocessing, Weights
+    from pipeline.nets.weights import Weights
 
 # Earlier layers tell edges and colours; from here on one may be the best for data unlike the source's.
 _BLOCK, _CONVOLUTION = "3", 3
@@ -167,28 +167,11 @@ class Runner:
         return self._call(x, self._layers)
 
 
-class Vgg:
+class Vgg(Weighted[Architecture]):
     """An architecture with weights, see `backbone.Backbone`."""
 
     def __init__(self, weights: Weights) -> None:
-        self.about = Architecture(weights.arch)
-        self.weights = weights
-
-    @property
-    def sha256(self) -> str:
-        return self.weights.sha256
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.weights.preprocessing
-
-    def layers(self) -> tuple[Layer, ...]:
-        return tuple(map(self.about.require, backbone.held(self.about, self.weights.tensors)))
-
-    def key(self) -> dict[str, Any]:
-        p = self.preprocessing
-        norm = {"channels": p.channels, "scale": p.scale, "mean": list(p.mean), "std": list(p.std)}
-        return {"arch": self.about.arch, "weights_sha256": self.sha256, "normalisation": norm}
+        super().__init__(Architecture(weights.arch), weights)
 
     def runner(self, layers: Sequence[str], *, device: str, precision: str, compile: bool = False) -> Runner:
         import torch

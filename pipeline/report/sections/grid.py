@@ -34,14 +34,12 @@ def build(figures: Figures) -> Section | None:
     board = figures.comparison
     if board is None:
         return None
-    means = [run.mean(board.metric) for run in board.runs]
-    low, high = min(means), max(means)
     found = {(run.spec.name, run.head): run for run in board.runs}
     rows = []
     about = figures.about
     for codes in about.codes:
         spec, facts = codes.spec.name, about.layer(codes.spec.layer)
-        cells = [_cell(board, found[spec, head], low, high) for head in about.heads]
+        cells = [cell(board, found[spec, head]) for head in about.heads]
         rows.append((spec, facts, found[spec, about.heads[0]].dim, cells))
     baseline = board.best.majority.get(board.metric)
     html = render(
@@ -58,7 +56,9 @@ def build(figures: Figures) -> Section | None:
     return Section("Layers and heads", html)
 
 
-def _cell(board: Comparison, run: Run, low: float, high: float) -> Cell:
+def cell(board: Comparison, run: Run) -> Cell:
+    means = [one.mean(board.metric) for one in board.runs]
+    low, high = min(means), max(means)
     mean, std = run.mean(board.metric), run.std(board.metric)
     verdict = board.verdict(run)
     p = board.p[board.runs.index(run)]

@@ -48,7 +48,7 @@ def test_a_row_for_each_network_layer_and_head(folders: tuple[Path, Path], tmp_p
     assert all(r["seconds_per_image"] > 0 and r["bytes"] > 0 for r in rows)
     assert found["networks"]["vgg11"]["source"] == "random:0"
     text = page.read_text()
-    assert "vgg11" in text and "Seconds an image" in text
+    assert "vgg11" in text and "Seconds an image" in text and "faint. Times are" in " ".join(text.split())
     # The folders are as they were: no head, no page, nothing written again.
     assert {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")} == before
 

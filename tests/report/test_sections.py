@@ -93,6 +93,19 @@ def test_a_matrix_of_many_classes_is_cut_to_the_worst() -> None:
     assert list(confused._shown(np.diag(np.ones(100, dtype=np.int64)))) == list(range(100))
 
 
+def test_what_a_value_sees_is_shown_where_it_is_known(figures: Figures) -> None:
+    def html(known: Figures) -> str:
+        section = grid.build(known)
+        assert section is not None
+        return str(section.html)
+
+    unknown = tuple(replace(layer, receptive_field=None) for layer in figures.about.layers)
+    blind = html(replace(figures, about=replace(figures.about, layers=unknown)))
+    assert "sees, px" in html(figures) and "receptive field" in html(figures)
+    assert "sees, px" not in blind and "receptive field" not in blind and "None" not in blind
+    assert blind.count("<td") == html(figures).count("<td") - len(figures.about.codes) - 1
+
+
 def test_every_confusion_is_in_the_csv(inputs: Inputs, figures: Figures) -> None:
     assert inputs.comparison is not None
     rows = list(csv.DictReader(io.StringIO(figures.tables["confusions.csv"])))

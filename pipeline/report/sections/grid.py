@@ -46,6 +46,7 @@ def build(figures: Figures) -> Section | None:
         "grid.html",
         heads=about.heads,
         rows=rows,
+        sees=any(facts.receptive_field for _, facts, _, _ in rows),
         metric=METRICS[board.metric].title,
         baseline=None if baseline is None else number(100 * baseline, 1),
         test=TESTS[board.test].format(repeats=len(board.best.repeats)),
